@@ -1,0 +1,36 @@
+// Collectives among the ranks of one tensor-parallel group.
+//
+// One Communicator object a rank, used by that rank's thread only. Calls are collective: every rank makes the same
+// calls in the same order with the same shapes. Each wait has a deadline. Sums are joined in a balanced binary tree
+// over ranks, so that with the subtrees each rank computes the total does not depend on the number of ranks.
+//
+// Fails with kCommTimeout when a peer misses the deadline, and with kCancelled or kRankFailed (as given to Abort) once
+// the group was aborted. After any failure the group is unusable.
+#pragma once
+
+#include "base/error.h"
+#include "tensor/tensor.h"
+
+namespace heddle {
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;  // 1, 2, 4 or 8
+
+  // x = sum over ranks of x, in place and bit-identical on every rank. [rows, size] f32; rows may be strided.
+  virtual void AllReduceSum(const TensorView& x) = 0;
+
+  // On `root`, out[:, column of r ..) = x of rank r for every rank, in rank order; elsewhere `out` is ignored. Column
+  // counts may differ between ranks and add up to out.dim(1). x [rows, columns_r] f32, out [rows, columns] f32.
+  virtual void GatherColumns(const TensorView& x, int root, const TensorView& out) = 0;
+
+  virtual void Barrier() = 0;
+
+  // Makes every present and future call of every rank fail with `code`. The only call that any thread may make.
+  virtual void Abort(ErrorCode code) = 0;
+};
+
+}  // namespace heddle

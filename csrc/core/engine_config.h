@@ -1,0 +1,49 @@
+// The engine's options after validation. Plain data.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/dtype.h"
+
+namespace heddle {
+
+enum class SchedulingPolicy { kFcfs, kPriority };
+enum class LoadFormat { kSafetensors, kDummy };
+
+struct SchedulerConfig {
+  int max_num_seqs = 0;            // sequences in one step
+  int max_num_batched_tokens = 0;  // token budget of one step
+  int max_num_waiting = 0;         // bounded queue: beyond it, admission fails with kQueueFull
+  int max_model_len = 0;
+  int num_blocks = 0;
+  int block_size = 0;
+  bool enable_prefix_caching = true;
+  SchedulingPolicy policy = SchedulingPolicy::kFcfs;
+};
+
+struct EngineConfig {
+  std::string model;  // folder
+  LoadFormat load_format = LoadFormat::kSafetensors;
+  bool dtype_auto = true;  // dtype follows the checkpoint
+  DType dtype = DType::kFloat32;
+  bool kv_cache_dtype_auto = true;  // follows dtype
+  DType kv_cache_dtype = DType::kFloat32;
+
+  int64_t kv_cache_bytes = 0;  // all ranks together; 0: chosen
+  int block_size = 16;
+  int max_model_len = 0;  // 0: the model's
+  int max_num_seqs = 0;
+  int max_num_batched_tokens = 0;
+  int max_num_waiting = 0;
+  bool enable_prefix_caching = true;
+  SchedulingPolicy scheduling_policy = SchedulingPolicy::kFcfs;
+  uint64_t seed = 0;
+
+  int tensor_parallel_size = 1;
+  int threads_per_rank = 1;
+  int64_t comm_timeout_ms = 0;
+  std::string cpu_isa;  // "": the best
+};
+
+}  // namespace heddle

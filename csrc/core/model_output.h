@@ -1,0 +1,42 @@
+// What a step gave: sampled tokens and the log-probabilities asked for. Plain data.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/scheduler_output.h"
+
+namespace heddle {
+
+// Log-probabilities of n tokens. Row i: the chosen or given token, then the k best, in descending order.
+struct LogprobsData {
+  int k = 0;
+  std::vector<int32_t> token_ids;  // [n, k + 1]
+  std::vector<float> logprobs;     // [n, k + 1] natural logarithms of the model's own distribution, before any
+                                   // penalty, bias or temperature
+  std::vector<int32_t> ranks;      // [n] of the chosen token, 1 = the best
+
+  int size() const { return static_cast<int>(ranks.size()); }
+  void Append(const LogprobsData& other) {
+    k = other.k;
+    token_ids.insert(token_ids.end(), other.token_ids.begin(), other.token_ids.end());
+    logprobs.insert(logprobs.end(), other.logprobs.begin(), other.logprobs.end());
+    ranks.insert(ranks.end(), other.ranks.begin(), other.ranks.end());
+  }
+};
+
+struct SequenceOutput {
+  SequenceId id = 0;
+  bool sampled = false;
+  int32_t token_id = 0;
+  float logprob = 0;         // of token_id, from the model's own distribution
+  bool has_nan = false;      // the logits were not numbers; no token was sampled
+  LogprobsData logprobs;         // one row when asked for
+  LogprobsData prompt_logprobs;  // rows of prompt tokens that this step predicted
+};
+
+struct ModelOutput {
+  std::vector<SequenceOutput> sequences;  // in the order of SchedulerOutput::scheduled
+};
+
+}  // namespace heddle

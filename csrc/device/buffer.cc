@@ -1,0 +1,39 @@
+#include "device/buffer.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "base/error.h"
+
+namespace heddle {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kCacheLine = 64;
+
+[[noreturn]] void ThrowOutOfMemory(size_t bytes) {
+  throw Error(ErrorCode::kInsufficientMemory, "the system refused " + std::to_string(bytes) + " bytes of memory");
+}
+
+}  // namespace
+
+std::shared_ptr<void> AllocateHost(size_t bytes) {
+  if (bytes >= kHugePage) {
+    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) ThrowOutOfMemory(bytes);
+#ifdef MADV_HUGEPAGE
+    madvise(memory, bytes, MADV_HUGEPAGE);  // a hint: failure changes speed only
+#endif
+    return {memory, [bytes](void* p) { munmap(p, bytes); }};
+  }
+  const size_t rounded = (bytes + kCacheLine) / kCacheLine * kCacheLine;  // never zero bytes
+  void* memory = std::aligned_alloc(kCacheLine, rounded);
+  if (memory == nullptr) ThrowOutOfMemory(bytes);
+  std::memset(memory, 0, rounded);
+  return {memory, [](void* p) { std::free(p); }};
+}
+
+}  // namespace heddle

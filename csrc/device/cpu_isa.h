@@ -1,0 +1,20 @@
+// Instruction sets that kernels are compiled for, and the choice among them at run time.
+#pragma once
+
+#include <string>
+
+namespace heddle {
+
+// In ascending order of preference.
+enum class CpuIsa { kScalar, kAvx2, kAvx512 };
+
+const char* CpuIsaName(CpuIsa isa);  // "scalar", "avx2", "avx512"
+
+// The best one that both this machine (cpuid and the operating system's saved state) and this build support.
+CpuIsa DetectCpuIsa();
+
+// `name` is one of the names above or "" for DetectCpuIsa(). Fails with kInvalidArgument for an unknown name, and for
+// one that this machine cannot run.
+CpuIsa ChooseCpuIsa(const std::string& name);
+
+}  // namespace heddle

@@ -1,0 +1,29 @@
+// The memory of the paged KV cache of one rank, for all layers. Policy (which block belongs to whom) lives in the
+// scheduler; this only owns bytes.
+//
+// Block 0 is the null block: never handed out, target of padding.
+#pragma once
+
+#include <vector>
+
+#include "ops/ops.h"
+#include "tensor/tensor.h"
+
+namespace heddle {
+
+class KVCache {
+ public:
+  // Zeroed, lazily resident. Fails with kInsufficientMemory.
+  KVCache(DType dtype, int num_layers, int num_blocks, int block_size, int num_kv_heads, int head_dim);
+
+  const ops::KVCacheView& layer(int i) const { return layers_[static_cast<size_t>(i)]; }
+
+  // Bytes of one block over all layers, keys and values.
+  static int64_t BytesPerBlock(DType dtype, int num_layers, int block_size, int num_kv_heads, int head_dim);
+
+ private:
+  std::vector<Tensor> memory_;
+  std::vector<ops::KVCacheView> layers_;
+};
+
+}  // namespace heddle

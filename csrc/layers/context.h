@@ -1,0 +1,41 @@
+// What layers need while they are built, and while they run.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <span>
+
+#include "comm/tensor_parallel.h"
+#include "device/stream.h"
+#include "kvcache/kv_cache.h"
+#include "loader/weight_source.h"
+#include "ops/ops.h"
+#include "tensor/arena.h"
+
+namespace heddle {
+
+// While building, on the rank's thread. Outlives the constructors it is passed to, nothing more.
+struct BuildContext {
+  const TensorParallel& tp;
+  WeightSource& weights;
+  DType dtype;  // of the matrices in memory
+  Stream& stream;
+  const std::function<void(int64_t bytes)>& on_packed;  // after each matrix
+  const std::atomic<bool>& cancelled;                   // layers stop loading with kCancelled once it is set
+};
+
+// One step of one rank. Every span is host memory with one entry a token unless said so.
+struct ForwardContext {
+  Stream& stream;
+  Arena& arena;
+  KVCache& kv_cache;
+  std::span<const int32_t> token_ids;
+  std::span<const int32_t> positions;
+  std::span<const int64_t> slot_mapping;
+  ops::AttentionMetadata attention;
+  const std::atomic<bool>& cancelled;  // checked once a layer: a closing engine does not finish long steps
+
+  int64_t num_tokens() const { return static_cast<int64_t>(token_ids.size()); }
+};
+
+}  // namespace heddle

@@ -1,0 +1,39 @@
+// down(activation(gate(x)) * up(x)), spread over the intermediate size.
+//
+// Immutable after construction; Forward on the rank's thread.
+#pragma once
+
+#include "layers/linear.h"
+
+namespace heddle {
+
+struct GatedMlpWeights {
+  StoredMatrix gate, up, down;
+};
+
+class GatedMlp {
+ public:
+  GatedMlp(const BuildContext& context, const GatedMlpWeights& weights, ops::Activation activation, bool bias)
+      : activation_(activation),
+        gate_up_(MergedColumnParallelLinear(context, weights.gate, weights.up, bias)),
+        down_(context, weights.down, kShardUnit, bias) {}
+
+  size_t weight_bytes() const { return gate_up_.weight_bytes() + down_.weight_bytes(); }
+
+  // x [num_tokens, hidden_size], in place; whole on every rank.
+  void Forward(ForwardContext& context, const TensorView& x) const {
+    const Arena::Scope scope(context.arena);
+    const TensorView gate_up = context.arena.Allocate(DType::kFloat32, {x.dim(0), gate_up_.output_size()});
+    gate_up_.Forward(context.stream, x, gate_up);
+    const TensorView activated = context.arena.Allocate(DType::kFloat32, {x.dim(0), gate_up_.output_size() / 2});
+    ops::GatedActivation(context.stream, activation_, gate_up, activated);
+    down_.Forward(context.stream, activated, x);
+  }
+
+ private:
+  ops::Activation activation_;
+  ColumnParallelLinear gate_up_;
+  RowParallelLinear down_;
+};
+
+}  // namespace heddle

@@ -1,0 +1,119 @@
+#include "layers/linear.h"
+
+#include <algorithm>
+
+namespace heddle {
+namespace {
+
+Tensor LoadMatrix(const BuildContext& context, const StoredMatrix& stored) {
+  return context.weights.Get(stored.prefix + ".weight", {stored.stored_rows, stored.columns});
+}
+
+}  // namespace
+
+void PackRows(const BuildContext& context, const TensorView& rows, int64_t at, PackedMatrix& destination) {
+  if (context.cancelled.load(std::memory_order_relaxed)) throw Error(ErrorCode::kCancelled, "loading was cancelled");
+  ThreadPool& threads = context.stream.threads();
+  // Cut where panels of the destination begin, so that no two threads write one panel.
+  const auto boundary = [&](int64_t row) {
+    const int64_t aligned = (at + row + kPanelWidth - 1) / kPanelWidth * kPanelWidth - at;
+    return row == 0 ? 0 : std::min(aligned, rows.dim(0));
+  };
+  threads.Run([&](int thread) {
+    const WorkRange part = SplitWork(rows.dim(0), thread, threads.num_threads());
+    const int64_t begin = boundary(part.begin);
+    const int64_t end = boundary(part.end);
+    if (begin < end) destination.PackRows(at + begin, rows.Rows(begin, end));
+  });
+  context.on_packed(rows.shape.NumElements() * static_cast<int64_t>(DTypeSize(destination.dtype())));
+}
+
+Tensor LoadVector(WeightSource& weights, const std::string& name, int64_t size, float offset) {
+  const Tensor stored = weights.Get(name, {size});
+  Tensor vector(DType::kFloat32, {size});
+  float* values = vector.view().Data<float>();
+  for (int64_t i = 0; i < size; ++i) {
+    switch (stored.view().dtype) {
+      case DType::kFloat32:
+        values[i] = stored.view().Data<float>()[i];
+        break;
+      case DType::kBFloat16:
+        values[i] = BFloat16ToFloat(stored.view().Data<uint16_t>()[i]);
+        break;
+      default:
+        values[i] = Float16ToFloat(stored.view().Data<uint16_t>()[i]);
+    }
+    values[i] += offset;
+  }
+  return vector;
+}
+
+ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const std::vector<Part>& parts, bool bias) {
+  int64_t rows = 0;
+  for (const Part& part : parts) rows += part.shard.size();
+  const int64_t columns = parts[0].stored.columns;
+  weight_ = PackedMatrix(context.dtype, rows, columns, {0, columns});
+  if (bias) bias_ = Tensor(DType::kFloat32, {rows});
+
+  int64_t at = 0;
+  for (const Part& part : parts) {
+    const int64_t begin = part.stored.row_begin + part.shard.begin;
+    PackRows(context, LoadMatrix(context, part.stored).view().Rows(begin, begin + part.shard.size()), at, weight_);
+    if (bias) {
+      const Tensor stored = LoadVector(context.weights, part.stored.prefix + ".bias", part.stored.stored_rows);
+      std::copy_n(stored.view().Data<float>() + begin, part.shard.size(), bias_.view().Data<float>() + at);
+    }
+    at += part.shard.size();
+  }
+}
+
+void ColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
+  ops::Matmul(stream, x, weight_, y, bias_.empty() ? nullptr : &bias_.view());
+}
+
+RowParallelLinear::RowParallelLinear(const BuildContext& context, const StoredMatrix& stored, int64_t unit, bool bias)
+    : tp_(context.tp) {
+  const Range shard = tp_.Shard(stored.columns, unit);
+  weight_ = PackedMatrix(context.dtype, stored.rows, shard.size(), tp_.ShardSlices(stored.columns, unit));
+  const Tensor matrix = LoadMatrix(context, stored);
+  const TensorView rows = matrix.view().Rows(stored.row_begin, stored.row_begin + stored.rows);
+  PackRows(context, rows.Columns(shard.begin, shard.end), 0, weight_);
+  if (bias) bias_ = LoadVector(context.weights, stored.prefix + ".bias", stored.rows);
+}
+
+void RowParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
+  ops::Matmul(stream, x, weight_, y);
+  tp_.communicator->AllReduceSum(y);
+  if (!bias_.empty()) ops::AddBias(stream, bias_, y);
+}
+
+HeadShard HeadShard::Of(const TensorParallel& tp, int num_heads, int num_kv_heads) {
+  if (num_heads % tp.size != 0 || (num_kv_heads % tp.size != 0 && tp.size % num_kv_heads != 0)) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "parallel.tensorParallelSize must divide the model's " + std::to_string(num_heads) +
+                    " attention heads and divide or be a multiple of its " + std::to_string(num_kv_heads) +
+                    " key-value heads, received " + std::to_string(tp.size));
+  }
+  HeadShard shard;
+  const int heads = num_heads / tp.size;
+  shard.heads = {tp.rank * heads, (tp.rank + 1) * heads};
+  const int kv_heads = std::max(1, num_kv_heads / tp.size);
+  const int first = static_cast<int>(int64_t{tp.rank} * num_kv_heads / tp.size);
+  shard.kv_heads = {first, first + kv_heads};
+  return shard;
+}
+
+ColumnParallelLinear QKVParallelLinear(const BuildContext& context, const StoredMatrix& q, const StoredMatrix& k,
+                                       const StoredMatrix& v, const HeadShard& shard, int head_dim, bool bias) {
+  const Range heads{shard.heads.begin * head_dim, shard.heads.end * head_dim};
+  const Range kv_heads{shard.kv_heads.begin * head_dim, shard.kv_heads.end * head_dim};
+  return {context, {{q, heads}, {k, kv_heads}, {v, kv_heads}}, bias};
+}
+
+ColumnParallelLinear MergedColumnParallelLinear(const BuildContext& context, const StoredMatrix& gate,
+                                                const StoredMatrix& up, bool bias) {
+  const Range shard = context.tp.Shard(gate.rows, kShardUnit);
+  return {context, {{gate, shard}, {up, shard}}, bias};
+}
+
+}  // namespace heddle

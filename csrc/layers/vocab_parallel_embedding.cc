@@ -1,0 +1,58 @@
+#include "layers/vocab_parallel_embedding.h"
+
+#include <cstring>
+
+#include "layers/linear.h"
+
+namespace heddle {
+
+ParallelLMHead::ParallelLMHead(const BuildContext& context, const std::string& name, int64_t vocab_size,
+                               int64_t hidden_size)
+    : tp_(context.tp),
+      shard_(context.tp.Shard(vocab_size, kShardUnit)),
+      weight_(context.dtype, shard_.size(), hidden_size, {0, hidden_size}) {
+  const Tensor stored = context.weights.Get(name, {vocab_size, hidden_size});
+  PackRows(context, stored.view().Rows(shard_.begin, shard_.end), 0, weight_);
+}
+
+void ParallelLMHead::Forward(ForwardContext& context, const TensorView& hidden, float soft_cap,
+                             const TensorView& logits) const {
+  const Arena::Scope scope(context.arena);
+  // A lone rank computes in place; others gather.
+  const TensorView part =
+      tp_.size == 1 ? logits : context.arena.Allocate(DType::kFloat32, {hidden.dim(0), shard_.size()});
+  ops::Matmul(context.stream, hidden, weight_, part);
+  if (soft_cap > 0) ops::SoftCap(context.stream, soft_cap, part);
+  if (tp_.size > 1) tp_.communicator->GatherColumns(part, 0, logits);
+}
+
+VocabParallelEmbedding::VocabParallelEmbedding(const BuildContext& context, const std::string& name,
+                                               int64_t vocab_size, int64_t hidden_size)
+    : tp_(context.tp), shard_(context.tp.Shard(vocab_size, kShardUnit)) {
+  const Tensor stored = context.weights.Get(name, {vocab_size, hidden_size});
+  const TensorView rows = stored.view().Rows(shard_.begin, shard_.end);
+  // A copy, so that a file replaced later cannot change (or unmap) what a running engine reads.
+  table_ = Tensor(rows.dtype, rows.shape);
+  std::memcpy(table_.view().data, rows.data,
+              static_cast<size_t>(rows.shape.NumElements()) * DTypeSize(rows.dtype));
+  context.on_packed(rows.shape.NumElements() * static_cast<int64_t>(DTypeSize(rows.dtype)));
+}
+
+VocabParallelEmbedding::VocabParallelEmbedding(const TensorParallel& tp, const ParallelLMHead& head)
+    : tp_(tp), shard_(head.shard()), shared_(&head.weight()) {}
+
+size_t VocabParallelEmbedding::weight_bytes() const {
+  if (shared_ != nullptr) return 0;
+  return static_cast<size_t>(table_.view().shape.NumElements()) * DTypeSize(table_.view().dtype);
+}
+
+void VocabParallelEmbedding::Forward(ForwardContext& context, float scale, const TensorView& y) const {
+  if (shared_ != nullptr) {
+    ops::Embedding(context.stream, context.token_ids, *shared_, shard_.begin, scale, y);
+  } else {
+    ops::Embedding(context.stream, context.token_ids, table_, shard_.begin, scale, y);
+  }
+  tp_.communicator->AllReduceSum(y);
+}
+
+}  // namespace heddle

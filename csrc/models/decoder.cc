@@ -1,0 +1,200 @@
+#include "models/decoder.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "layers/rotary_tables.h"
+
+namespace heddle {
+namespace {
+
+ops::Activation ToActivation(HiddenActivation activation) {
+  switch (activation) {
+    case HiddenActivation::kSilu:
+      return ops::Activation::kSilu;
+    case HiddenActivation::kGeluTanh:
+      return ops::Activation::kGeluTanh;
+    case HiddenActivation::kGelu:
+      break;
+  }
+  return ops::Activation::kGelu;
+}
+
+AttentionWeights AttentionWeightsOf(const ModelConfig& config, const std::string& prefix, bool fused) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t q_rows = int64_t{config.num_heads} * config.head_dim;
+  const int64_t kv_rows = int64_t{config.num_kv_heads} * config.head_dim;
+  AttentionWeights weights;
+  if (fused) {
+    const int64_t rows = q_rows + 2 * kv_rows;
+    weights.q = {prefix + "qkv_proj", q_rows, hidden, rows, 0};
+    weights.k = {prefix + "qkv_proj", kv_rows, hidden, rows, q_rows};
+    weights.v = {prefix + "qkv_proj", kv_rows, hidden, rows, q_rows + kv_rows};
+  } else {
+    weights.q = StoredMatrix::Whole(prefix + "q_proj", q_rows, hidden);
+    weights.k = StoredMatrix::Whole(prefix + "k_proj", kv_rows, hidden);
+    weights.v = StoredMatrix::Whole(prefix + "v_proj", kv_rows, hidden);
+  }
+  weights.o = StoredMatrix::Whole(prefix + "o_proj", hidden, q_rows);
+  weights.q_norm = prefix + "q_norm.weight";
+  weights.k_norm = prefix + "k_norm.weight";
+  return weights;
+}
+
+GatedMlpWeights MlpWeightsOf(const ModelConfig& config, const std::string& prefix, bool fused) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t size = config.intermediate_size;
+  GatedMlpWeights weights;
+  if (fused) {
+    weights.gate = {prefix + "gate_up_proj", size, hidden, 2 * size, 0};
+    weights.up = {prefix + "gate_up_proj", size, hidden, 2 * size, size};
+  } else {
+    weights.gate = StoredMatrix::Whole(prefix + "gate_proj", size, hidden);
+    weights.up = StoredMatrix::Whole(prefix + "up_proj", size, hidden);
+  }
+  weights.down = StoredMatrix::Whole(prefix + "down_proj", hidden, size);
+  return weights;
+}
+
+// Tensors that old exporters add and that every engine derives by itself.
+bool IsIgnorable(const std::string& name, bool tied) {
+  const std::string suffix = "rotary_emb.inv_freq";
+  if (name.size() >= suffix.size() && name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0) return true;
+  return tied && name == "lm_head.weight";
+}
+
+// Weights that nothing reads mean an option that we do not compute: better refused than answered wrongly.
+void RefuseUnusedWeights(const WeightSource& weights, bool tied) {
+  for (const std::string& name : weights.Unused()) {
+    if (IsIgnorable(name, tied)) continue;
+    throw Error(ErrorCode::kModelFormat, "the checkpoint holds " + name + ", which its config.json gives no use for");
+  }
+}
+
+// Bytes of a rank's part of a matrix, packed.
+int64_t ColumnParallelBytes(const TensorParallel& tp, DType dtype, int64_t rows, int64_t columns) {
+  return PackedMatrix::SizeBytes(dtype, tp.Shard(rows, kShardUnit).size(), {{0, columns}});
+}
+
+int64_t RowParallelBytes(const TensorParallel& tp, DType dtype, int64_t rows, int64_t columns, int64_t unit) {
+  return PackedMatrix::SizeBytes(dtype, rows, tp.ShardSlices(columns, unit));
+}
+
+}  // namespace
+
+Decoder::Decoder(const BuildContext& context, const ModelConfig& config, const DecoderOptions& options,
+                 int max_model_len)
+    : config_(config), options_(options) {
+  for (const RopeConfig& rope : config.ropes) {
+    cos_sin_.push_back(BuildCosSinTable(rope, config.head_dim, config.max_position_embeddings, max_model_len));
+  }
+  const std::string embedding = "model.embed_tokens.weight";
+  lm_head_ = std::make_unique<ParallelLMHead>(context, config.tie_word_embeddings ? embedding : "lm_head.weight",
+                                              config.vocab_size, config.hidden_size);
+  embedding_ = config.tie_word_embeddings ? std::make_unique<VocabParallelEmbedding>(context.tp, *lm_head_)
+                                          : std::make_unique<VocabParallelEmbedding>(
+                                                context, embedding, config.vocab_size, config.hidden_size);
+  layers_.reserve(static_cast<size_t>(config.num_layers));
+  for (int i = 0; i < config.num_layers; ++i) layers_.push_back(BuildLayer(context, i));
+  final_norm_ = LoadVector(context.weights, "model.norm.weight", config.hidden_size, options.norm_offset);
+  RefuseUnusedWeights(context.weights, config.tie_word_embeddings);
+}
+
+Decoder::Layer Decoder::BuildLayer(const BuildContext& context, int index) const {
+  const std::string prefix = "model.layers." + std::to_string(index) + ".";
+  const auto i = static_cast<size_t>(index);
+  const auto norm = [&](const char* name) {
+    return LoadVector(context.weights, prefix + name, config_.hidden_size, options_.norm_offset);
+  };
+  const AttentionConfig attention{.layer = index,
+                                  .hidden_size = config_.hidden_size,
+                                  .num_heads = config_.num_heads,
+                                  .num_kv_heads = config_.num_kv_heads,
+                                  .head_dim = config_.head_dim,
+                                  .scale = config_.attention_scale,
+                                  .soft_cap = config_.attention_soft_cap,
+                                  .sliding_window = config_.layer_sliding_window[i],
+                                  .qkv_bias = config_.qkv_bias,
+                                  .o_bias = config_.o_bias,
+                                  .qk_norm = config_.qk_norm,
+                                  .norm_eps = config_.rms_norm_eps,
+                                  .norm_offset = options_.norm_offset};
+  const bool fused = options_.fused_weights;
+  const bool sandwich = options_.sandwich_norms;
+  return {norm("input_layernorm.weight"),
+          Attention(context, attention, AttentionWeightsOf(config_, prefix + "self_attn.", fused),
+                    cos_sin_[static_cast<size_t>(config_.layer_rope[i])]),
+          norm("post_attention_layernorm.weight"),
+          sandwich ? norm("pre_feedforward_layernorm.weight") : Tensor(),
+          GatedMlp(context, MlpWeightsOf(config_, prefix + "mlp.", fused), ToActivation(config_.activation),
+                   config_.mlp_bias),
+          sandwich ? norm("post_feedforward_layernorm.weight") : Tensor()};
+}
+
+void Decoder::Forward(ForwardContext& context, const TensorView& hidden) const {
+  Stream& stream = context.stream;
+  const Arena::Scope scope(context.arena);
+  const float eps = config_.rms_norm_eps;
+  const TensorView residual = context.arena.Allocate(DType::kFloat32, {context.num_tokens(), config_.hidden_size});
+  embedding_->Forward(context, config_.embedding_scale, residual);
+
+  // `hidden` carries the branch: normed residual in, what is to be added to the residual out.
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (context.cancelled.load(std::memory_order_relaxed)) throw Error(ErrorCode::kCancelled, "the step was cancelled");
+    const Layer& layer = layers_[i];
+    if (i == 0) {
+      ops::RmsNorm(stream, residual, layer.input_norm, eps, hidden);
+    } else {
+      ops::AddRmsNorm(stream, hidden, residual, layer.input_norm, eps, hidden);
+    }
+    layer.attention.Forward(context, hidden);
+    if (options_.sandwich_norms) {
+      ops::RmsNorm(stream, hidden, layer.post_attention_norm, eps, hidden);
+      ops::AddRmsNorm(stream, hidden, residual, layer.pre_mlp_norm, eps, hidden);
+    } else {
+      ops::AddRmsNorm(stream, hidden, residual, layer.post_attention_norm, eps, hidden);
+    }
+    layer.mlp.Forward(context, hidden);
+    if (options_.sandwich_norms) ops::RmsNorm(stream, hidden, layer.post_mlp_norm, eps, hidden);
+  }
+  ops::AddRmsNorm(stream, hidden, residual, final_norm_, eps, hidden);
+}
+
+void Decoder::ComputeLogits(ForwardContext& context, const TensorView& hidden, const TensorView& logits) const {
+  lm_head_->Forward(context, hidden, config_.final_logit_soft_cap, logits);
+}
+
+size_t Decoder::weight_bytes() const {
+  size_t bytes = lm_head_->weight_bytes() + embedding_->weight_bytes();
+  for (const Layer& layer : layers_) bytes += layer.attention.weight_bytes() + layer.mlp.weight_bytes();
+  return bytes;
+}
+
+ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParallel& tp, DType dtype) {
+  const HeadShard heads = HeadShard::Of(tp, config.num_heads, config.num_kv_heads);
+  const int64_t hidden = config.hidden_size;
+  const int64_t q_size = heads.heads.size() * config.head_dim;
+  const int64_t qkv_size = q_size + 2 * heads.kv_heads.size() * config.head_dim;
+  const int64_t mlp_size = tp.Shard(config.intermediate_size, kShardUnit).size();
+  const int64_t vocab_shard = tp.Shard(config.vocab_size, kShardUnit).size();
+
+  const int64_t layer_bytes =
+      PackedMatrix::SizeBytes(dtype, qkv_size, {{0, hidden}}) +
+      RowParallelBytes(tp, dtype, hidden, int64_t{config.num_heads} * config.head_dim,
+                       std::gcd(kShardUnit, int64_t{config.head_dim})) +
+      PackedMatrix::SizeBytes(dtype, 2 * mlp_size, {{0, hidden}}) +
+      RowParallelBytes(tp, dtype, hidden, config.intermediate_size, kShardUnit);
+  ModelFootprint footprint;
+  footprint.weight_bytes = config.num_layers * layer_bytes + ColumnParallelBytes(tp, dtype, config.vocab_size, hidden);
+  if (!config.tie_word_embeddings) {
+    footprint.weight_bytes += vocab_shard * hidden * static_cast<int64_t>(DTypeSize(config.dtype));
+  }
+  // The residual stream and the branch, and the larger of what attention and MLP keep at once.
+  const int64_t floats = 2 * hidden + std::max(qkv_size + q_size, 3 * mlp_size);
+  footprint.activation_bytes_per_token = floats * static_cast<int64_t>(sizeof(float));
+  footprint.num_heads = static_cast<int>(heads.heads.size());
+  footprint.num_kv_heads = static_cast<int>(heads.kv_heads.size());
+  return footprint;
+}
+
+}  // namespace heddle

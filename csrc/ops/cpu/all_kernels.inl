@@ -1,0 +1,18 @@
+// Every kernel for the instruction set HEDDLE_ISA, and their table.
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/simd.h"
+// The kernels themselves; each file is compiled once per instruction set, inside HEDDLE_ISA's namespace.
+#include "ops/cpu/attention_kernel.inl"
+#include "ops/cpu/elementwise_kernels.inl"
+#include "ops/cpu/matmul_kernel.inl"
+#include "ops/cpu/row_kernels.inl"
+
+namespace heddle::ops::cpu::HEDDLE_ISA {
+
+extern const Kernels kKernels;
+const Kernels kKernels = {
+    Matmul,         MatmulScratchFloats, Attention, AttentionScratchFloats, RmsNormRow, AddRow,    GatedActivationRow,
+    SoftCapRow,     RotateHead,          WidenRow,  NarrowRow,              ArgMaxRow,  LogSumExpRow, ExpAndSumRow,
+};
+
+}  // namespace heddle::ops::cpu::HEDDLE_ISA

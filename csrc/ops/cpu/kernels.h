@@ -1,0 +1,97 @@
+// The table of CPU kernels, one instance per instruction set.
+//
+// Kernels are the part of an op that one thread does: raw pointers, float32 activations, no checks, no allocation, no
+// exceptions. All agree with the float32 references in ops/cpu/reference.h within rounding.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "device/cpu_isa.h"
+
+namespace heddle::ops::cpu {
+
+// How weights or cache entries are stored.
+enum class Storage : int { kFloat32, kBFloat16, kFloat16 };
+// Same order as ops::Activation.
+enum class GatedKind : int { kSilu, kGeluTanh, kGelu };
+
+struct MatmulArgs {
+  const float* x;  // [m, k], rows x_stride apart
+  int64_t x_stride;
+  int64_t m;
+  const void* weight;  // panels of 16 outputs, panel_bytes apart; see ops/packed_matrix.h
+  Storage storage;
+  int64_t panel_bytes;
+  int64_t n;
+  int num_slices;                // a power of two, at most 8
+  const int64_t* slice_bounds;   // [num_slices + 1] columns of x
+  const int64_t* packed_bounds;  // [num_slices + 1] positions in packed K
+  const float* bias;             // [n] or null
+  float* y;                      // [m, n], rows y_stride apart
+  int64_t y_stride;
+  float* scratch;  // of this thread: matmul_scratch_floats
+};
+
+struct AttentionArgs {
+  const float* q;  // [num_tokens, num_heads, head_dim], tokens q_stride apart
+  int64_t q_stride;
+  const void* keys;    // [num_blocks, num_kv_heads, head_dim, block_size]
+  const void* values;  // [num_blocks, num_kv_heads, block_size, head_dim]
+  Storage storage;
+  int num_heads;
+  int num_kv_heads;
+  int head_dim;
+  int block_size;
+  float scale;
+  float soft_cap;      // 0: off
+  int sliding_window;  // 0: off
+  float* out;          // like q, tokens out_stride apart
+  int64_t out_stride;
+  float* scratch;  // of this thread: attention_scratch_floats
+};
+
+// A run of neighbouring query tokens of one sequence, for one KV head and all query heads that share it.
+struct AttentionTask {
+  int first_token;  // row of q and out
+  int num_tokens;   // at most kAttentionQueryTile
+  int position;     // of first_token in its sequence
+  int kv_head;
+  const int32_t* block_ids;  // of the sequence
+};
+
+// Query tokens that share one pass over keys and values.
+inline constexpr int kAttentionQueryTile = 16;
+
+struct Kernels {
+  // Panels [panel_begin, panel_end) of y = x * weight^T (+ bias).
+  void (*matmul)(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end);
+  size_t (*matmul_scratch_floats)();
+
+  void (*attention)(const AttentionArgs& args, const AttentionTask& task);
+  size_t (*attention_scratch_floats)(int num_heads, int num_kv_heads, int head_dim);
+
+  // One row each.
+  void (*rms_norm)(const float* x, const float* weight, float epsilon, int64_t size, float* y);
+  void (*add)(const float* x, float* y, int64_t size);
+  void (*gated_activation)(GatedKind kind, const float* gate, const float* up, int64_t size, float* y);
+  void (*soft_cap)(float cap, float* x, int64_t size);
+  // One head: pairs (i, i + half).
+  void (*rotate)(const float* cos, const float* sin, int64_t half, float* head);
+  // y = source * scale + 0, so that a negative zero becomes zero and shards of a vocabulary add up exactly.
+  void (*widen)(Storage storage, const void* source, int64_t size, float scale, float* y);
+  // Rounds to nearest even; `stride` elements between neighbours in `destination`.
+  void (*narrow)(Storage storage, const float* source, int64_t size, void* destination, int64_t stride);
+
+  int64_t (*arg_max)(const float* row, int64_t size);
+  float (*log_sum_exp)(const float* row, int64_t size);
+  float (*exp_and_sum)(float max, float* row, int64_t size);
+};
+
+// REQUIRES: this build has kernels for `isa` (always so for what ChooseCpuIsa returns).
+const Kernels& KernelsFor(CpuIsa isa);
+
+// Whether this build has them: x86-64 builds have all, others the scalar ones only.
+bool HasKernelsFor(CpuIsa isa);
+
+}  // namespace heddle::ops::cpu

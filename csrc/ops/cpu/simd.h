@@ -1,0 +1,283 @@
+// Sixteen float32 lanes, one implementation per instruction set.
+//
+// Included only by files that are compiled once per instruction set: HEDDLE_ISA names the namespace, so that the
+// linker can never mix code built with different flags. For the same reason such files include no other header with
+// inline functions of ours or of the standard library beyond <cstdint>, <cstring> and the intrinsics.
+//
+// AVX2 and AVX-512 do the same operations in the same order and agree bit for bit. The scalar build multiplies and
+// adds separately: fused multiply-add without hardware would be a library call.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#ifndef HEDDLE_ISA
+#error "define HEDDLE_ISA (scalar, avx2 or avx512) before including ops/cpu/simd.h"
+#endif
+
+namespace heddle::ops::cpu::HEDDLE_ISA {
+
+#if defined(__AVX512F__)
+
+struct F32x16 {
+  __m512 v;
+};
+
+inline F32x16 Zero() { return {_mm512_setzero_ps()}; }
+inline F32x16 Set1(float x) { return {_mm512_set1_ps(x)}; }
+inline F32x16 Load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void Store(float* p, F32x16 a) { _mm512_storeu_ps(p, a.v); }
+inline F32x16 Add(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F32x16 Sub(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F32x16 Mul(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline F32x16 Div(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+// Of equal or unordered operands, b.
+inline F32x16 Max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline F32x16 Min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline F32x16 Round(F32x16 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+// a * 2^n for integral n in [-127, 127], built by exponent bits; -127 gives zero.
+inline F32x16 ScaleByPowerOf2(F32x16 a, F32x16 n) {
+  const __m512i bits = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23);
+  return {_mm512_mul_ps(a.v, _mm512_castsi512_ps(bits))};
+}
+
+inline F32x16 LoadBFloat16(const uint16_t* p) {
+  const __m256i raw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(raw), 16))};
+}
+// 16 pairs of neighbours: the first of each and the second of each.
+inline void LoadBFloat16Pairs(const uint16_t* p, F32x16* first, F32x16* second) {
+  const __m512i raw = _mm512_loadu_si512(p);
+  first->v = _mm512_castsi512_ps(_mm512_slli_epi32(raw, 16));
+  second->v = _mm512_castsi512_ps(_mm512_and_si512(raw, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+inline F32x16 LoadFloat16(const uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+
+// Lane i of the first `count` from p, zero beyond. REQUIRES: 0 <= count <= 16.
+inline F32x16 LoadPartial(const float* p, int count) {
+  return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p)};
+}
+inline void StorePartial(float* p, F32x16 a, int count) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), a.v);
+}
+
+inline void SplitHalves(F32x16 a, __m256* lo, __m256* hi) {
+  *lo = _mm512_castps512_ps256(a.v);
+  *hi = _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(a.v), 1));
+}
+
+#elif defined(__AVX2__)
+
+struct F32x16 {
+  __m256 lo;
+  __m256 hi;
+};
+
+inline F32x16 Zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+inline F32x16 Set1(float x) {
+  const __m256 v = _mm256_set1_ps(x);
+  return {v, v};
+}
+inline F32x16 Load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline void Store(float* p, F32x16 a) {
+  _mm256_storeu_ps(p, a.lo);
+  _mm256_storeu_ps(p + 8, a.hi);
+}
+inline F32x16 Add(F32x16 a, F32x16 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+inline F32x16 Sub(F32x16 a, F32x16 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+inline F32x16 Mul(F32x16 a, F32x16 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+inline F32x16 Div(F32x16 a, F32x16 b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+// Of equal or unordered operands, b.
+inline F32x16 Max(F32x16 a, F32x16 b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+inline F32x16 Min(F32x16 a, F32x16 b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
+inline F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) {
+  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+inline F32x16 Round(F32x16 a) {
+  constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return {_mm256_round_ps(a.lo, kMode), _mm256_round_ps(a.hi, kMode)};
+}
+inline __m256 PowerOf2(__m256 n) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
+// a * 2^n for integral n in [-127, 127], built by exponent bits; -127 gives zero.
+inline F32x16 ScaleByPowerOf2(F32x16 a, F32x16 n) {
+  return {_mm256_mul_ps(a.lo, PowerOf2(n.lo)), _mm256_mul_ps(a.hi, PowerOf2(n.hi))};
+}
+
+inline __m256 WidenBFloat16(__m128i raw) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16));
+}
+inline F32x16 LoadBFloat16(const uint16_t* p) {
+  return {WidenBFloat16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+          WidenBFloat16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
+}
+// 16 pairs of neighbours: the first of each and the second of each.
+inline void LoadBFloat16Pairs(const uint16_t* p, F32x16* first, F32x16* second) {
+  const __m256i low = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  const __m256i high = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16));
+  const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  first->lo = _mm256_castsi256_ps(_mm256_slli_epi32(low, 16));
+  first->hi = _mm256_castsi256_ps(_mm256_slli_epi32(high, 16));
+  second->lo = _mm256_castsi256_ps(_mm256_and_si256(low, mask));
+  second->hi = _mm256_castsi256_ps(_mm256_and_si256(high, mask));
+}
+inline F32x16 LoadFloat16(const uint16_t* p) {
+  return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+          _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
+}
+
+// Lane i of the first `count` from p, zero beyond. REQUIRES: 0 <= count <= 16.
+inline F32x16 LoadPartial(const float* p, int count) {
+  float lanes[16] = {};
+  std::memcpy(lanes, p, static_cast<size_t>(count) * sizeof(float));
+  return Load(lanes);
+}
+inline void StorePartial(float* p, F32x16 a, int count) {
+  float lanes[16];
+  Store(lanes, a);
+  std::memcpy(p, lanes, static_cast<size_t>(count) * sizeof(float));
+}
+
+inline void SplitHalves(F32x16 a, __m256* lo, __m256* hi) {
+  *lo = a.lo;
+  *hi = a.hi;
+}
+
+#else  // scalar
+
+struct F32x16 {
+  float v[16];
+};
+
+template <typename Function>
+inline F32x16 Map(Function function) {
+  F32x16 r;
+  for (int i = 0; i < 16; ++i) r.v[i] = function(i);
+  return r;
+}
+
+inline float BitsToFloat(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+inline F32x16 Zero() { return {}; }
+inline F32x16 Set1(float x) {
+  return Map([=](int) { return x; });
+}
+inline F32x16 Load(const float* p) {
+  F32x16 r;
+  std::memcpy(r.v, p, sizeof(r.v));
+  return r;
+}
+inline void Store(float* p, F32x16 a) { std::memcpy(p, a.v, sizeof(a.v)); }
+inline F32x16 Add(F32x16 a, F32x16 b) {
+  return Map([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline F32x16 Sub(F32x16 a, F32x16 b) {
+  return Map([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline F32x16 Mul(F32x16 a, F32x16 b) {
+  return Map([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline F32x16 Div(F32x16 a, F32x16 b) {
+  return Map([&](int i) { return a.v[i] / b.v[i]; });
+}
+// Of equal or unordered operands, b.
+inline F32x16 Max(F32x16 a, F32x16 b) {
+  return Map([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline F32x16 Min(F32x16 a, F32x16 b) {
+  return Map([&](int i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) {
+  return Map([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+}
+// Adding 1.5 * 2^23 leaves no fraction bits: rounds to nearest even for |a| < 2^22.
+inline F32x16 Round(F32x16 a) {
+  return Map([&](int i) {
+    volatile float shifted = a.v[i] + 12582912.0f;
+    return shifted - 12582912.0f;
+  });
+}
+// a * 2^n for integral n in [-127, 127], built by exponent bits; -127 gives zero.
+inline F32x16 ScaleByPowerOf2(F32x16 a, F32x16 n) {
+  return Map([&](int i) { return a.v[i] * BitsToFloat(static_cast<uint32_t>(static_cast<int>(n.v[i]) + 127) << 23); });
+}
+
+inline F32x16 LoadBFloat16(const uint16_t* p) {
+  return Map([=](int i) { return BitsToFloat(static_cast<uint32_t>(p[i]) << 16); });
+}
+// 16 pairs of neighbours: the first of each and the second of each.
+inline void LoadBFloat16Pairs(const uint16_t* p, F32x16* first, F32x16* second) {
+  *first = Map([=](int i) { return BitsToFloat(static_cast<uint32_t>(p[2 * i]) << 16); });
+  *second = Map([=](int i) { return BitsToFloat(static_cast<uint32_t>(p[2 * i + 1]) << 16); });
+}
+inline float WidenFloat16(uint16_t bits) {
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+  const uint32_t rest = bits & 0x7fffu;
+  if (rest >= 0x7c00u) return BitsToFloat(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
+  // The exponent is rebiased by a multiplication, which also makes subnormals normal.
+  return BitsToFloat(sign | (rest << 13)) * BitsToFloat(0x77800000u);  // 2^112
+}
+inline F32x16 LoadFloat16(const uint16_t* p) {
+  return Map([=](int i) { return WidenFloat16(p[i]); });
+}
+
+// Lane i of the first `count` from p, zero beyond. REQUIRES: 0 <= count <= 16.
+inline F32x16 LoadPartial(const float* p, int count) {
+  F32x16 r = Zero();
+  std::memcpy(r.v, p, static_cast<size_t>(count) * sizeof(float));
+  return r;
+}
+inline void StorePartial(float* p, F32x16 a, int count) {
+  std::memcpy(p, a.v, static_cast<size_t>(count) * sizeof(float));
+}
+
+#endif
+
+// Sum of the lanes in one fixed tree: i with i + 8, then + 4, + 2, + 1.
+inline float ReduceAdd(F32x16 a) {
+  float lanes[16];
+  Store(lanes, a);
+  for (int width = 8; width >= 1; width /= 2) {
+    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] + lanes[i + width];
+  }
+  return lanes[0];
+}
+
+inline float ReduceMax(F32x16 a) {
+  float lanes[16];
+  Store(lanes, a);
+  float max = lanes[0];
+  for (int i = 1; i < 16; ++i) max = lanes[i] > max ? lanes[i] : max;
+  return max;
+}
+
+// e^x to within 2 units in the last place for x in [-87.3, 88]; below, zero; above, clamped to e^88. Cody-Waite
+// reduction by ln 2 in two parts, then a polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
+inline F32x16 Exp(F32x16 x) {
+  const F32x16 clamped = Min(Max(x, Set1(-88.0f)), Set1(88.0f));
+  const F32x16 n = Round(Mul(clamped, Set1(1.44269504088896341f)));
+  F32x16 r = Fma(n, Set1(-0.693359375f), clamped);
+  r = Fma(n, Set1(2.12194440e-4f), r);
+  F32x16 p = Set1(1.0f / 720.0f);
+  p = Fma(p, r, Set1(1.0f / 120.0f));
+  p = Fma(p, r, Set1(1.0f / 24.0f));
+  p = Fma(p, r, Set1(1.0f / 6.0f));
+  p = Fma(p, r, Set1(0.5f));
+  p = Fma(p, r, Set1(1.0f));
+  p = Fma(p, r, Set1(1.0f));
+  return ScaleByPowerOf2(p, n);
+}
+
+}  // namespace heddle::ops::cpu::HEDDLE_ISA

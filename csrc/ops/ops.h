@@ -1,0 +1,127 @@
+// The operations that layers are made of: checks here, kernels below.
+//
+// Each function checks shapes and dtypes on entry (HEDDLE_CHECK: a mismatch is a bug of ours), then runs the kernel
+// for the stream's device. On CPU every activation is float32, calls return when the work is done, and results do not
+// depend on batch, threads, or, for the vectorised instruction sets, on vector width: see docs/decisions.md,
+// "One order of summation". Outputs are allocated by the caller and may not overlap inputs unless said so.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "device/stream.h"
+#include "ops/packed_matrix.h"
+#include "tensor/tensor.h"
+
+namespace heddle::ops {
+
+enum class Activation { kSilu, kGeluTanh, kGelu };
+
+// y[i] = table[ids[i] - first_id], times scale; rows of ids outside the table are zero, so that vocabulary shards add
+// up to the whole.
+//
+//   ids    [num_tokens]            host memory
+//   table  [num_rows, hidden]      f32 | bf16 | f16
+//   y      [num_tokens, hidden]    f32
+void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& table, int64_t first_id, float scale,
+               const TensorView& y);
+// The same from a packed matrix [num_rows, hidden]: for output heads tied to the embedding.
+void Embedding(Stream& stream, std::span<const int32_t> ids, const PackedMatrix& table, int64_t first_id, float scale,
+               const TensorView& y);
+
+// y = x / sqrt(mean(x^2) + epsilon) * weight, row by row.
+//
+//   x       [num_rows, size]   f32; rows may be strided
+//   weight  [size]             f32
+//   y       [num_rows, size]   f32; may be x
+void RmsNorm(Stream& stream, const TensorView& x, const TensorView& weight, float epsilon, const TensorView& y);
+
+// residual += x, then y = RmsNorm(residual). All [num_tokens, hidden] f32; y may be x.
+void AddRmsNorm(Stream& stream, const TensorView& x, const TensorView& residual, const TensorView& weight,
+                float epsilon, const TensorView& y);
+
+// y += x. Both [num_tokens, size] f32; rows may be strided.
+void Add(Stream& stream, const TensorView& x, const TensorView& y);
+
+// y += bias in every row. y [num_tokens, size], bias [size], f32.
+void AddBias(Stream& stream, const TensorView& bias, const TensorView& y);
+
+// Rotates the first rotary_dim elements of every head in place: pairs (i, i + rotary_dim / 2), as Hugging Face
+// checkpoints expect.
+//
+//   positions  [num_tokens]                          host memory, each < cos_sin.dim(0)
+//   cos_sin    [max_positions, rotary_dim]           f32: cosines of the rotary_dim / 2 angles, then their sines
+//   x          [num_tokens, num_heads * head_dim]    f32; rows may be strided
+void RotaryEmbedding(Stream& stream, std::span<const int32_t> positions, const TensorView& cos_sin, int num_heads,
+                     int head_dim, const TensorView& x);
+
+// y = activation(gate) * up, where gate_up holds gate in its first half and up in its second.
+//
+//   gate_up  [num_tokens, 2 * size]   f32
+//   y        [num_tokens, size]       f32
+void GatedActivation(Stream& stream, Activation activation, const TensorView& gate_up, const TensorView& y);
+
+// y = x * weight^T, the sum over K in the order docs/decisions.md fixes; with `bias` [n] f32 added last when given.
+//
+//   x       [num_tokens, k]   f32; rows may be strided
+//   weight  [n, k]            packed
+//   y       [num_tokens, n]   f32; rows may be strided
+void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, const TensorView& y,
+            const TensorView* bias = nullptr);
+
+// x = cap * tanh(x / cap), in place. [num_rows, size] f32.
+void SoftCap(Stream& stream, float cap, const TensorView& x);
+
+// Views of one layer's cache.
+struct KVCacheView {
+  TensorView keys;    // [num_blocks, num_kv_heads, head_dim, block_size]   f32 | bf16 | f16
+  TensorView values;  // [num_blocks, num_kv_heads, block_size, head_dim]   same dtype
+  int block_size = 0;  // a multiple of 16
+};
+
+// Writes the keys and values of new tokens into their slots, rounded to the cache's dtype.
+//
+//   k, v          [num_tokens, num_kv_heads * head_dim]   f32; rows may be strided
+//   slot_mapping  [num_tokens]   block * block_size + offset
+void StoreKVCache(Stream& stream, const TensorView& k, const TensorView& v, std::span<const int64_t> slot_mapping,
+                  const KVCacheView& cache);
+
+// Which tokens of a step belong to which sequence, and where their context lies.
+struct AttentionMetadata {
+  std::span<const int32_t> query_start_loc;  // [num_seqs + 1]: tokens of sequence s are [s], .., [s + 1] - 1
+  std::span<const int32_t> seq_lens;         // [num_seqs]: context length including this step's tokens
+  std::span<const int32_t> block_table;      // [num_seqs, max_blocks_per_seq]
+  int max_blocks_per_seq = 0;
+};
+
+struct AttentionParams {
+  int num_heads = 0;     // of this rank
+  int num_kv_heads = 0;  // of this rank; divides num_heads
+  int head_dim = 0;      // a multiple of 2; at most 512
+  float scale = 0;
+  int sliding_window = 0;  // a token sees itself and the window - 1 before it; 0: everything before it
+  float soft_cap = 0;      // scores become cap * tanh(score / cap); 0: off
+};
+
+// Causal attention of this step's tokens over the paged cache, which already holds their own keys and values. Works
+// alike for prompts, single tokens and mixtures. A key outside a token's causal window contributes nothing, not even
+// when its slot holds infinities.
+//
+//   q    [num_tokens, num_heads * head_dim]   f32; rows may be strided
+//   out  [num_tokens, num_heads * head_dim]   f32
+void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cache, const AttentionMetadata& metadata,
+                    const AttentionParams& params, const TensorView& out);
+
+// Number of context tokens in one online-softmax step; fixed, because it is part of the result.
+inline constexpr int kAttentionPartition = 64;
+
+// Row statistics that sampling needs, each by one pass over a row, in the fixed order of the core.
+//
+// Index of the largest element of row [size] (the lowest index among equals).
+int64_t ArgMax(Stream& stream, std::span<const float> row);
+// log(sum(exp(row))), stable.
+float LogSumExp(Stream& stream, std::span<const float> row);
+// row[i] = exp(row[i] - max) for all i; returns the sum. `max` is the row's largest element.
+float ExpAndSum(Stream& stream, float max, std::span<float> row);
+
+}  // namespace heddle::ops

@@ -1,0 +1,57 @@
+// A weight matrix in the layout its kernels stream: packed once at load, read-only afterwards.
+//
+// Panels of 16 outputs; within a panel K runs upwards:
+//   float32, float16   [ceil(n / 16)][k_padded][16]
+//   bfloat16           [ceil(n / 16)][k_padded / 2][16][2]
+// Outputs beyond n and K beyond the slice are zero. K is cut into reduction slices (see kNumReductionSlices); each
+// slice starts at an even packed position, so that k_padded >= k.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "tensor/sharding.h"
+#include "tensor/tensor.h"
+
+namespace heddle {
+
+inline constexpr int kPanelWidth = 16;
+
+class PackedMatrix {
+ public:
+  PackedMatrix() = default;
+
+  // Reserves zeroed memory for [n, k] of `dtype`. `slice_bounds` are ascending columns 0 .. k, one more than there are
+  // slices (a power of two, at most kNumReductionSlices): {0, k} for a product that is summed in one go.
+  PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds);
+
+  // Copies rows [row, row + source.dim(0)) from `source` [rows, k] (f32, bf16 or f16; rows may be strided), converted
+  // to dtype(). Fused layers call it once a part. Safe from several threads for disjoint panels only.
+  void PackRows(int64_t row, const TensorView& source);
+
+  // out[0..k) = row `row` in float32: the inverse of PackRows.
+  void UnpackRow(int64_t row, std::span<float> out) const;
+
+  DType dtype() const { return dtype_; }
+  int64_t n() const { return n_; }
+  int64_t k() const { return k_; }
+  int64_t k_padded() const { return k_padded_; }
+  std::span<const int64_t> slice_bounds() const { return slice_bounds_; }         // in columns of x
+  std::span<const int64_t> packed_bounds() const { return packed_bounds_; }       // in packed K; even
+  // Panel p: k_padded() * 16 elements.
+  const void* Panel(int64_t p) const;
+  int64_t num_panels() const { return (n_ + kPanelWidth - 1) / kPanelWidth; }
+  size_t size_bytes() const;
+
+ private:
+  DType dtype_ = DType::kFloat32;
+  int64_t n_ = 0;
+  int64_t k_ = 0;
+  int64_t k_padded_ = 0;
+  std::vector<int64_t> slice_bounds_;
+  std::vector<int64_t> packed_bounds_;
+  Tensor data_;
+};
+
+}  // namespace heddle

@@ -1,0 +1,7 @@
+/**
+ * Types of the public API.
+ *
+ * @module
+ */
+export type * from './options';
+export type * from './outputs';

@@ -1,0 +1,216 @@
+/**
+ * What a caller passes in. Every object is validated once, completed with defaults and frozen; an unknown or misspelt
+ * key is refused in one sentence that names key, expectation and value.
+ *
+ * @module
+ */
+
+/** Number format of stored weights or of the KV cache. */
+export type FloatType = 'float32' | 'bfloat16' | 'float16';
+
+/** How the engine is loaded and run. */
+export interface EngineConfig {
+  /** Folder of a checkpoint in the Hugging Face layout: `config.json`, `tokenizer.json`, `*.safetensors`. */
+  model: string;
+
+  // Behaviour
+
+  /** Where to run. Defaults to `'auto'`: a CUDA device when this build and machine have one, else the CPU. `'cuda'` is refused until it exists. */
+  device?: 'auto' | 'cpu' | 'cuda';
+  /** Format of the weights in memory. Defaults to `'auto'`: as the checkpoint stores them. On CPU activations are float32 in any case. */
+  dtype?: 'auto' | FloatType;
+  /** 8-bit weights. Defaults to `'auto'`: follows the checkpoint. Values other than `'auto'` and `'none'` are refused until they exist. */
+  quantization?: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8';
+  /** Format of the KV cache. Defaults to `'auto'`: same as `dtype`. `'int8'` is refused until it exists. */
+  kvCacheDtype?: 'auto' | FloatType | 'int8';
+  /** Longest sequence, prompt and output together, in tokens. Defaults to the checkpoint's `max_position_embeddings`. */
+  maxModelLen?: number;
+  /** Order of service. `'fcfs'` is first come, first served; `'priority'` takes the lowest {@link RequestOptions.priority} first. Defaults to `'fcfs'`. */
+  schedulingPolicy?: 'fcfs' | 'priority';
+  /** Seed of requests that bring none: request number i of this engine draws from (seed, i). An integer from 0 to 2^53 - 1. Defaults to `0`. */
+  seed?: number;
+  /** Where weights come from. `'dummy'` makes random weights of the config's shape, for benchmarks; only `config.json` is needed then. Defaults to `'safetensors'`. */
+  loadFormat?: 'safetensors' | 'dummy';
+  /** Ranks as threads of this process or as processes of their own. Defaults to `'thread'`; `'process'` is refused until it exists. */
+  isolation?: 'thread' | 'process';
+  /** How the model is spread over ranks. Defaults to one rank. */
+  parallel?: ParallelConfig;
+
+  // Performance
+
+  /** Bytes of KV cache, all ranks together. Defaults to what `maxNumSeqs` sequences of `maxModelLen` need, at most 4 GiB and at most half of the memory available after the weights. */
+  kvCacheBytes?: number;
+  /** Share of a GPU's memory that the engine may use, in (0, 1]. GPU only; refused until `'cuda'` exists. */
+  gpuMemoryUtilization?: number;
+  /** Tokens in one KV-cache block: 16, 32, 64 or 128. Defaults to `16`. */
+  blockSize?: number;
+  /** Sequences in one step. An integer from 1 to 4096. Defaults to `64` on CPU. */
+  maxNumSeqs?: number;
+  /** Tokens in one step, prompts and generated ones together; longer prompts are computed in chunks. An integer of at least `maxNumSeqs`. Defaults to `256` on CPU, or `maxNumSeqs` if that is more. */
+  maxNumBatchedTokens?: number;
+  /** Requests that may wait before {@link QueueFullError}. An integer of at least 1. Defaults to `4096`. */
+  maxNumWaiting?: number;
+  /** Whether requests reuse KV-cache blocks of earlier requests with the same beginning. Defaults to `true`. */
+  enablePrefixCaching?: boolean;
+  /** Compute threads of each rank. An integer from 1 to 256. Defaults to cores ÷ ranks, at least 1. */
+  threads?: number;
+  /** Called while weights load, with the fraction done in [0, 1]. Exceptions it throws are ignored. Not called when absent. */
+  onProgress?: (fraction: number) => void;
+}
+
+/** How a model is spread over ranks. */
+export interface ParallelConfig {
+  /** Ranks that share every layer: 1, 2, 4 or 8, dividing the model's attention heads. Results on CPU do not depend on it. Defaults to `1`. */
+  tensorParallelSize?: number;
+  /** Stages of layers. Defaults to `1`; more is refused until it exists. */
+  pipelineParallelSize?: number;
+  /** Replicas. Defaults to `1`; more is refused until it exists. */
+  dataParallelSize?: number;
+  /** Experts spread over ranks. Defaults to `false`; `true` is refused until it exists. */
+  enableExpertParallel?: boolean;
+  /** GPU ordinals of the ranks. Refused until `'cuda'` exists. */
+  devices?: number[];
+  /** Defaults to `'auto'`: `'local'` on CPU. `'nccl'` and `'gloo'` are refused until they exist. */
+  communicator?: 'auto' | 'local' | 'nccl' | 'gloo';
+  /** Format on the wire between ranks. Defaults to `'native'`; others are refused until they exist. */
+  collectiveDtype?: 'native' | 'int8' | 'int4';
+  /** NCCL settings. Refused until `'nccl'` exists. */
+  nccl?: NcclOptions;
+  /** Deadline of every wait of one rank for another, in milliseconds, from 100 to 3,600,000. Defaults to `60000`. */
+  timeoutMs?: number;
+}
+
+/** Settings of an NCCL communicator; each defaults to NCCL's own choice. */
+export interface NcclOptions {
+  algorithm?: 'ring' | 'tree' | 'nvls';
+  protocol?: 'simple' | 'll' | 'll128';
+  /** Bytes of each channel's buffer. */
+  bufferSize?: number;
+  /** Network interface for bootstrap and sockets. */
+  socketInterface?: string;
+  minChannels?: number;
+  maxChannels?: number;
+  debug?: 'version' | 'warn' | 'info' | 'trace';
+}
+
+/** What to generate from: text, or token ids that are used as they are. */
+export type Prompt = string | { text: string } | { tokenIds: ArrayLike<number> };
+
+/** One turn of a conversation, as the checkpoint's chat template takes it. */
+export interface ChatMessage {
+  /** Who speaks; usually `'system'`, `'user'` or `'assistant'`. */
+  role: string;
+  content: string;
+}
+
+/** Beside the prompt and how to sample. */
+export interface RequestOptions {
+  /** Aborts the request; iteration and `final()` then reject with `RequestAbortedError`. */
+  signal?: AbortSignal;
+  /** Lower runs first under `schedulingPolicy: 'priority'`; refused under `'fcfs'` unless 0. An integer in 32 bits. Defaults to `0`. */
+  priority?: number;
+  /** Cached prefixes are shared only among requests of the same salt: 1 to 128 printable ASCII characters. Defaults to none. */
+  cacheSalt?: string;
+  /** A label for logs: 1 to 128 printable ASCII characters. It identifies nothing. Defaults to one made by the engine. */
+  requestId?: string;
+}
+
+/** {@link RequestOptions} and how to apply the chat template. */
+export interface ChatOptions extends RequestOptions {
+  /** Whether the prompt ends with the beginning of an assistant's turn. Defaults to `true`. */
+  addGenerationPrompt?: boolean;
+  /** Whether the last message is left open for the model to continue, instead of starting a turn. Excludes `addGenerationPrompt: true`. Defaults to `false`. */
+  continueFinalMessage?: boolean;
+}
+
+/** How `encode` treats text. */
+export interface EncodeOptions {
+  /** Whether the tokenizer adds its special tokens, such as a beginning-of-sequence id. Defaults to `true`. */
+  addSpecialTokens?: boolean;
+}
+
+/** How `decode` treats ids. */
+export interface DecodeOptions {
+  /** Whether special tokens give no text. Defaults to `true`. */
+  skipSpecialTokens?: boolean;
+}
+
+/** How `close` ends an engine. */
+export interface CloseOptions {
+  /** Whether accepted requests run to their end first. New ones are refused at once. Defaults to `false`: they end with `EngineClosedError`. */
+  drain?: boolean;
+  /** With `drain`, after this many milliseconds the rest is ended as without. Defaults to no limit. */
+  timeoutMs?: number;
+}
+
+/**
+ * How a request samples, and when it stops. Names, defaults and meaning follow vLLM's `SamplingParams`, except that
+ * `maxTokens` defaults to what is left of `maxModelLen`. Where the checkpoint has a `generation_config.json`, its
+ * `temperature`, `top_p`, `top_k`, `min_p` and `repetition_penalty` are the defaults instead.
+ */
+export interface SamplingParams {
+  /** Sequences for one prompt, from 1 to 16. The prompt is computed once. Defaults to `1`. */
+  n?: number;
+  /** Softmax temperature, from 0 to 100; `0` always takes the most likely token. Defaults to `1`. */
+  temperature?: number;
+  /** Keeps the most likely tokens that together reach this probability, in (0, 1]. Defaults to `1`: all. */
+  topP?: number;
+  /** Keeps this many most likely tokens. An integer of at least 0; `0` or `-1` keeps all. Defaults to `0`. */
+  topK?: number;
+  /** Keeps tokens of at least this fraction of the best one's probability, in [0, 1]. Defaults to `0`: all. */
+  minP?: number;
+  /** Subtracted from the logit of every token generated before, in [-2, 2]. Defaults to `0`. */
+  presencePenalty?: number;
+  /** The same, times how often it was generated, in [-2, 2]. Defaults to `0`. */
+  frequencyPenalty?: number;
+  /** Divides positive and multiplies negative logits of tokens in prompt or output, in (0, 10]. Defaults to `1`: off. */
+  repetitionPenalty?: number;
+  /** Seed of this request's draws: an integer from 0 to 2^53 - 1, or a bigint below 2^64. The same seed, prompt and parameters give the same tokens, whatever runs beside. Defaults to one derived from the engine's seed. */
+  seed?: number | bigint;
+  /** Generated tokens at most, at least 1; more than fits is capped. Defaults to what is left of `maxModelLen`. */
+  maxTokens?: number;
+  /** No end before this many generated tokens. An integer from 0 to `maxTokens`. Defaults to `0`. */
+  minTokens?: number;
+  /** Whether to go on after the model's end-of-sequence token. Defaults to `false`. */
+  ignoreEos?: boolean;
+  /** Strings that end the output: one, or up to 16 of 1 to 256 bytes. The output ends before the first. Defaults to none. */
+  stop?: string | string[];
+  /** Token ids that end the output, up to 1024. Defaults to none beside the model's end-of-sequence ids. */
+  stopTokenIds?: number[];
+  /** Whether the output includes the stop string that ended it. Defaults to `false`. */
+  includeStopStrInOutput?: boolean;
+  /** Log-probabilities of the chosen and the k best tokens at each position: 0 to 20, or `-1` for the whole vocabulary. Defaults to none. */
+  logprobs?: number;
+  /** The same for the prompt's tokens after the first. Prefix hits are not used then. Defaults to none. */
+  promptLogprobs?: number;
+  /** Added to the logits of these ids: up to 1024 numbers in [-100, 100]. Defaults to none. */
+  logitBias?: Record<number, number> | Map<number, number>;
+  /** Only these ids may be generated: 1 or more. Defaults to all. */
+  allowedTokenIds?: number[];
+  /** Words that must not be generated, as strings: up to 256. Each is banned as it is and with a space before it. Defaults to none. */
+  badWords?: string[];
+  /** Ends a sequence (finish reason `'stop'`, stop reason `'repetition'`) whose tail repeats itself. Defaults to off. */
+  repetitionDetection?: RepetitionDetection;
+  /** Whether text is made; without it deltas carry ids only, and `stop` is refused. Defaults to `true`. */
+  detokenize?: boolean;
+  /** Whether special tokens are left out of the text. Defaults to `true`. */
+  skipSpecialTokens?: boolean;
+  /** Whether shown special tokens are set apart by spaces, for tokenizers that do so. Defaults to `true`. */
+  spacesBetweenSpecialTokens?: boolean;
+  /** What a stream yields: `'delta'` what is new, `'cumulative'` all so far, `'final_only'` one item at the end. Defaults to `'delta'`. */
+  outputKind?: 'delta' | 'cumulative' | 'final_only';
+  /** Tokens between two items of a stream; the first comes at once. An integer from 1 to 1024. Defaults to `1`. */
+  streamInterval?: number;
+  /** `'skip'` does not look for cached prefixes. Defaults to `'use'`. */
+  prefixCache?: 'use' | 'skip';
+}
+
+/** When a sequence counts as caught in a loop: some pattern of p tokens, minPatternSize ≤ p ≤ maxPatternSize, stands minCount times in a row at its end. */
+export interface RepetitionDetection {
+  /** An integer of at least 1 and at most 256. */
+  maxPatternSize: number;
+  /** An integer from 1 to `maxPatternSize`. Defaults to `1`. */
+  minPatternSize?: number;
+  /** An integer from 2 to 256. */
+  minCount: number;
+}
