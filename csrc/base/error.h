@@ -43,7 +43,8 @@ class Error : public std::runtime_error {
 
 // Throws Error{kInternal} with file:line when an invariant of ours does not hold. Never used on input: input gets a
 // typed error. `detail` is evaluated only on failure.
-#define HEDDLE_CHECK(condition, detail)                                                                             \
-  do {                                                                                                              \
-    if (!(condition)) [[unlikely]] ::heddle::ThrowInternal(__FILE__, __LINE__, #condition, detail);                 \
+#define HEDDLE_CHECK(condition, detail)                                \
+  do {                                                                 \
+    if (!(condition)) [[unlikely]]                                     \
+      ::heddle::ThrowInternal(__FILE__, __LINE__, #condition, detail); \
   } while (0)

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/dtype.h"
 
@@ -44,6 +45,7 @@ struct EngineConfig {
   int threads_per_rank = 1;
   int64_t comm_timeout_ms = 0;
   std::string cpu_isa;  // "": the best
+  std::vector<int32_t> eos_token_ids;  // beside those of config.json
 };
 
 }  // namespace heddle

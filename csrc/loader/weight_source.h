@@ -27,10 +27,13 @@ class WeightSource {
 };
 
 // model.safetensors, or the shards that model.safetensors.index.json names, all of them opened, validated and mapped.
-// Fails with kModelFormat naming file and reason, before any weight is read.
+// Fails with kModelFormat naming file and reason, before any weight is read. The index must map every tensor of every
+// shard to that shard, and nothing else. Get also fails with kModelFormat when a file has changed its size since (a
+// best effort: a file that shrinks while its tensors are read raises SIGBUS).
 std::unique_ptr<WeightSource> OpenCheckpoint(const std::string& folder);
 
-// Random weights of any name and shape: normal with a standard deviation of 0.02, norms 1, repeatable. For benchmarks.
+// Random weights of any name and shape: close to normal with a standard deviation of 0.02, norms 1, repeatable by name.
+// Has every name. For benchmarks. REQUIRES: a float dtype.
 std::unique_ptr<WeightSource> DummyWeights(DType dtype);
 
 }  // namespace heddle

@@ -73,7 +73,7 @@ void RefuseUnusedWeights(const WeightSource& weights, bool tied) {
 
 // Bytes of a rank's part of a matrix, packed.
 int64_t ColumnParallelBytes(const TensorParallel& tp, DType dtype, int64_t rows, int64_t columns) {
-  return PackedMatrix::SizeBytes(dtype, tp.Shard(rows, kShardUnit).size(), {{0, columns}});
+  return PackedMatrix::SizeBytes(dtype, tp.Shard(rows, kShardUnit).size(), {0, columns});
 }
 
 int64_t RowParallelBytes(const TensorParallel& tp, DType dtype, int64_t rows, int64_t columns, int64_t unit) {
@@ -179,10 +179,10 @@ ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParalle
   const int64_t vocab_shard = tp.Shard(config.vocab_size, kShardUnit).size();
 
   const int64_t layer_bytes =
-      PackedMatrix::SizeBytes(dtype, qkv_size, {{0, hidden}}) +
+      PackedMatrix::SizeBytes(dtype, qkv_size, {0, hidden}) +
       RowParallelBytes(tp, dtype, hidden, int64_t{config.num_heads} * config.head_dim,
                        std::gcd(kShardUnit, int64_t{config.head_dim})) +
-      PackedMatrix::SizeBytes(dtype, 2 * mlp_size, {{0, hidden}}) +
+      PackedMatrix::SizeBytes(dtype, 2 * mlp_size, {0, hidden}) +
       RowParallelBytes(tp, dtype, hidden, config.intermediate_size, kShardUnit);
   ModelFootprint footprint;
   footprint.weight_bytes = config.num_layers * layer_bytes + ColumnParallelBytes(tp, dtype, config.vocab_size, hidden);

@@ -29,11 +29,11 @@ void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& t
 void Embedding(Stream& stream, std::span<const int32_t> ids, const PackedMatrix& table, int64_t first_id, float scale,
                const TensorView& y);
 
-// y = x / sqrt(mean(x^2) + epsilon) * weight, row by row.
+// y = x / sqrt(mean(x^2) + epsilon) * weight, row by row, or head by head when there are three dimensions.
 //
-//   x       [num_rows, size]   f32; rows may be strided
-//   weight  [size]             f32
-//   y       [num_rows, size]   f32; may be x
+//   x       [num_rows, size] or [num_tokens, num_heads, size]   f32; dimension 0 may be strided
+//   weight  [size]                                              f32
+//   y       like x; may be x
 void RmsNorm(Stream& stream, const TensorView& x, const TensorView& weight, float epsilon, const TensorView& y);
 
 // residual += x, then y = RmsNorm(residual). All [num_tokens, hidden] f32; y may be x.
@@ -57,8 +57,8 @@ void RotaryEmbedding(Stream& stream, std::span<const int32_t> positions, const T
 
 // y = activation(gate) * up, where gate_up holds gate in its first half and up in its second.
 //
-//   gate_up  [num_tokens, 2 * size]   f32
-//   y        [num_tokens, size]       f32
+//   gate_up  [num_tokens, 2 * size]   f32; rows may be strided
+//   y        [num_tokens, size]       f32; rows may be strided
 void GatedActivation(Stream& stream, Activation activation, const TensorView& gate_up, const TensorView& y);
 
 // y = x * weight^T, the sum over K in the order docs/decisions.md fixes; with `bias` [n] f32 added last when given.
@@ -69,7 +69,7 @@ void GatedActivation(Stream& stream, Activation activation, const TensorView& ga
 void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, const TensorView& y,
             const TensorView* bias = nullptr);
 
-// x = cap * tanh(x / cap), in place. [num_rows, size] f32.
+// x = cap * tanh(x / cap), in place. [num_rows, size] f32; rows may be strided.
 void SoftCap(Stream& stream, float cap, const TensorView& x);
 
 // Views of one layer's cache.
@@ -105,23 +105,22 @@ struct AttentionParams {
 
 // Causal attention of this step's tokens over the paged cache, which already holds their own keys and values. Works
 // alike for prompts, single tokens and mixtures. A key outside a token's causal window contributes nothing, not even
-// when its slot holds infinities.
+// when its slot holds NaN; entries of the block table that no token of the step sees are not read.
 //
 //   q    [num_tokens, num_heads * head_dim]   f32; rows may be strided
-//   out  [num_tokens, num_heads * head_dim]   f32
+//   out  [num_tokens, num_heads * head_dim]   f32; rows may be strided
 void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cache, const AttentionMetadata& metadata,
                     const AttentionParams& params, const TensorView& out);
 
-// Number of context tokens in one online-softmax step; fixed, because it is part of the result.
-inline constexpr int kAttentionPartition = 64;
-
 // Row statistics that sampling needs, each by one pass over a row, in the fixed order of the core.
 //
-// Index of the largest element of row [size] (the lowest index among equals).
+// Index of the largest element of row [size], the lowest among equals. NaN counts as the largest, so row[ArgMax(row)]
+// tells whether there is one. REQUIRES: size > 0.
 int64_t ArgMax(Stream& stream, std::span<const float> row);
-// log(sum(exp(row))), stable.
+// log(sum(exp(row))), stable; NaN if the row has one. REQUIRES: size > 0.
 float LogSumExp(Stream& stream, std::span<const float> row);
-// row[i] = exp(row[i] - max) for all i; returns the sum. `max` is the row's largest element.
+// row[i] = exp(row[i] - max) for all i, exactly zero where row[i] is -infinity; returns the sum, which is NaN if the
+// row has one. `max` is the row's largest element. REQUIRES: max is finite.
 float ExpAndSum(Stream& stream, float max, std::span<float> row);
 
 }  // namespace heddle::ops

@@ -44,6 +44,13 @@ class PackedMatrix {
   int64_t num_panels() const { return (n_ + kPanelWidth - 1) / kPanelWidth; }
   size_t size_bytes() const;
 
+  // size_bytes() of a matrix of this form, without making it.
+  static int64_t SizeBytes(DType dtype, int64_t n, const std::vector<int64_t>& slice_bounds) {
+    int64_t k_padded = 0;
+    for (size_t i = 1; i < slice_bounds.size(); ++i) k_padded += (slice_bounds[i] - slice_bounds[i - 1] + 1) / 2 * 2;
+    return (n + kPanelWidth - 1) / kPanelWidth * kPanelWidth * k_padded * static_cast<int64_t>(DTypeSize(dtype));
+  }
+
  private:
   DType dtype_ = DType::kFloat32;
   int64_t n_ = 0;

@@ -4,13 +4,24 @@
 // token budget a step; that one rule covers prompts cut into chunks, prefix-cache hits, preemption and decoding.
 //
 //   (1) Running sequences come first, in order of age (kFcfs) or of priority, then age (kPriority); then waiting ones
-//       are admitted while budget, max_num_seqs and free blocks last.
+//       are admitted while budget, max_num_seqs and free blocks last. A long prompt takes what budget is left.
 //   (2) When a running sequence finds no block, the youngest (or least urgent) sequence that holds blocks gives all of
-//       its own back and starts over from its tokens later. The oldest is never the victim of a younger one, so the
-//       head of the line always makes progress.
-//   (3) A request of n sequences prefills once: the others are forked from the first when its prompt is computed, and
-//       share its full prompt blocks.
-//   (4) What ends, ends once: blocks go back in the same call, and the id shows up in the next step's `finished`.
+//       its own back and starts over from its tokens later; paused sequences give theirs first. It may be the needy
+//       sequence itself. The oldest is never the victim of a younger one, so the head of the line always progresses.
+//   (3) A waiting sequence is admitted when all its tokens fit into free blocks with one to spare for each running
+//       sequence to grow into, and not in a step in which a running sequence found no block: so what is admitted is
+//       seldom preempted soon. It waits for running sequences, but takes the blocks of paused ones.
+//   (4) A request of n sequences prefills once: the others are forked from the first when its prompt is computed, and
+//       share its full prompt blocks. If the first ends before that, the next takes its part.
+//   (5) What ends, ends once: blocks go back in the same call, and the id shows up in the next step's `finished`.
+//   (6) A full block can be found as a prefix once all its tokens are computed, generated ones too. Requests with
+//       skip_reading_prefix_cache, or that ask for prompt log-probabilities, look nothing up but leave theirs.
+//
+// kFcfs starves nobody. kPriority does by intent: while more urgent requests keep coming, less urgent ones wait.
+//
+// Use: Schedule(), compute, Update(), and again. Nothing but FinishSequence, AbortRequest, AddRequest and SetPaused may
+// be called between Schedule() and Update(), and no Schedule() before all ranks are done with the step, since blocks
+// freed meanwhile are handed out again there.
 //
 // Engine thread only.
 #pragma once
@@ -26,29 +37,33 @@
 namespace heddle {
 
 struct SchedulerStats {
-  int num_running = 0;  // sequences
-  int num_waiting = 0;
-  int num_free_blocks = 0;   // including cached blocks that nobody uses
-  int num_total_blocks = 0;  // without the null block
-  int64_t prefix_cache_queries = 0;  // tokens looked up
-  int64_t prefix_cache_hits = 0;     // tokens found
+  int num_running = 0;               // sequences, paused ones included
+  int num_waiting = 0;               // sequences, forks and paused ones included
+  int num_free_blocks = 0;           // including cached blocks that nobody uses
+  int num_total_blocks = 0;          // without the null block
+  int64_t prefix_cache_queries = 0;  // prompt tokens looked up, once a request
+  int64_t prefix_cache_hits = 0;     // of these, found
   int64_t num_preemptions = 0;
 };
 
 class Scheduler {
  public:
-  // REQUIRES: (num_blocks - 1) * block_size >= max_model_len, so that any one sequence fits alone.
+  // REQUIRES: (num_blocks - 1) * block_size >= max_model_len, so that any one sequence fits alone; all limits positive.
   explicit Scheduler(const SchedulerConfig& config);
   ~Scheduler();
 
-  // Queues a request. Fails with kQueueFull when max_num_waiting requests wait already, changing nothing.
+  // Queues a request. Fails, changing nothing, with kQueueFull when max_num_waiting requests wait of which no sequence
+  // was ever admitted, and with kInvalidArgument when the prompt is empty or leaves no room in max_model_len, or when
+  // n or max_tokens is not positive.
   void AddRequest(Request request);
 
-  // The next step; empty when nothing can run (nothing there, or everything paused).
+  // The next step; empty when nothing can run (nothing there, or everything paused). An empty step need not be computed
+  // or taken in: its `finished` is empty too.
   SchedulerOutput Schedule();
 
   // Takes in what the step gave: one update for each sequence that got a token, prompt log-probabilities or an end, in
-  // batch order. Sequences aborted since Schedule() are skipped.
+  // batch order. Sequences that ended since Schedule() are skipped. A sequence with invalid_logits ends with kError,
+  // and the blocks that it computed are no longer found as a prefix.
   std::vector<SequenceUpdate> Update(const SchedulerOutput& step, const ModelOutput& output);
 
   // Ends one sequence for a reason that the scheduler cannot see, such as a stop string. Unknown ids are ignored.
@@ -57,7 +72,8 @@ class Scheduler {
   // Ends all sequences of a request, waiting or running. Unknown ids are ignored.
   void AbortRequest(RequestId id);
 
-  // A paused request keeps its blocks, unless someone needs them, but is not scheduled.
+  // A paused request keeps its blocks, unless someone needs them, but is not scheduled and does not count towards
+  // max_num_seqs. A step that is being computed is still taken in. Unknown ids are ignored.
   void SetPaused(RequestId id, bool paused);
 
   // Whether any request is queued or running, paused ones included.
@@ -67,6 +83,9 @@ class Scheduler {
   void ResetPrefixCache();
 
   SchedulerStats stats() const;
+
+  // Fails with kInternal unless every list, block and reference is accounted for. Walks everything: for tests.
+  void CheckConsistency() const;
 
  private:
   class Impl;

@@ -1,6 +1,7 @@
 // Every kernel for the instruction set HEDDLE_ISA, and their table.
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/simd.h"
+#include "ops/cpu/simd_math.h"
 // The kernels themselves; each file is compiled once per instruction set, inside HEDDLE_ISA's namespace.
 #include "ops/cpu/attention_kernel.inl"
 #include "ops/cpu/elementwise_kernels.inl"

@@ -62,6 +62,9 @@ struct AttentionTask {
 
 // Query tokens that share one pass over keys and values.
 inline constexpr int kAttentionQueryTile = 16;
+// Context tokens in one online-softmax step, counted from the start of the sequence; fixed, because it is part of the
+// result.
+inline constexpr int kAttentionPartition = 64;
 
 struct Kernels {
   // Panels [panel_begin, panel_end) of y = x * weight^T (+ bias).
@@ -78,7 +81,8 @@ struct Kernels {
   void (*soft_cap)(float cap, float* x, int64_t size);
   // One head: pairs (i, i + half).
   void (*rotate)(const float* cos, const float* sin, int64_t half, float* head);
-  // y = source * scale + 0, so that a negative zero becomes zero and shards of a vocabulary add up exactly.
+  // y = source * scale + 0, so that a negative zero becomes zero and shards of a vocabulary add up exactly; y may be
+  // a float32 source.
   void (*widen)(Storage storage, const void* source, int64_t size, float scale, float* y);
   // Rounds to nearest even; `stride` elements between neighbours in `destination`.
   void (*narrow)(Storage storage, const float* source, int64_t size, void* destination, int64_t stride);

@@ -12,7 +12,16 @@
 #include <cstring>
 
 #if defined(__AVX2__)
+// g++ 12 takes the undefined operands inside its own AVX-512 intrinsics for mistakes.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 #endif
 
 #ifndef HEDDLE_ISA
@@ -40,7 +49,7 @@ inline F32x16 Max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline F32x16 Min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline F32x16 Round(F32x16 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-// a * 2^n for integral n in [-127, 127], built by exponent bits; -127 gives zero.
+// a * 2^n for integral n in [-127, 128], built by exponent bits: -127 multiplies by zero, 128 by infinity.
 inline F32x16 ScaleByPowerOf2(F32x16 a, F32x16 n) {
   const __m512i bits = _mm512_slli_epi32(_mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127)), 23);
   return {_mm512_mul_ps(a.v, _mm512_castsi512_ps(bits))};
@@ -67,6 +76,32 @@ inline F32x16 LoadPartial(const float* p, int count) {
 inline void StorePartial(float* p, F32x16 a, int count) {
   _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), a.v);
 }
+
+// Rounds to nearest even; a NaN stays a NaN.
+inline void StoreBFloat16(uint16_t* p, F32x16 a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  const __mmask16 is_nan = _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q);
+  const __m512i result = _mm512_srli_epi32(_mm512_mask_blend_epi32(is_nan, rounded, quiet), 16);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(result));
+}
+inline void StoreFloat16(uint16_t* p, F32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+
+// Lanes [begin, end) of a, `fill` elsewhere; both bounds may lie outside [0, 16].
+inline F32x16 KeepLanes(F32x16 a, int begin, int end, float fill) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  const __mmask16 keep = static_cast<__mmask16>(_mm512_cmpge_epi32_mask(lane, _mm512_set1_epi32(begin)) &
+                                                _mm512_cmplt_epi32_mask(lane, _mm512_set1_epi32(end)));
+  return {_mm512_mask_blend_ps(keep, _mm512_set1_ps(fill), a.v)};
+}
+
+// Bit i is set where lanes i are equal; NaN equals nothing.
+inline uint32_t EqualLanes(F32x16 a, F32x16 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ); }
 
 inline void SplitHalves(F32x16 a, __m256* lo, __m256* hi) {
   *lo = _mm512_castps512_ps256(a.v);
@@ -107,7 +142,7 @@ inline F32x16 Round(F32x16 a) {
 inline __m256 PowerOf2(__m256 n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
-// a * 2^n for integral n in [-127, 127], built by exponent bits; -127 gives zero.
+// a * 2^n for integral n in [-127, 128], built by exponent bits: -127 multiplies by zero, 128 by infinity.
 inline F32x16 ScaleByPowerOf2(F32x16 a, F32x16 n) {
   return {_mm256_mul_ps(a.lo, PowerOf2(n.lo)), _mm256_mul_ps(a.hi, PowerOf2(n.hi))};
 }
@@ -136,14 +171,55 @@ inline F32x16 LoadFloat16(const uint16_t* p) {
 
 // Lane i of the first `count` from p, zero beyond. REQUIRES: 0 <= count <= 16.
 inline F32x16 LoadPartial(const float* p, int count) {
+  if (count == 16) return Load(p);
   float lanes[16] = {};
   std::memcpy(lanes, p, static_cast<size_t>(count) * sizeof(float));
   return Load(lanes);
 }
 inline void StorePartial(float* p, F32x16 a, int count) {
+  if (count == 16) return Store(p, a);
   float lanes[16];
   Store(lanes, a);
   std::memcpy(p, lanes, static_cast<size_t>(count) * sizeof(float));
+}
+
+inline __m256i NarrowBFloat16(__m256 a) {
+  const __m256i bits = _mm256_castps_si256(a);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+  const __m256 is_nan = _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
+  const __m256 result = _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), is_nan);
+  return _mm256_srli_epi32(_mm256_castps_si256(result), 16);
+}
+// Rounds to nearest even; a NaN stays a NaN.
+inline void StoreBFloat16(uint16_t* p, F32x16 a) {
+  // The pack works within 128-bit halves; the permutation puts the quarters back in order.
+  const __m256i packed = _mm256_packus_epi32(NarrowBFloat16(a.lo), NarrowBFloat16(a.hi));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(packed, 0xd8));
+}
+inline void StoreFloat16(uint16_t* p, F32x16 a) {
+  constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.lo, kMode));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.hi, kMode));
+}
+
+inline __m256 KeepLanes8(__m256 a, __m256i lane, int begin, int end, float fill) {
+  const __m256i keep = _mm256_and_si256(_mm256_cmpgt_epi32(lane, _mm256_set1_epi32(begin - 1)),
+                                        _mm256_cmpgt_epi32(_mm256_set1_epi32(end), lane));
+  return _mm256_blendv_ps(_mm256_set1_ps(fill), a, _mm256_castsi256_ps(keep));
+}
+// Lanes [begin, end) of a, `fill` elsewhere; both bounds may lie outside [0, 16].
+inline F32x16 KeepLanes(F32x16 a, int begin, int end, float fill) {
+  return {KeepLanes8(a.lo, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), begin, end, fill),
+          KeepLanes8(a.hi, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15), begin, end, fill)};
+}
+
+// Bit i is set where lanes i are equal; NaN equals nothing.
+inline uint32_t EqualLanes(F32x16 a, F32x16 b) {
+  const int lo = _mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_EQ_OQ));
+  const int hi = _mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_EQ_OQ));
+  return static_cast<uint32_t>(lo | (hi << 8));
 }
 
 inline void SplitHalves(F32x16 a, __m256* lo, __m256* hi) {
@@ -168,6 +244,11 @@ inline float BitsToFloat(uint32_t bits) {
   float value;
   std::memcpy(&value, &bits, sizeof(value));
   return value;
+}
+inline uint32_t FloatToBits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
 }
 
 inline F32x16 Zero() { return {}; }
@@ -204,14 +285,14 @@ inline F32x16 Fma(F32x16 a, F32x16 b, F32x16 c) {
 }
 // Adding 1.5 * 2^23 leaves no fraction bits: rounds to nearest even for |a| < 2^22.
 inline F32x16 Round(F32x16 a) {
-  return Map([&](int i) {
-    volatile float shifted = a.v[i] + 12582912.0f;
-    return shifted - 12582912.0f;
-  });
+  return Map([&](int i) { return (a.v[i] + 12582912.0f) - 12582912.0f; });
 }
-// a * 2^n for integral n in [-127, 127], built by exponent bits; -127 gives zero.
+// a * 2^n for integral n in [-127, 128], built by exponent bits: -127 multiplies by zero, 128 by infinity.
 inline F32x16 ScaleByPowerOf2(F32x16 a, F32x16 n) {
-  return Map([&](int i) { return a.v[i] * BitsToFloat(static_cast<uint32_t>(static_cast<int>(n.v[i]) + 127) << 23); });
+  return Map([&](int i) {
+    const int exponent = n.v[i] == n.v[i] ? static_cast<int>(n.v[i]) : 0;  // a NaN has no integer value
+    return a.v[i] * BitsToFloat(static_cast<uint32_t>(exponent + 127) << 23);
+  });
 }
 
 inline F32x16 LoadBFloat16(const uint16_t* p) {
@@ -243,41 +324,45 @@ inline void StorePartial(float* p, F32x16 a, int count) {
   std::memcpy(p, a.v, static_cast<size_t>(count) * sizeof(float));
 }
 
-#endif
-
-// Sum of the lanes in one fixed tree: i with i + 8, then + 4, + 2, + 1.
-inline float ReduceAdd(F32x16 a) {
-  float lanes[16];
-  Store(lanes, a);
-  for (int width = 8; width >= 1; width /= 2) {
-    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] + lanes[i + width];
+// Rounds to nearest even; a NaN stays a NaN.
+inline void StoreBFloat16(uint16_t* p, F32x16 a) {
+  for (int i = 0; i < 16; ++i) {
+    const uint32_t bits = FloatToBits(a.v[i]);
+    const uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+    p[i] = static_cast<uint16_t>((a.v[i] == a.v[i] ? rounded : bits | 0x400000u) >> 16);
   }
-  return lanes[0];
+}
+inline uint16_t NarrowFloat16(float value) {
+  const uint32_t sign = (FloatToBits(value) >> 16) & 0x8000u;
+  const uint32_t rest = FloatToBits(value) & 0x7fffffffu;
+  uint32_t half;
+  if (rest > 0x7f800000u) {
+    half = 0x7e00u | ((rest >> 13) & 0x3ffu);
+  } else if (rest >= 0x477ff000u) {  // 65520 and above
+    half = 0x7c00u;
+  } else if (rest < 0x38800000u) {  // subnormal: the unit of 0.5's last place is that of the result
+    half = FloatToBits(BitsToFloat(rest) + 0.5f) - FloatToBits(0.5f);
+  } else {
+    half = (rest - 0x38000000u + 0xfffu + ((rest >> 13) & 1u)) >> 13;
+  }
+  return static_cast<uint16_t>(sign | half);
+}
+inline void StoreFloat16(uint16_t* p, F32x16 a) {
+  for (int i = 0; i < 16; ++i) p[i] = NarrowFloat16(a.v[i]);
 }
 
-inline float ReduceMax(F32x16 a) {
-  float lanes[16];
-  Store(lanes, a);
-  float max = lanes[0];
-  for (int i = 1; i < 16; ++i) max = lanes[i] > max ? lanes[i] : max;
-  return max;
+// Lanes [begin, end) of a, `fill` elsewhere; both bounds may lie outside [0, 16].
+inline F32x16 KeepLanes(F32x16 a, int begin, int end, float fill) {
+  return Map([&](int i) { return begin <= i && i < end ? a.v[i] : fill; });
 }
 
-// e^x to within 2 units in the last place for x in [-87.3, 88]; below, zero; above, clamped to e^88. Cody-Waite
-// reduction by ln 2 in two parts, then a polynomial of degree 6 on [-ln 2 / 2, ln 2 / 2].
-inline F32x16 Exp(F32x16 x) {
-  const F32x16 clamped = Min(Max(x, Set1(-88.0f)), Set1(88.0f));
-  const F32x16 n = Round(Mul(clamped, Set1(1.44269504088896341f)));
-  F32x16 r = Fma(n, Set1(-0.693359375f), clamped);
-  r = Fma(n, Set1(2.12194440e-4f), r);
-  F32x16 p = Set1(1.0f / 720.0f);
-  p = Fma(p, r, Set1(1.0f / 120.0f));
-  p = Fma(p, r, Set1(1.0f / 24.0f));
-  p = Fma(p, r, Set1(1.0f / 6.0f));
-  p = Fma(p, r, Set1(0.5f));
-  p = Fma(p, r, Set1(1.0f));
-  p = Fma(p, r, Set1(1.0f));
-  return ScaleByPowerOf2(p, n);
+// Bit i is set where lanes i are equal; NaN equals nothing.
+inline uint32_t EqualLanes(F32x16 a, F32x16 b) {
+  uint32_t lanes = 0;
+  for (int i = 0; i < 16; ++i) lanes |= (a.v[i] == b.v[i] ? 1u : 0u) << i;
+  return lanes;
 }
+
+#endif
 
 }  // namespace heddle::ops::cpu::HEDDLE_ISA

@@ -1,0 +1,67 @@
+// The engine without its thread: what one step is, from the scheduler to the text.
+//
+// A plain synchronous object: every call on the engine thread.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/engine_output.h"
+#include "engine/request_output.h"
+#include "executor/executor.h"
+#include "scheduler/scheduler.h"
+
+namespace heddle {
+
+class EngineCore {
+ public:
+  // `vocabulary` may be null: requests then get ids without text.
+  EngineCore(const SchedulerConfig& config, std::unique_ptr<Executor> executor,
+             std::shared_ptr<const Vocabulary> vocabulary);
+
+  // Fails with kQueueFull, changing nothing. REQUIRES: the request passed ValidateRequest.
+  void AddRequest(Request request);
+
+  // Ends a request and emits its last deltas. Unknown ids are ignored.
+  void AbortRequest(RequestId id, EngineOutput& output);
+
+  // The consumer took this many tokens of the request. Unknown ids are ignored.
+  void Acknowledge(RequestId id, int num_tokens);
+
+  // Schedule, execute, update, emit. False when nothing could run. Fails as Executor::Execute does: the engine is over
+  // then.
+  bool Step(EngineOutput& output);
+
+  bool HasRequests() const { return !requests_.empty(); }
+  int num_waiting_requests() const { return num_waiting_requests_; }  // open, and no step worked on them yet
+  SchedulerStats scheduler_stats() const { return scheduler_.stats(); }
+  std::vector<RankStats> rank_stats() const { return executor_->Stats(); }
+  int64_t num_steps() const { return num_steps_; }
+  int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
+  int64_t num_generated_tokens() const { return num_generated_tokens_; }
+
+ private:
+  struct OpenRequest {
+    RequestOutput output;
+    int prompt_len = 0;
+    bool started = false;
+    bool paused = false;
+    int64_t unacknowledged = 0;  // tokens emitted and not yet taken
+  };
+  using OpenRequests = std::unordered_map<RequestId, OpenRequest>;
+
+  void MarkStarted(const SchedulerOutput& step, EngineOutput& output);
+  void Emit(OpenRequests::iterator request, EngineOutput& output);
+
+  std::unique_ptr<Executor> executor_;
+  std::shared_ptr<const Vocabulary> vocabulary_;
+  Scheduler scheduler_;
+  OpenRequests requests_;
+  int num_waiting_requests_ = 0;
+  int64_t num_steps_ = 0;
+  int64_t num_prompt_tokens_ = 0;
+  int64_t num_generated_tokens_ = 0;
+};
+
+}  // namespace heddle

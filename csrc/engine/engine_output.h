@@ -1,0 +1,50 @@
+// What the engine gives its owner. Plain data.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "core/model_output.h"
+#include "scheduler/request.h"
+
+namespace heddle {
+
+struct EngineFailure {
+  ErrorCode code = ErrorCode::kInternal;
+  std::string message;
+};
+
+// What one sequence gained since its last delta.
+struct SequenceDelta {
+  RequestId request_id = 0;
+  int index = 0;
+  std::vector<int32_t> token_ids;
+  std::string text;      // whole UTF-8 characters
+  double logprob = 0;    // sum over token_ids
+  LogprobsData logprobs;         // empty unless asked for
+  LogprobsData prompt_logprobs;  // on the first delta of sequence 0, when asked for
+  std::optional<int> num_cached_tokens;  // on the first delta of sequence 0
+
+  FinishReason finish_reason = FinishReason::kNone;
+  // At most one of these, with kStop.
+  std::optional<std::string> stop_string;
+  std::optional<int32_t> stop_token_id;
+  bool stopped_by_repetition = false;
+  std::optional<EngineFailure> error;  // with kError
+};
+
+// Everything since the last callback.
+struct EngineOutput {
+  std::vector<SequenceDelta> deltas;
+  std::vector<RequestId> started;     // requests that a step worked on for the first time
+  std::vector<double> step_seconds;   // one entry a step
+  std::vector<int32_t> step_tokens;
+  std::optional<EngineFailure> failure;
+
+  bool empty() const { return deltas.empty() && started.empty() && step_seconds.empty() && !failure; }
+};
+
+}  // namespace heddle

@@ -1,0 +1,141 @@
+#include "engine/engine_plan.h"
+
+#include <algorithm>
+#include <fstream>
+#include <sstream>
+
+#include "device/host_memory.h"
+
+namespace heddle {
+namespace {
+
+constexpr int64_t kMaxDefaultKVCacheBytes = int64_t{4} << 30;
+constexpr std::streamoff kMaxConfigBytes = std::streamoff{16} << 20;
+
+Json ReadConfig(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) throw Error(ErrorCode::kModelFormat, "model must be a folder with a config.json, received " + folder);
+  if (file.tellg() > kMaxConfigBytes) throw Error(ErrorCode::kModelFormat, "config.json: larger than 16 MiB");
+  file.seekg(0);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return Json::Parse(text.str(), "config.json");
+}
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+std::string Megabytes(int64_t bytes) { return std::to_string(CeilDiv(bytes, int64_t{1} << 20)) + " MiB"; }
+
+// The longest sequence that the model can compute at all.
+int ResolveMaxModelLen(const EngineConfig& config, const ModelConfig& model) {
+  if (config.max_model_len == 0) return model.max_position_embeddings;
+  if (config.max_model_len > model.max_position_embeddings) {
+    throw Error(ErrorCode::kInvalidArgument, "maxModelLen must be at most the model's " +
+                                                 std::to_string(model.max_position_embeddings) +
+                                                 " positions, received " + std::to_string(config.max_model_len));
+  }
+  return config.max_model_len;
+}
+
+// Blocks beside the null block, and max_model_len where it was left open.
+void SizeKVCache(const EngineConfig& config, int64_t block_bytes, int64_t weight_bytes, EnginePlan& plan) {
+  SchedulerConfig& scheduler = plan.scheduler;
+  const int64_t blocks_a_sequence = CeilDiv(scheduler.max_model_len, scheduler.block_size);
+  int64_t blocks;
+  if (config.kv_cache_bytes > 0) {
+    blocks = config.kv_cache_bytes / block_bytes - 1;
+  } else {
+    const int64_t half_of_rest = std::max<int64_t>(plan.available_bytes - weight_bytes, 0) / 2;
+    const int64_t budget = std::min(kMaxDefaultKVCacheBytes, half_of_rest);
+    blocks = std::min(blocks_a_sequence * scheduler.max_num_seqs, budget / block_bytes - 1);
+  }
+  blocks = std::min<int64_t>(blocks, 1 << 24);
+  if (blocks < blocks_a_sequence) {
+    if (config.max_model_len > 0 || blocks < 1) {
+      const std::string given =
+          config.kv_cache_bytes > 0 ? "kvCacheBytes" : "half of the memory that the weights leave available";
+      throw Error(ErrorCode::kInsufficientMemory,
+                  given + " must hold one sequence of maxModelLen " + std::to_string(scheduler.max_model_len) +
+                      ", that is " + std::to_string((blocks_a_sequence + 1) * block_bytes) + " bytes, received " +
+                      std::to_string(std::max<int64_t>(blocks + 1, 0) * block_bytes));
+    }
+    scheduler.max_model_len = static_cast<int>(blocks * scheduler.block_size);
+  }
+  scheduler.num_blocks = static_cast<int>(blocks + 1);
+}
+
+}  // namespace
+
+int64_t EnginePlan::total_bytes() const {
+  int64_t total = 0;
+  for (const RankPlan& rank : ranks) total += rank.weight_bytes + rank.kv_cache_bytes + rank.activation_bytes;
+  return total;
+}
+
+EnginePlan PlanEngine(const EngineConfig& config) {
+  const Json json = ReadConfig(config.model);
+  EnginePlan plan;
+  plan.available_bytes = AvailableHostMemory();
+
+  WorkerConfig& worker = plan.worker;
+  worker.family = &FindModelFamily(json);
+  worker.model = worker.family->parse_config(json);
+  ModelConfig& model = worker.model;
+  model.eos_token_ids.insert(model.eos_token_ids.end(), config.eos_token_ids.begin(), config.eos_token_ids.end());
+  std::sort(model.eos_token_ids.begin(), model.eos_token_ids.end());
+  model.eos_token_ids.erase(std::unique(model.eos_token_ids.begin(), model.eos_token_ids.end()),
+                            model.eos_token_ids.end());
+  worker.dtype = config.dtype_auto ? model.dtype : config.dtype;
+  worker.kv_cache_dtype = config.kv_cache_dtype_auto ? worker.dtype : config.kv_cache_dtype;
+  worker.isa = ChooseCpuIsa(config.cpu_isa);
+  worker.threads = config.threads_per_rank;
+  worker.oversubscribed = config.threads_per_rank * config.tensor_parallel_size > NumAvailableProcessors();
+  worker.runner = {config.max_num_seqs, config.max_num_batched_tokens, config.block_size};
+
+  SchedulerConfig& scheduler = plan.scheduler;
+  scheduler.max_num_seqs = config.max_num_seqs;
+  scheduler.max_num_batched_tokens = config.max_num_batched_tokens;
+  scheduler.max_num_waiting = config.max_num_waiting;
+  scheduler.block_size = config.block_size;
+  scheduler.enable_prefix_caching = config.enable_prefix_caching;
+  scheduler.policy = config.scheduling_policy;
+  scheduler.max_model_len = ResolveMaxModelLen(config, model);
+
+  int64_t weight_bytes = 0;
+  int64_t block_bytes = 0;
+  for (int rank = 0; rank < config.tensor_parallel_size; ++rank) {
+    const TensorParallel tp{rank, config.tensor_parallel_size, nullptr};
+    const ModelFootprint footprint = worker.family->footprint(model, tp, worker.dtype);
+    RankPlan& rank_plan = plan.ranks.emplace_back();
+    rank_plan.weight_bytes = footprint.weight_bytes;
+    rank_plan.activation_bytes =
+        ModelRunner::ActivationBytes(model, worker.runner, tp, footprint.activation_bytes_per_token);
+    // Bytes of one block for now; times the number of blocks below.
+    rank_plan.kv_cache_bytes = KVCache::BytesPerBlock(worker.kv_cache_dtype, model.num_layers, config.block_size,
+                                                      footprint.num_kv_heads, model.head_dim);
+    weight_bytes += rank_plan.weight_bytes + rank_plan.activation_bytes;
+    block_bytes += rank_plan.kv_cache_bytes;
+  }
+  SizeKVCache(config, block_bytes, weight_bytes, plan);
+  for (RankPlan& rank : plan.ranks) rank.kv_cache_bytes *= scheduler.num_blocks;
+  worker.num_blocks = scheduler.num_blocks;
+  worker.max_model_len = scheduler.max_model_len;
+  return plan;
+}
+
+void CheckFits(const EnginePlan& plan) {
+  if (plan.total_bytes() <= plan.available_bytes) return;
+  int64_t weights = 0;
+  int64_t kv_cache = 0;
+  for (const RankPlan& rank : plan.ranks) {
+    weights += rank.weight_bytes;
+    kv_cache += rank.kv_cache_bytes;
+  }
+  throw Error(ErrorCode::kInsufficientMemory, "the model needs " + Megabytes(plan.total_bytes()) + " (weights " +
+                                                  Megabytes(weights) + ", KV cache " + Megabytes(kv_cache) +
+                                                  "), but only " + Megabytes(plan.available_bytes) +
+                                                  " of memory are available");
+}
+
+}  // namespace heddle

@@ -1,0 +1,39 @@
+// From options and config.json to what will be loaded: shapes, formats, sizes. Nothing is loaded to know it.
+#pragma once
+
+#include "core/engine_config.h"
+#include "worker/worker.h"
+
+namespace heddle {
+
+struct RankPlan {
+  int64_t weight_bytes = 0;
+  int64_t kv_cache_bytes = 0;
+  int64_t activation_bytes = 0;
+};
+
+struct EnginePlan {
+  WorkerConfig worker;
+  SchedulerConfig scheduler;
+  std::vector<RankPlan> ranks;
+  int64_t available_bytes = 0;
+
+  int64_t total_bytes() const;
+  int64_t kv_cache_tokens() const { return int64_t{scheduler.num_blocks - 1} * scheduler.block_size; }
+};
+
+// Reads `<model>/config.json`.
+//
+// A KV cache that is not given holds max_num_seqs sequences of max_model_len, but takes 4 GiB at most and half of what
+// memory the weights leave. A max_model_len that is not given is the checkpoint's, or what the KV cache holds if that
+// is less.
+//
+// Fails with kModelFormat, kUnsupportedModel; kInvalidArgument (an option that the model cannot have, such as
+// max_model_len beyond its positions); kInsufficientMemory when a given KV cache cannot hold one sequence of
+// max_model_len.
+EnginePlan PlanEngine(const EngineConfig& config);
+
+// Fails with kInsufficientMemory, with figures, when the plan does not fit into the memory available.
+void CheckFits(const EnginePlan& plan);
+
+}  // namespace heddle

@@ -1,0 +1,96 @@
+#include "engine/request_output.h"
+
+namespace heddle {
+
+RequestOutput::RequestOutput(const Request& request, std::shared_ptr<const Vocabulary> vocabulary)
+    : params_(request.sampling_params), eos_token_ids_(request.eos_token_ids), num_open_(request.sampling_params.n) {
+  sequences_.resize(static_cast<size_t>(num_open_));
+  for (int i = 0; i < num_open_; ++i) {
+    Sequence& sequence = sequences_[static_cast<size_t>(i)];
+    sequence.pending.request_id = request.id;
+    sequence.pending.index = i;
+    if (params_.detokenize && vocabulary != nullptr) {
+      sequence.streamer = std::make_unique<TextStreamer>(
+          vocabulary, TextStreamerOptions{.stop = params_.stop,
+                                          .include_stop_str_in_output = params_.include_stop_str_in_output,
+                                          .skip_special_tokens = params_.skip_special_tokens});
+    }
+  }
+}
+
+bool RequestOutput::Put(const SequenceUpdate& update) {
+  Sequence& sequence = sequences_[static_cast<size_t>(update.sequence_index)];
+  if (sequence.ended) return false;
+  SequenceDelta& pending = sequence.pending;
+  if (update.sequence_index == 0 && !sequence.emitted) pending.num_cached_tokens = update.num_cached_tokens;
+  if (update.prompt_logprobs.size() > 0) pending.prompt_logprobs.Append(update.prompt_logprobs);
+  if (update.finish_reason == FinishReason::kError) {
+    pending.error = {ErrorCode::kEngineFailed, "the model gave logits that are not finite numbers"};
+    End(sequence, FinishReason::kError);
+    return false;
+  }
+  if (!update.sampled) return false;
+
+  pending.token_ids.push_back(update.token_id);
+  pending.logprob += update.logprob;
+  if (update.logprobs.size() > 0) pending.logprobs.Append(update.logprobs);
+
+  // The token that ended the sequence belongs to its ids, but not to its text, unless asked for.
+  const bool stopped_by_token = update.stop_token_id >= 0;
+  if (sequence.streamer != nullptr && (!stopped_by_token || params_.include_stop_str_in_output)) {
+    const bool match_stop = update.num_generated_tokens >= params_.min_tokens;
+    pending.text += sequence.streamer->Put(update.token_id, match_stop);
+    if (sequence.streamer->stop_index()) {
+      pending.stop_string = params_.stop[static_cast<size_t>(*sequence.streamer->stop_index())];
+      End(sequence, FinishReason::kStop);
+      return update.finish_reason == FinishReason::kNone;
+    }
+  }
+  if (update.finish_reason != FinishReason::kNone) {
+    if (stopped_by_token && !update.stopped_by_eos) pending.stop_token_id = update.stop_token_id;
+    pending.stopped_by_repetition = update.stopped_by_repetition;
+    End(sequence, update.finish_reason);
+  }
+  return false;
+}
+
+void RequestOutput::End(Sequence& sequence, FinishReason reason) {
+  if (sequence.streamer != nullptr && !sequence.streamer->stop_index()) {
+    sequence.pending.text += sequence.streamer->Finish();
+  }
+  sequence.pending.finish_reason = reason;
+  sequence.ended = true;
+}
+
+void RequestOutput::EndAll(FinishReason reason, const std::optional<EngineFailure>& error) {
+  for (Sequence& sequence : sequences_) {
+    if (sequence.ended) continue;
+    sequence.pending.error = error;
+    End(sequence, reason);
+  }
+}
+
+bool RequestOutput::IsDue(const Sequence& sequence) const {
+  if (sequence.closed) return false;
+  if (sequence.ended) return true;
+  if (params_.final_only || sequence.pending.token_ids.empty()) return false;
+  return !sequence.emitted || static_cast<int>(sequence.pending.token_ids.size()) >= params_.stream_interval;
+}
+
+void RequestOutput::TakeDue(std::vector<SequenceDelta>& deltas) {
+  for (Sequence& sequence : sequences_) {
+    if (!IsDue(sequence)) continue;
+    SequenceDelta next;
+    next.request_id = sequence.pending.request_id;
+    next.index = sequence.pending.index;
+    deltas.push_back(std::move(sequence.pending));
+    sequence.pending = std::move(next);
+    sequence.emitted = true;
+    if (sequence.ended) {
+      sequence.closed = true;
+      --num_open_;
+    }
+  }
+}
+
+}  // namespace heddle

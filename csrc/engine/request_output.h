@@ -1,0 +1,48 @@
+// The text and the not yet emitted part of one request's sequences. Engine thread only.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "engine/engine_output.h"
+#include "text/text_streamer.h"
+
+namespace heddle {
+
+class RequestOutput {
+ public:
+  // `vocabulary` may be null: no text is made then.
+  RequestOutput(const Request& request, std::shared_ptr<const Vocabulary> vocabulary);
+
+  // Takes in what a step gave a sequence. Returns true when a stop string ended it here, which the scheduler cannot
+  // know yet.
+  bool Put(const SequenceUpdate& update);
+
+  // Ends whatever has not ended: by abort, or by failure.
+  void EndAll(FinishReason reason, const std::optional<EngineFailure>& error = std::nullopt);
+
+  // Moves what is due out: after stream_interval tokens (the first at once), at the end, or only at the end.
+  void TakeDue(std::vector<SequenceDelta>& deltas);
+
+  // All sequences ended and were taken.
+  bool done() const { return num_open_ == 0; }
+
+ private:
+  struct Sequence {
+    std::unique_ptr<TextStreamer> streamer;  // null without text
+    SequenceDelta pending;
+    bool emitted = false;  // something was, so stream_interval counts
+    bool ended = false;    // nothing may be added
+    bool closed = false;   // its last delta was taken
+  };
+
+  void End(Sequence& sequence, FinishReason reason);
+  bool IsDue(const Sequence& sequence) const;
+
+  SamplingParams params_;
+  std::vector<int32_t> eos_token_ids_;
+  std::vector<Sequence> sequences_;
+  int num_open_ = 0;
+};
+
+}  // namespace heddle

@@ -1,0 +1,43 @@
+// Fans each step out to all ranks and brings rank 0's answer back.
+//
+// Used by the engine thread; Cancel may be called by any thread. After a failure the executor is unusable: the group's
+// collectives are aborted and every later call fails.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/engine_config.h"
+#include "core/model_config.h"
+#include "core/model_output.h"
+#include "core/scheduler_output.h"
+
+namespace heddle {
+
+struct RankStats {
+  int rank = 0;
+  int num_heads = 0;
+  int num_kv_heads = 0;
+  int64_t weight_bytes = 0;
+  int64_t kv_cache_bytes = 0;
+  double busy_seconds = 0;
+  double communication_seconds = 0;
+};
+
+class Executor {
+ public:
+  virtual ~Executor() = default;
+
+  // Blocks until every rank has done the step. Fails with kRankFailed (a rank threw; the message says which and why),
+  // kCommTimeout, kCancelled.
+  virtual ModelOutput Execute(const SchedulerOutput& step) = 0;
+
+  // Abandons the step that runs now, or the next one.
+  virtual void Cancel() = 0;
+
+  virtual std::vector<RankStats> Stats() const = 0;
+};
+
+}  // namespace heddle

@@ -1,0 +1,184 @@
+#include "executor/thread_executor.h"
+
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "comm/local_communicator.h"
+
+namespace heddle {
+namespace {
+
+// Sums the bytes that ranks report while loading, and passes the fraction on, ascending.
+class LoadProgress {
+ public:
+  LoadProgress(int64_t total, const std::function<void(double)>& on_progress)
+      : total_(total), on_progress_(on_progress) {}
+
+  void Add(int64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    done_ += bytes;
+    on_progress_(total_ > 0 ? std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_)) : 1.0);
+  }
+
+ private:
+  const int64_t total_;
+  const std::function<void(double)>& on_progress_;
+  std::mutex mutex_;
+  int64_t done_ = 0;
+};
+
+class ThreadExecutor : public Executor {
+ public:
+  ThreadExecutor(const WorkerConfig& config, int size, int64_t timeout_ms, std::atomic<bool>& cancelled)
+      : config_(config) {
+    auto group = CreateLocalGroup(size, std::chrono::milliseconds(timeout_ms), config_.oversubscribed);
+    for (int rank = 0; rank < size; ++rank) {
+      workers_.push_back(
+          std::make_unique<Worker>(config_, rank, size, std::move(group[static_cast<size_t>(rank)]), cancelled));
+    }
+    for (int rank = 1; rank < size; ++rank) threads_.emplace_back([this, rank] { RankLoop(rank); });
+  }
+
+  ~ThreadExecutor() override {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    task_ready_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  void Load(WeightSource& weights, const std::function<void(double)>& on_progress) {
+    int64_t total = 0;
+    for (int rank = 0; rank < size(); ++rank) {
+      total += config_.family->footprint(config_.model, {rank, size(), nullptr}, config_.dtype).weight_bytes;
+    }
+    LoadProgress progress(total, on_progress);
+    const std::function<void(int64_t)> on_packed = [&progress](int64_t bytes) { progress.Add(bytes); };
+    RunOnAllRanks([&](int rank) { workers_[static_cast<size_t>(rank)]->Load(weights, on_packed); });
+    on_progress(1.0);
+  }
+
+  ModelOutput Execute(const SchedulerOutput& step) override {
+    ModelOutput output;
+    RunOnAllRanks([&](int rank) {
+      ModelOutput result = workers_[static_cast<size_t>(rank)]->Execute(step);
+      if (rank == 0) output = std::move(result);
+    });
+    return output;
+  }
+
+  void Cancel() override { AbortAll(ErrorCode::kCancelled); }
+
+  std::vector<RankStats> Stats() const override {
+    std::vector<RankStats> ranks;
+    for (const auto& worker : workers_) {
+      const WorkerStats& stats = worker->stats();
+      ranks.push_back({static_cast<int>(ranks.size()), stats.num_heads, stats.num_kv_heads, stats.weight_bytes,
+                       stats.kv_cache_bytes, static_cast<double>(stats.busy_ns) * 1e-9,
+                       static_cast<double>(stats.communication_ns) * 1e-9});
+    }
+    return ranks;
+  }
+
+ private:
+  using Task = std::function<void(int rank)>;
+
+  int size() const { return static_cast<int>(workers_.size()); }
+
+  // Returns when every rank has run `task`, and throws the first failure.
+  void RunOnAllRanks(const Task& task) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (failure_) throw *failure_;
+      task_ = &task;
+      ++task_number_;
+      num_pending_ = size() - 1;
+    }
+    task_ready_.notify_all();
+    RunTask(task, 0);
+    std::unique_lock lock(mutex_);
+    task_done_.wait(lock, [&] { return num_pending_ == 0; });
+    task_ = nullptr;
+    if (failure_) throw *failure_;
+  }
+
+  void RankLoop(int rank) {
+    uint64_t last_task = 0;
+    while (true) {
+      const Task* task;
+      {
+        std::unique_lock lock(mutex_);
+        task_ready_.wait(lock, [&] { return stopping_ || task_number_ != last_task; });
+        if (stopping_) return;
+        last_task = task_number_;
+        task = task_;
+      }
+      RunTask(*task, rank);
+      bool last;
+      {
+        const std::lock_guard lock(mutex_);
+        last = --num_pending_ == 0;
+      }
+      if (last) task_done_.notify_one();
+    }
+  }
+
+  void RunTask(const Task& task, int rank) {
+    try {
+      task(rank);
+    } catch (const Error& error) {
+      Fail(rank, error.code(), error.what());
+    } catch (const std::bad_alloc&) {
+      Fail(rank, ErrorCode::kInsufficientMemory, "the system refused memory");
+    } catch (const std::exception& error) {
+      Fail(rank, ErrorCode::kInternal, error.what());
+    }
+  }
+
+  // Keeps the first failure, and frees ranks that wait for the failed one. What those throw then is a consequence.
+  void Fail(int rank, ErrorCode code, const std::string& message) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!failure_) {
+        const bool own_bug = code == ErrorCode::kInternal;
+        failure_.emplace(own_bug ? ErrorCode::kRankFailed : code,
+                         own_bug ? "rank " + std::to_string(rank) + " failed: " + message : message);
+      }
+    }
+    AbortAll(code == ErrorCode::kCancelled ? code : ErrorCode::kRankFailed);
+  }
+
+  void AbortAll(ErrorCode code) {
+    for (const auto& worker : workers_) worker->Abort(code);
+  }
+
+  const WorkerConfig config_;
+  std::vector<std::unique_ptr<Worker>> workers_;
+
+  std::mutex mutex_;  // guards what follows
+  std::condition_variable task_ready_;
+  std::condition_variable task_done_;
+  const Task* task_ = nullptr;
+  uint64_t task_number_ = 0;
+  int num_pending_ = 0;
+  bool stopping_ = false;
+  std::optional<Error> failure_;
+
+  std::vector<std::thread> threads_;  // last: they use all of the above
+};
+
+}  // namespace
+
+std::unique_ptr<Executor> CreateThreadExecutor(const WorkerConfig& config, int tensor_parallel_size,
+                                               int64_t timeout_ms, WeightSource& weights,
+                                               const std::function<void(double)>& on_progress,
+                                               std::atomic<bool>& cancelled) {
+  auto executor = std::make_unique<ThreadExecutor>(config, tensor_parallel_size, timeout_ms, cancelled);
+  executor->Load(weights, on_progress);
+  return executor;
+}
+
+}  // namespace heddle

@@ -1,0 +1,27 @@
+// Phi-3: the plain decoder with fused projections in the checkpoint, and RoPE on a part of each head.
+#include "models/decoder.h"
+#include "models/families.h"
+#include "models/model_config_parser.h"
+
+namespace heddle {
+namespace {
+
+std::unique_ptr<CausalLM> Build(const BuildContext& context, const ModelConfig& config, int max_model_len) {
+  const DecoderOptions options{.fused_weights = true};
+  return std::make_unique<Decoder>(context, config, options, max_model_len);
+}
+
+ModelConfig ParsePhi3(const Json& config) {
+  ConfigDefaults defaults;
+  defaults.rms_norm_eps = 1e-5;
+  defaults.partial_rotary = true;
+  ModelConfig model = ParseModelConfig(config, defaults);
+  ApplySlidingWindow(config, 0, model);
+  return model;
+}
+
+}  // namespace
+
+ModelFamily Phi3Family() { return {"Phi3ForCausalLM", ParsePhi3, Build, Decoder::Footprint}; }
+
+}  // namespace heddle

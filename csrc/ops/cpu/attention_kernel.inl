@@ -1,0 +1,323 @@
+// Causal attention over the paged cache for one task: up to kAttentionQueryTile neighbouring tokens of a sequence and
+// all query heads of one KV head.
+//
+// A row is one query head of one token. The context is walked in partitions of fixed absolute position, each one step
+// of an online softmax. What a row computes depends on its own position alone: keys outside its window are blended
+// out of scores and skipped in sums, never multiplied by zero, and a partition wholly outside leaves the row untouched.
+
+namespace heddle::ops::cpu::HEDDLE_ISA {
+
+struct Float32Cache {
+  using Element = float;
+  static F32x16 LoadVector(const Element* p) { return Load(p); }
+};
+struct BFloat16Cache {
+  using Element = uint16_t;
+  static F32x16 LoadVector(const Element* p) { return LoadBFloat16(p); }
+};
+struct Float16Cache {
+  using Element = uint16_t;
+  static F32x16 LoadVector(const Element* p) { return LoadFloat16(p); }
+};
+
+constexpr int kChunk = 16;  // keys scored by the lanes of one vector
+constexpr int kChunks = kAttentionPartition / kChunk;
+// Rows that share each load of keys and values; with one vector they fill the registers of AVX2.
+constexpr int kRowBlock = 4;
+
+// Vectors that `rows` rows accumulate side by side, enough to hide the latency of the multiply-adds.
+constexpr int VectorsFor(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
+
+constexpr int PaddedHeadDim(int head_dim) { return (head_dim + 15) / 16 * 16; }
+
+// The keys of one partition that a row attends to, counted from the partition's first.
+struct KeyRange {
+  int begin;
+  int end;
+};
+
+// One row of a task: its query, its window in the sequence and its softmax so far, relative to the largest score.
+struct AttentionRow {
+  const float* q;
+  float* out;
+  float* weighted;  // [PaddedHeadDim(head_dim)] sum of values
+  float* lane_sum;  // [16] sum of exponentials, key i in lane i mod 16
+  float* max;
+  int begin;  // absolute positions of the keys it sees
+  int end;
+};
+
+// Where one partition lies in the cache: the first element of each chunk of 16 keys, null for chunks that no row sees.
+template <typename Cache>
+struct Partition {
+  const typename Cache::Element* keys[kChunks];
+  const typename Cache::Element* values[kChunks];
+};
+
+inline int Clip(int value) { return value < 0 ? 0 : value < kAttentionPartition ? value : kAttentionPartition; }
+
+inline KeyRange RangeIn(const AttentionRow& row, int base) {
+  const KeyRange range{Clip(row.begin - base), Clip(row.end - base)};
+  return range.begin < range.end ? range : KeyRange{0, 0};
+}
+
+inline AttentionRow RowOf(const AttentionArgs& args, const AttentionTask& task, int row) {
+  const int group = args.num_heads / args.num_kv_heads;
+  const int num_rows = task.num_tokens * group;
+  const int64_t token = task.first_token + row / group;
+  const int64_t column = (int64_t{task.kv_head} * group + row % group) * args.head_dim;
+  const int position = task.position + row / group;
+  const int64_t padded = PaddedHeadDim(args.head_dim);
+  const int window = args.sliding_window;
+  return {args.q + token * args.q_stride + column,
+          args.out + token * args.out_stride + column,
+          args.scratch + row * padded,
+          args.scratch + num_rows * padded + row * 16,
+          args.scratch + num_rows * (padded + 16) + row,
+          window > 0 && position >= window ? position - window + 1 : 0,
+          position + 1};
+}
+
+// sums[r][v] += sum over i < count, upwards, of weights[r][i] * vectors[v][i * stride ..].
+template <typename Cache, int kRows, int kVectors>
+inline void MultiplyAdd(const float* const (&weights)[kRows], const typename Cache::Element* const (&vectors)[kVectors],
+                        int64_t stride, int64_t count, F32x16 (&sums)[kRows][kVectors]) {
+  for (int64_t i = 0; i < count; ++i) {
+    F32x16 vector[kVectors];
+    for (int v = 0; v < kVectors; ++v) vector[v] = Cache::LoadVector(vectors[v] + i * stride);
+    for (int r = 0; r < kRows; ++r) {
+      const F32x16 weight = Set1(weights[r][i]);
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = Fma(weight, vector[v], sums[r][v]);
+    }
+  }
+}
+
+// scores[r][key] = q[r] . key for the keys of kVectors chunks from `chunk` on.
+template <typename Cache, int kRows, int kVectors>
+inline void ScoreChunks(const AttentionArgs& args, const AttentionRow* rows, const Partition<Cache>& partition,
+                        int chunk, float (*scores)[kAttentionPartition]) {
+  const float* q[kRows];
+  const typename Cache::Element* keys[kVectors];
+  F32x16 sums[kRows][kVectors];
+  for (int v = 0; v < kVectors; ++v) keys[v] = partition.keys[chunk + v];
+  for (int r = 0; r < kRows; ++r) {
+    q[r] = rows[r].q;
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = Zero();
+  }
+  MultiplyAdd<Cache, kRows, kVectors>(q, keys, args.block_size, args.head_dim, sums);
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) Store(scores[r] + (chunk + v) * kChunk, sums[r][v]);
+  }
+}
+
+// One step of the online softmax: turns the row's raw scores into exponentials, in place, and rescales what the row
+// has so far to the new maximum.
+inline void SoftmaxStep(const AttentionArgs& args, const AttentionRow& row, KeyRange range, float* scores) {
+  const int begin = range.begin / kChunk;
+  const int end = (range.end + kChunk - 1) / kChunk;
+  const float infinity = __builtin_inff();
+  F32x16 largest = Set1(-infinity);
+  for (int c = begin; c < end; ++c) {
+    F32x16 score = Mul(Load(scores + c * kChunk), Set1(args.scale));
+    if (args.soft_cap > 0) score = Mul(Tanh(Div(score, Set1(args.soft_cap))), Set1(args.soft_cap));
+    score = KeepLanes(score, range.begin - c * kChunk, range.end - c * kChunk, -infinity);
+    Store(scores + c * kChunk, score);
+    largest = Max(score, largest);
+  }
+  const float old_max = *row.max;
+  const float partition_max = ReduceMax(largest);
+  const float new_max = partition_max > old_max ? partition_max : old_max;
+  const F32x16 rescale = Exp(Set1(old_max - new_max));
+  F32x16 sum = Mul(Load(row.lane_sum), rescale);
+  for (int c = begin; c < end; ++c) {
+    const F32x16 weight = Exp(Sub(Load(scores + c * kChunk), Set1(new_max)));
+    Store(scores + c * kChunk, weight);
+    sum = Add(sum, weight);
+  }
+  Store(row.lane_sum, sum);
+  *row.max = new_max;
+  if (new_max == old_max) return;  // rescaling by exactly one
+  for (int d = 0; d < PaddedHeadDim(args.head_dim); d += 16) {
+    Store(row.weighted + d, Mul(Load(row.weighted + d), rescale));
+  }
+}
+
+// rows[r].weighted[d ..] += sum over the keys of `range`, upwards, of weights[r][key] * value[key][d ..], for kVectors
+// vectors of head_dim.
+template <typename Cache, int kRows, int kVectors>
+inline void WeighColumns(const AttentionArgs& args, const AttentionRow* rows, const Partition<Cache>& partition,
+                         KeyRange range, int d, const float (*weights)[kAttentionPartition]) {
+  F32x16 sums[kRows][kVectors];
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = Load(rows[r].weighted + d + v * 16);
+  }
+  for (int key = range.begin; key < range.end;) {
+    const int chunk = key / kChunk;
+    const int chunk_end = (chunk + 1) * kChunk < range.end ? (chunk + 1) * kChunk : range.end;
+    const typename Cache::Element* values[kVectors];
+    const float* row_weights[kRows];
+    for (int v = 0; v < kVectors; ++v) {
+      values[v] = partition.values[chunk] + int64_t{key % kChunk} * args.head_dim + d + v * 16;
+    }
+    for (int r = 0; r < kRows; ++r) row_weights[r] = weights[r] + key;
+    MultiplyAdd<Cache, kRows, kVectors>(row_weights, values, args.head_dim, chunk_end - key, sums);
+    key = chunk_end;
+  }
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kVectors; ++v) Store(rows[r].weighted + d + v * 16, sums[r][v]);
+  }
+}
+
+// The columns that do not fill a vector: a full load could read past the end of the cache.
+template <typename Cache>
+inline void WeighTail(const AttentionArgs& args, const AttentionRow& row, const Partition<Cache>& partition,
+                      KeyRange range, int d, const float* weights) {
+  const size_t bytes = static_cast<size_t>(args.head_dim - d) * sizeof(typename Cache::Element);
+  F32x16 sum = Load(row.weighted + d);
+  for (int key = range.begin; key < range.end; ++key) {
+    typename Cache::Element value[16] = {};
+    std::memcpy(value, partition.values[key / kChunk] + int64_t{key % kChunk} * args.head_dim + d, bytes);
+    sum = Fma(Set1(weights[key]), Cache::LoadVector(value), sum);
+  }
+  Store(row.weighted + d, sum);
+}
+
+// Adds the weighted values of the keys in `range` to each row.
+template <typename Cache, int kRows>
+inline void WeighValues(const AttentionArgs& args, const AttentionRow* rows, const Partition<Cache>& partition,
+                        KeyRange range, const float (*weights)[kAttentionPartition]) {
+  if (range.begin >= range.end) return;
+  constexpr int kVectors = VectorsFor(kRows);
+  int d = 0;
+  for (; d + kVectors * 16 <= args.head_dim; d += kVectors * 16) {
+    WeighColumns<Cache, kRows, kVectors>(args, rows, partition, range, d, weights);
+  }
+  for (; d + 16 <= args.head_dim; d += 16) {
+    WeighColumns<Cache, kRows, 1>(args, rows, partition, range, d, weights);
+  }
+  if (d == args.head_dim) return;
+  for (int r = 0; r < kRows; ++r) WeighTail<Cache>(args, rows[r], partition, range, d, weights[r]);
+}
+
+// One partition for kRows rows: scores, softmax, values.
+template <typename Cache, int kRows>
+void AttendPartition(const AttentionArgs& args, const AttentionRow* rows, const Partition<Cache>& partition, int base) {
+  KeyRange ranges[kRows];
+  KeyRange any{kAttentionPartition, 0};     // keys that some row sees
+  KeyRange common{0, kAttentionPartition};  // keys that every row sees
+  for (int r = 0; r < kRows; ++r) {
+    ranges[r] = RangeIn(rows[r], base);
+    common.begin = ranges[r].begin > common.begin ? ranges[r].begin : common.begin;
+    common.end = ranges[r].end < common.end ? ranges[r].end : common.end;
+    if (ranges[r].end == 0) continue;
+    any.begin = ranges[r].begin < any.begin ? ranges[r].begin : any.begin;
+    any.end = ranges[r].end > any.end ? ranges[r].end : any.end;
+  }
+  if (any.end == 0) return;
+
+  float scores[kRows][kAttentionPartition];
+  constexpr int kVectors = VectorsFor(kRows);
+  const int chunk_end = (any.end + kChunk - 1) / kChunk;
+  int chunk = any.begin / kChunk;
+  for (; chunk + kVectors <= chunk_end; chunk += kVectors) {
+    ScoreChunks<Cache, kRows, kVectors>(args, rows, partition, chunk, scores);
+  }
+  for (; chunk < chunk_end; ++chunk) ScoreChunks<Cache, kRows, 1>(args, rows, partition, chunk, scores);
+
+  for (int r = 0; r < kRows; ++r) {
+    if (ranges[r].end > 0) SoftmaxStep(args, rows[r], ranges[r], scores[r]);
+  }
+
+  // Rows share the loads of the keys they have in common; before and after them each goes alone.
+  if (common.begin >= common.end) common = {kAttentionPartition, kAttentionPartition};
+  for (int r = 0; r < kRows; ++r) {
+    const int end = ranges[r].end < common.begin ? ranges[r].end : common.begin;
+    WeighValues<Cache, 1>(args, rows + r, partition, {ranges[r].begin, end}, scores + r);
+  }
+  WeighValues<Cache, kRows>(args, rows, partition, common, scores);
+  for (int r = 0; r < kRows; ++r) {
+    WeighValues<Cache, 1>(args, rows + r, partition, {common.end, ranges[r].end}, scores + r);
+  }
+}
+
+template <typename Cache>
+Partition<Cache> PartitionAt(const AttentionArgs& args, const AttentionTask& task, int base, int begin, int end) {
+  Partition<Cache> partition = {};
+  const int64_t head_elements = int64_t{args.head_dim} * args.block_size;
+  for (int c = 0; c < kChunks; ++c) {
+    const int position = base + c * kChunk;
+    if (position >= end || position + kChunk <= begin) continue;
+    const int64_t block = task.block_ids[position / args.block_size];
+    const int64_t head = (block * args.num_kv_heads + task.kv_head) * head_elements;
+    const int64_t offset = position % args.block_size;
+    partition.keys[c] = static_cast<const typename Cache::Element*>(args.keys) + head + offset;
+    partition.values[c] = static_cast<const typename Cache::Element*>(args.values) + head + offset * args.head_dim;
+  }
+  return partition;
+}
+
+template <typename Cache>
+void AttendRows(const AttentionArgs& args, const AttentionTask& task, int first_row, int num_rows,
+                const Partition<Cache>& partition, int base) {
+  AttentionRow rows[kRowBlock];
+  for (int r = 0; r < num_rows; ++r) rows[r] = RowOf(args, task, first_row + r);
+  switch (num_rows) {
+    case 1:
+      return AttendPartition<Cache, 1>(args, rows, partition, base);
+    case 2:
+      return AttendPartition<Cache, 2>(args, rows, partition, base);
+    case 3:
+      return AttendPartition<Cache, 3>(args, rows, partition, base);
+    default:
+      return AttendPartition<Cache, kRowBlock>(args, rows, partition, base);
+  }
+}
+
+inline void BeginRow(const AttentionArgs& args, const AttentionRow& row) {
+  for (int d = 0; d < PaddedHeadDim(args.head_dim); d += 16) Store(row.weighted + d, Zero());
+  Store(row.lane_sum, Zero());
+  *row.max = -__builtin_inff();
+}
+
+inline void FinishRow(const AttentionArgs& args, const AttentionRow& row) {
+  const F32x16 sum = Set1(ReduceAdd(Load(row.lane_sum)));
+  for (int d = 0; d < args.head_dim; d += 16) {
+    const int count = args.head_dim - d < 16 ? args.head_dim - d : 16;
+    StorePartial(row.out + d, Div(Load(row.weighted + d), sum), count);
+  }
+}
+
+template <typename Cache>
+void AttentionOver(const AttentionArgs& args, const AttentionTask& task) {
+  const int num_rows = task.num_tokens * (args.num_heads / args.num_kv_heads);
+  for (int row = 0; row < num_rows; ++row) BeginRow(args, RowOf(args, task, row));
+  // Windows only move up from row to row.
+  const int begin = RowOf(args, task, 0).begin;
+  const int end = RowOf(args, task, num_rows - 1).end;
+  for (int base = begin / kAttentionPartition * kAttentionPartition; base < end; base += kAttentionPartition) {
+    const Partition<Cache> partition = PartitionAt<Cache>(args, task, base, begin, end);
+    for (int row = 0; row < num_rows; row += kRowBlock) {
+      const int count = num_rows - row < kRowBlock ? num_rows - row : kRowBlock;
+      AttendRows<Cache>(args, task, row, count, partition, base);
+    }
+  }
+  for (int row = 0; row < num_rows; ++row) FinishRow(args, RowOf(args, task, row));
+}
+
+size_t AttentionScratchFloats(int num_heads, int num_kv_heads, int head_dim) {
+  const int num_rows = kAttentionQueryTile * (num_heads / num_kv_heads);
+  return static_cast<size_t>(num_rows) * static_cast<size_t>(PaddedHeadDim(head_dim) + 16 + 1);
+}
+
+void Attention(const AttentionArgs& args, const AttentionTask& task) {
+  switch (args.storage) {
+    case Storage::kFloat32:
+      return AttentionOver<Float32Cache>(args, task);
+    case Storage::kBFloat16:
+      return AttentionOver<BFloat16Cache>(args, task);
+    case Storage::kFloat16:
+      return AttentionOver<Float16Cache>(args, task);
+  }
+}
+
+}  // namespace heddle::ops::cpu::HEDDLE_ISA

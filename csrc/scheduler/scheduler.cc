@@ -1,0 +1,425 @@
+#include "scheduler/scheduler.h"
+
+#include <algorithm>
+#include <string>
+#include <unordered_map>
+#include <utility>
+
+#include "base/error.h"
+#include "scheduler/kv_cache_manager.h"
+#include "scheduler/request_queue.h"
+#include "scheduler/sequence.h"
+
+namespace heddle {
+namespace {
+
+void CheckConfig(const SchedulerConfig& config) {
+  HEDDLE_CHECK(config.max_num_seqs > 0 && config.max_num_batched_tokens > 0 && config.max_num_waiting > 0 &&
+                   config.max_model_len > 0 && config.block_size > 0,
+               "a limit is not positive");
+  HEDDLE_CHECK(
+      int64_t{config.num_blocks - 1} * config.block_size >= config.max_model_len,
+      std::to_string(config.num_blocks) + " blocks do not hold " + std::to_string(config.max_model_len) + " tokens");
+}
+
+void ValidateRequest(const Request& request, int max_model_len) {
+  const size_t prompt_len = request.prompt_token_ids.size();
+  if (prompt_len < 1 || prompt_len >= static_cast<size_t>(max_model_len)) {
+    throw Error(ErrorCode::kInvalidArgument, "prompt must have at least 1 and fewer than " +
+                                                 std::to_string(max_model_len) + " tokens, received " +
+                                                 std::to_string(prompt_len));
+  }
+  const SamplingParams& params = request.sampling_params;
+  if (params.n < 1) {
+    throw Error(ErrorCode::kInvalidArgument, "n must be at least 1, received " + std::to_string(params.n));
+  }
+  if (params.max_tokens < 1) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "max_tokens must be at least 1, received " + std::to_string(params.max_tokens));
+  }
+}
+
+}  // namespace
+
+class Scheduler::Impl {
+ public:
+  explicit Impl(const SchedulerConfig& config)
+      : config_(config), kv_cache_(config.num_blocks, config.block_size, config.enable_prefix_caching) {}
+
+  void AddRequest(Request request);
+  SchedulerOutput Schedule();
+  std::vector<SequenceUpdate> Update(const SchedulerOutput& step, const ModelOutput& output);
+  void FinishSequence(SequenceId id);
+  void AbortRequest(RequestId id);
+  void SetPaused(RequestId id, bool paused);
+  bool HasRequests() const { return !requests_.empty(); }
+  void ResetPrefixCache() { kv_cache_.ResetPrefixCache(); }
+  SchedulerStats stats() const;
+  void CheckConsistency() const;
+
+ private:
+  bool ScheduleRunning(SchedulerOutput& step);
+  void AdmitWaiting(SchedulerOutput& step);
+  bool MakeRoomToAdmit(const Sequence& sequence, std::span<const BlockId> prefix, const SchedulerOutput& step);
+  void Admit(Sequence& sequence, std::span<const BlockId> prefix, SchedulerOutput& step);
+  void Preempt(Sequence& sequence);
+  int BudgetedTokens(const Sequence& sequence, const SchedulerOutput& step) const;
+  void AppendScheduled(Sequence& sequence, int num_tokens, SchedulerOutput& step);
+
+  void TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, const SequenceOutput& result,
+              std::vector<SequenceUpdate>& updates);
+  void AppendToken(Sequence& sequence, const SequenceOutput& result, SequenceUpdate& update);
+  void ForkOthers(const Sequence& leader);
+  void Finish(Sequence& sequence);
+  void PromoteFork(RequestState& request);
+  Sequence* FindSequence(SequenceId id) const;
+
+  const SchedulerConfig config_;
+  KVCacheManager kv_cache_;
+  std::unordered_map<RequestId, std::unique_ptr<RequestState>> requests_;
+  std::unordered_map<SequenceId, Sequence*> sequences_;
+  RequestQueue queue_;
+  std::vector<SequenceId> finished_;  // to be reported with the next step
+  SequenceId last_sequence_id_ = 0;
+  uint64_t last_arrival_ = 0;
+  int num_queued_requests_ = 0;  // of which no sequence was ever admitted
+  int64_t prefix_cache_queries_ = 0;
+  int64_t prefix_cache_hits_ = 0;
+  int64_t num_preemptions_ = 0;
+};
+
+void Scheduler::Impl::AddRequest(Request request) {
+  ValidateRequest(request, config_.max_model_len);
+  if (num_queued_requests_ >= config_.max_num_waiting) {
+    throw Error(ErrorCode::kQueueFull,
+                "the queue is full: " + std::to_string(num_queued_requests_) + " requests wait already");
+  }
+  const RequestId id = request.id;
+  HEDDLE_CHECK(requests_.count(id) == 0, "request " + std::to_string(id) + " exists");
+  auto state = std::make_unique<RequestState>();
+  state->request = std::move(request);
+  state->prompt_len = static_cast<int>(state->request.prompt_token_ids.size());
+  state->order.priority = config_.policy == SchedulingPolicy::kPriority ? state->request.priority : 0;
+  state->order.arrival = ++last_arrival_;
+  for (int index = 0; index < state->request.sampling_params.n; ++index) {
+    Sequence& sequence = state->AddSequence(++last_sequence_id_);
+    sequences_.emplace(sequence.id, &sequence);
+    queue_.Insert(sequence);
+  }
+  ++num_queued_requests_;
+  PromoteFork(*requests_.emplace(id, std::move(state)).first->second);
+}
+
+// Lets the first sequence that awaits the prompt compute it.
+void Scheduler::Impl::PromoteFork(RequestState& request) {
+  for (const auto& sequence : request.sequences) {
+    if (sequence == nullptr) continue;
+    HEDDLE_CHECK(sequence->status == SequenceStatus::kAwaitingPrompt, "two sequences compute one prompt");
+    queue_.Remove(*sequence);
+    if (request.num_open_sequences == 1) {
+      sequence->token_ids = std::move(request.request.prompt_token_ids);
+    } else {
+      sequence->token_ids = request.request.prompt_token_ids;
+    }
+    sequence->status = SequenceStatus::kWaiting;
+    queue_.Insert(*sequence);
+    return;
+  }
+}
+
+SchedulerOutput Scheduler::Impl::Schedule() {
+  SchedulerOutput step;
+  // Whoever found no block lets nobody in, unless it stepped back for someone who waits.
+  if (ScheduleRunning(step) || step.empty()) AdmitWaiting(step);
+  // Kept for the next step when this one will never reach the ranks.
+  if (!step.empty()) step.finished.swap(finished_);
+  return step;
+}
+
+// False when a sequence found no free block.
+bool Scheduler::Impl::ScheduleRunning(SchedulerOutput& step) {
+  const std::vector<Sequence*>& running = queue_.running();
+  step.scheduled.reserve(running.size());
+  step.cached_sequences.reserve(running.size());
+  bool enough_blocks = true;
+  // Victims come after the sequence in need, so they were not scheduled in this step, and nothing before i moves.
+  for (size_t i = 0; i < running.size(); ++i) {
+    Sequence& sequence = *running[i];
+    const int num_tokens = BudgetedTokens(sequence, step);
+    if (num_tokens == 0) break;
+    while (!kv_cache_.AllocateSlots(sequence.num_computed_tokens + num_tokens, sequence.blocks)) {
+      enough_blocks = false;
+      HEDDLE_CHECK(queue_.num_holders() > 1, "a sequence alone does not fit");
+      Sequence* victim = queue_.LastHolder();
+      Preempt(*victim);
+      if (victim == &sequence) return false;
+    }
+    step.cached_sequences.emplace_back();
+    CachedSequenceData& data = step.cached_sequences.back();
+    data.id = sequence.id;
+    data.num_computed_tokens = sequence.num_computed_tokens;
+    data.new_token_ids.assign(sequence.token_ids.begin() + sequence.num_sent_tokens, sequence.token_ids.end());
+    data.new_block_ids.assign(sequence.blocks.block_ids.begin() + sequence.num_sent_blocks,
+                              sequence.blocks.block_ids.end());
+    AppendScheduled(sequence, num_tokens, step);
+  }
+  return enough_blocks;
+}
+
+// Tokens that the sequence may compute in this step; 0 when the step is full.
+int Scheduler::Impl::BudgetedTokens(const Sequence& sequence, const SchedulerOutput& step) const {
+  if (static_cast<int>(step.scheduled.size()) >= config_.max_num_seqs) return 0;
+  return std::min(sequence.num_tokens() - sequence.num_computed_tokens,
+                  config_.max_num_batched_tokens - step.total_num_scheduled_tokens);
+}
+
+void Scheduler::Impl::AppendScheduled(Sequence& sequence, int num_tokens, SchedulerOutput& step) {
+  const bool samples = sequence.num_computed_tokens + num_tokens == sequence.num_tokens();
+  step.scheduled.push_back({sequence.id, num_tokens, samples});
+  step.total_num_scheduled_tokens += num_tokens;
+  sequence.num_sent_tokens = sequence.num_tokens();
+  sequence.num_sent_blocks = sequence.blocks.size();
+}
+
+void Scheduler::Impl::AdmitWaiting(SchedulerOutput& step) {
+  while (Sequence* sequence = queue_.NextWaiting()) {
+    if (static_cast<int>(queue_.running().size()) >= config_.max_num_seqs) return;
+    if (BudgetedTokens(*sequence, step) == 0) return;
+    std::vector<BlockId> prefix;
+    if (sequence->blocks.empty() && MayReadPrefixCache(*sequence)) {
+      prefix = kv_cache_.FindPrefix(sequence->request->request.cache_salt, sequence->token_ids);
+    }
+    if (!MakeRoomToAdmit(*sequence, prefix, step)) return;
+    Admit(*sequence, prefix, step);
+  }
+}
+
+// Whether all tokens of the front of the line fit. Paused sequences make room for it; forks that wait behind it do so
+// only when nothing runs that would make room in time.
+bool Scheduler::Impl::MakeRoomToAdmit(const Sequence& sequence, std::span<const BlockId> prefix,
+                                      const SchedulerOutput& step) {
+  const int spare = static_cast<int>(queue_.running().size());
+  while (kv_cache_.NumFreeBlocksNeeded(sequence.blocks, prefix, sequence.num_tokens()) + spare >
+         kv_cache_.num_free_blocks()) {
+    Sequence* victim = queue_.LastHolder();
+    HEDDLE_CHECK(victim != nullptr, "a sequence alone does not fit");
+    if (!victim->request->paused && !step.empty()) return false;
+    HEDDLE_CHECK(victim != &sequence, "a sequence alone does not fit");
+    Preempt(*victim);
+  }
+  return true;
+}
+
+void Scheduler::Impl::Admit(Sequence& sequence, std::span<const BlockId> prefix, SchedulerOutput& step) {
+  RequestState& request = *sequence.request;
+  queue_.Remove(sequence);
+  if (!prefix.empty()) {
+    kv_cache_.AdoptPrefix(prefix, sequence.blocks);
+    sequence.num_computed_tokens = static_cast<int>(prefix.size()) * config_.block_size;
+  }
+  if (!request.started) {
+    request.started = true;
+    --num_queued_requests_;
+    if (kv_cache_.prefix_caching() && MayReadPrefixCache(sequence)) {
+      request.num_cached_tokens = sequence.num_computed_tokens;
+      prefix_cache_queries_ += request.prompt_len;
+      prefix_cache_hits_ += request.num_cached_tokens;
+    }
+  }
+  const int num_tokens = BudgetedTokens(sequence, step);
+  HEDDLE_CHECK(kv_cache_.AllocateSlots(sequence.num_computed_tokens + num_tokens, sequence.blocks), "no room made");
+  sequence.status = SequenceStatus::kRunning;
+  queue_.Insert(sequence);
+
+  step.new_sequences.push_back({.id = sequence.id,
+                                .request_id = request.request.id,
+                                .token_ids = sequence.token_ids,
+                                .prompt_len = request.prompt_len,
+                                .sequence_index = sequence.order.index,
+                                .sampling_params = request.request.sampling_params,
+                                .block_ids = sequence.blocks.block_ids,
+                                .num_computed_tokens = sequence.num_computed_tokens});
+  AppendScheduled(sequence, num_tokens, step);
+}
+
+void Scheduler::Impl::Preempt(Sequence& sequence) {
+  queue_.Remove(sequence);
+  kv_cache_.Free(sequence.blocks);
+  sequence.num_computed_tokens = 0;
+  if (sequence.status == SequenceStatus::kRunning) {
+    sequence.status = SequenceStatus::kWaiting;
+    finished_.push_back(sequence.id);
+    ++num_preemptions_;
+  }
+  queue_.Insert(sequence);
+}
+
+std::vector<SequenceUpdate> Scheduler::Impl::Update(const SchedulerOutput& step, const ModelOutput& output) {
+  HEDDLE_CHECK(output.sequences.size() == step.scheduled.size(), "the output belongs to another step");
+  std::vector<SequenceUpdate> updates;
+  updates.reserve(step.scheduled.size());
+  for (size_t i = 0; i < step.scheduled.size(); ++i) {
+    HEDDLE_CHECK(output.sequences[i].id == step.scheduled[i].id, "the output belongs to another step");
+    Sequence* sequence = FindSequence(step.scheduled[i].id);
+    if (sequence != nullptr) TakeIn(*sequence, step.scheduled[i], output.sequences[i], updates);
+  }
+  return updates;
+}
+
+void Scheduler::Impl::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, const SequenceOutput& result,
+                             std::vector<SequenceUpdate>& updates) {
+  RequestState& request = *sequence.request;
+  const int begin = sequence.num_computed_tokens;
+  sequence.num_computed_tokens += scheduled.num_scheduled_tokens;
+  if (result.invalid_logits) {
+    kv_cache_.ForgetOwnBlocks(sequence.blocks);
+  } else {
+    kv_cache_.CacheBlocks(request.request.cache_salt, sequence.computed_token_ids(), sequence.blocks);
+    if (!request.prompt_computed && sequence.num_computed_tokens >= request.prompt_len) ForkOthers(sequence);
+  }
+
+  SequenceUpdate update;
+  update.request_id = request.request.id;
+  update.sequence_id = sequence.id;
+  update.sequence_index = sequence.order.index;
+  update.num_cached_tokens = request.num_cached_tokens;
+  update.prompt_logprobs = TakeNewPromptLogprobs(result.prompt_logprobs, begin, sequence);
+  if (result.invalid_logits) {
+    update.finish_reason = FinishReason::kError;
+  } else if (scheduled.samples) {
+    AppendToken(sequence, result, update);
+  }
+  update.num_generated_tokens = sequence.num_generated_tokens();
+  const bool ended = update.finish_reason != FinishReason::kNone;
+  if (update.sampled || ended || update.prompt_logprobs.size() > 0) updates.push_back(std::move(update));
+  if (ended) Finish(sequence);
+}
+
+void Scheduler::Impl::AppendToken(Sequence& sequence, const SequenceOutput& result, SequenceUpdate& update) {
+  HEDDLE_CHECK(result.sampled, "sequence " + std::to_string(sequence.id) + " got no token");
+  sequence.token_ids.push_back(result.token_id);
+  update.sampled = true;
+  update.token_id = result.token_id;
+  update.logprob = result.logprob;
+  update.logprobs = result.logprobs;
+  const StopVerdict verdict = CheckStop(sequence, config_.max_model_len);
+  update.finish_reason = verdict.reason;
+  update.stop_token_id = verdict.stop_token_id;
+  update.stopped_by_eos = verdict.by_eos;
+  update.stopped_by_repetition = verdict.by_repetition;
+}
+
+// The prompt is computed: the other sequences share its full blocks, short of one token, which each must compute itself
+// to sample its own next one.
+void Scheduler::Impl::ForkOthers(const Sequence& leader) {
+  RequestState& request = *leader.request;
+  request.prompt_computed = true;
+  const int num_shared_blocks = (request.prompt_len - 1) / config_.block_size;
+  for (const auto& sequence : request.sequences) {
+    if (sequence == nullptr || sequence->status != SequenceStatus::kAwaitingPrompt) continue;
+    queue_.Remove(*sequence);
+    sequence->token_ids = request.request.prompt_token_ids;
+    kv_cache_.Fork(leader.blocks, num_shared_blocks, sequence->blocks);
+    sequence->num_computed_tokens = num_shared_blocks * config_.block_size;
+    sequence->status = SequenceStatus::kWaiting;
+    queue_.Insert(*sequence);
+  }
+  std::vector<int32_t>().swap(request.request.prompt_token_ids);
+}
+
+void Scheduler::Impl::FinishSequence(SequenceId id) {
+  if (Sequence* sequence = FindSequence(id)) Finish(*sequence);
+}
+
+void Scheduler::Impl::AbortRequest(RequestId id) {
+  const auto it = requests_.find(id);
+  if (it == requests_.end()) return;
+  // From the last, so that no fork takes over from a sequence that ends before it.
+  RequestState& request = *it->second;
+  size_t index = request.sequences.size();
+  for (int num_open = request.num_open_sequences; num_open > 0; --num_open) {
+    do --index;
+    while (request.sequences[index] == nullptr);
+    Finish(*request.sequences[index]);
+  }
+}
+
+// Destroys the sequence, and with the last one the request.
+void Scheduler::Impl::Finish(Sequence& sequence) {
+  RequestState& request = *sequence.request;
+  const bool was_leader = !request.prompt_computed && sequence.status != SequenceStatus::kAwaitingPrompt;
+  queue_.Remove(sequence);
+  kv_cache_.Free(sequence.blocks);
+  if (sequence.status == SequenceStatus::kRunning) finished_.push_back(sequence.id);
+  sequences_.erase(sequence.id);
+  request.sequences[static_cast<size_t>(sequence.order.index)].reset();
+  if (--request.num_open_sequences > 0) {
+    if (was_leader) PromoteFork(request);
+    return;
+  }
+  if (!request.started) --num_queued_requests_;
+  requests_.erase(request.request.id);
+}
+
+void Scheduler::Impl::SetPaused(RequestId id, bool paused) {
+  const auto it = requests_.find(id);
+  if (it == requests_.end() || it->second->paused == paused) return;
+  RequestState& request = *it->second;
+  for (const auto& sequence : request.sequences) {
+    if (sequence != nullptr) queue_.Remove(*sequence);
+  }
+  request.paused = paused;
+  for (const auto& sequence : request.sequences) {
+    if (sequence != nullptr) queue_.Insert(*sequence);
+  }
+}
+
+Sequence* Scheduler::Impl::FindSequence(SequenceId id) const {
+  const auto it = sequences_.find(id);
+  return it == sequences_.end() ? nullptr : it->second;
+}
+
+SchedulerStats Scheduler::Impl::stats() const {
+  return {.num_running = queue_.num_running(),
+          .num_waiting = queue_.num_waiting(),
+          .num_free_blocks = kv_cache_.num_free_blocks(),
+          .num_total_blocks = kv_cache_.num_total_blocks(),
+          .prefix_cache_queries = prefix_cache_queries_,
+          .prefix_cache_hits = prefix_cache_hits_,
+          .num_preemptions = num_preemptions_};
+}
+
+void Scheduler::Impl::CheckConsistency() const {
+  std::vector<Sequence*> sequences;
+  std::vector<const BlockTable*> tables;
+  for (const auto& [id, sequence] : sequences_) {
+    sequences.push_back(sequence);
+    tables.push_back(&sequence->blocks);
+    const int num_slots = sequence->blocks.size() * config_.block_size;
+    const bool running = sequence->status == SequenceStatus::kRunning;
+    HEDDLE_CHECK(running ? sequence->num_computed_tokens <= num_slots : sequence->num_computed_tokens == num_slots,
+                 "sequence " + std::to_string(id) + " has " + std::to_string(num_slots) + " slots");
+  }
+  queue_.CheckConsistency(sequences);
+  kv_cache_.CheckConsistency(tables);
+}
+
+Scheduler::Scheduler(const SchedulerConfig& config) {
+  CheckConfig(config);
+  impl_ = std::make_unique<Impl>(config);
+}
+Scheduler::~Scheduler() = default;
+void Scheduler::AddRequest(Request request) { impl_->AddRequest(std::move(request)); }
+SchedulerOutput Scheduler::Schedule() { return impl_->Schedule(); }
+std::vector<SequenceUpdate> Scheduler::Update(const SchedulerOutput& step, const ModelOutput& output) {
+  return impl_->Update(step, output);
+}
+void Scheduler::FinishSequence(SequenceId id) { impl_->FinishSequence(id); }
+void Scheduler::AbortRequest(RequestId id) { impl_->AbortRequest(id); }
+void Scheduler::SetPaused(RequestId id, bool paused) { impl_->SetPaused(id, paused); }
+bool Scheduler::HasRequests() const { return impl_->HasRequests(); }
+void Scheduler::ResetPrefixCache() { impl_->ResetPrefixCache(); }
+SchedulerStats Scheduler::stats() const { return impl_->stats(); }
+void Scheduler::CheckConsistency() const { impl_->CheckConsistency(); }
+
+}  // namespace heddle

@@ -1,0 +1,85 @@
+#include "scheduler/sequence.h"
+
+#include <algorithm>
+
+#include "scheduler/repetition.h"
+
+namespace heddle {
+namespace {
+
+bool Contains(const std::vector<int32_t>& ids, int32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+// A stop or end-of-sequence id. A listed id counts as listed even where it also ends sequences by itself.
+StopVerdict CheckStopTokens(const Request& request, int32_t token) {
+  const SamplingParams& params = request.sampling_params;
+  if (Contains(params.stop_token_ids, token)) return {.reason = FinishReason::kStop, .stop_token_id = token};
+  if (!params.ignore_eos && Contains(request.eos_token_ids, token)) {
+    return {.reason = FinishReason::kStop, .stop_token_id = token, .by_eos = true};
+  }
+  return {};
+}
+
+}  // namespace
+
+int Sequence::num_generated_tokens() const { return num_tokens() - request->prompt_len; }
+
+std::span<const int32_t> Sequence::computed_token_ids() const {
+  return {token_ids.data(), static_cast<size_t>(num_computed_tokens)};
+}
+
+Sequence& RequestState::AddSequence(SequenceId id) {
+  auto sequence = std::make_unique<Sequence>();
+  sequence->id = id;
+  sequence->request = this;
+  sequence->order = order;
+  sequence->order.index = num_open_sequences++;
+  sequences.push_back(std::move(sequence));
+  return *sequences.back();
+}
+
+StopVerdict CheckStop(const Sequence& sequence, int max_model_len) {
+  const Request& request = sequence.request->request;
+  const SamplingParams& params = request.sampling_params;
+  const int num_generated = sequence.num_generated_tokens();
+  const bool may_stop = num_generated >= params.min_tokens;
+  if (may_stop) {
+    const StopVerdict verdict = CheckStopTokens(request, sequence.token_ids.back());
+    if (verdict.reason != FinishReason::kNone) return verdict;
+  }
+  if (sequence.num_tokens() >= max_model_len || num_generated >= params.max_tokens) {
+    return {.reason = FinishReason::kLength};
+  }
+  if (may_stop && params.repetition_detection.max_pattern_size > 0) {
+    const std::span<const int32_t> generated(sequence.token_ids.data() + sequence.request->prompt_len,
+                                             static_cast<size_t>(num_generated));
+    if (HasRepetition(generated, params.repetition_detection)) {
+      return {.reason = FinishReason::kStop, .by_repetition = true};
+    }
+  }
+  return {};
+}
+
+bool MayReadPrefixCache(const Sequence& sequence) {
+  const SamplingParams& params = sequence.request->request.sampling_params;
+  if (params.skip_reading_prefix_cache) return false;
+  const bool gives_prompt_logprobs = sequence.order.index == 0 && params.prompt_logprobs >= 0;
+  return !gives_prompt_logprobs || sequence.num_prompt_logprobs == sequence.request->prompt_len - 1;
+}
+
+LogprobsData TakeNewPromptLogprobs(const LogprobsData& rows, int begin, Sequence& sequence) {
+  const int skipped = std::clamp(sequence.num_prompt_logprobs - begin, 0, rows.size());
+  if (skipped == rows.size()) return {};
+  sequence.num_prompt_logprobs = begin + rows.size();
+  if (skipped == 0) return rows;
+  const std::ptrdiff_t skipped_ids = std::ptrdiff_t{skipped} * (rows.k + 1);
+  LogprobsData fresh;
+  fresh.k = rows.k;
+  fresh.token_ids.assign(rows.token_ids.begin() + skipped_ids, rows.token_ids.end());
+  fresh.logprobs.assign(rows.logprobs.begin() + skipped_ids, rows.logprobs.end());
+  fresh.ranks.assign(rows.ranks.begin() + skipped, rows.ranks.end());
+  return fresh;
+}
+
+}  // namespace heddle

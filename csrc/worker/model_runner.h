@@ -1,0 +1,65 @@
+// Runs the steps of one rank: batch, model, logits, sampling.
+//
+// Every rank computes the same batch on its shard; rank 0 gathers the logits and samples. Rank thread only.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "core/engine_config.h"
+#include "core/model_config.h"
+#include "core/model_output.h"
+#include "models/causal_lm.h"
+#include "sampler/sampler.h"
+#include "worker/forward_batch.h"
+
+namespace heddle {
+
+class ModelRunner {
+ public:
+  struct Options {
+    int max_num_seqs = 0;
+    int max_num_batched_tokens = 0;
+    int block_size = 0;
+  };
+
+  // Everything given outlives this. Reserves the activations of the largest step.
+  ModelRunner(const ModelConfig& config, const Options& options, const TensorParallel& tp, Stream& stream,
+              const CausalLM& model, KVCache& kv_cache, int64_t activation_bytes_per_token,
+              const std::atomic<bool>& cancelled);
+
+  // On rank 0 one output a scheduled sequence; elsewhere empty. Fails with kCancelled, and as the communicator does.
+  ModelOutput Execute(const SchedulerOutput& step);
+
+  // Bytes that the constructor reserves.
+  static int64_t ActivationBytes(const ModelConfig& config, const Options& options, const TensorParallel& tp,
+                                 int64_t activation_bytes_per_token);
+
+ private:
+  // A row of the final hidden states whose logits are wanted, and for what.
+  struct LogitsRow {
+    int row = 0;
+    size_t output = 0;           // index into ModelOutput::sequences
+    int32_t prompt_token = -1;   // the prompt token it predicts, or -1: sample
+  };
+
+  std::vector<LogitsRow> SelectRows(const SchedulerOutput& step) const;
+  void ComputeLogits(ForwardContext& context, const TensorView& hidden, std::span<const LogitsRow> rows);
+  void Consume(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output);
+
+  const ModelConfig& config_;
+  Options options_;
+  TensorParallel tp_;
+  Stream& stream_;
+  const CausalLM& model_;
+  KVCache& kv_cache_;
+  const std::atomic<bool>& cancelled_;
+  SequenceTable sequences_;
+  ForwardBatch batch_;
+  Sampler sampler_;
+  Arena arena_;
+  Tensor logits_;  // [logits_rows, vocab_size] on rank 0
+};
+
+}  // namespace heddle

@@ -1,0 +1,86 @@
+#include "worker/worker.h"
+
+#include <chrono>
+
+namespace heddle {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+int64_t NanosecondsSince(Clock::time_point start) {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
+}
+
+// Adds the time spent in collectives, waiting included, to a counter.
+class TimedCommunicator : public Communicator {
+ public:
+  TimedCommunicator(std::unique_ptr<Communicator> inner, std::atomic<int64_t>& nanoseconds)
+      : inner_(std::move(inner)), nanoseconds_(nanoseconds) {}
+
+  int rank() const override { return inner_->rank(); }
+  int size() const override { return inner_->size(); }
+  void AllReduceSum(const TensorView& x) override {
+    Timed([&] { inner_->AllReduceSum(x); });
+  }
+  void GatherColumns(const TensorView& x, int root, const TensorView& out) override {
+    Timed([&] { inner_->GatherColumns(x, root, out); });
+  }
+  void Barrier() override {
+    Timed([&] { inner_->Barrier(); });
+  }
+  void Abort(ErrorCode code) override { inner_->Abort(code); }
+
+ private:
+  template <typename Call>
+  void Timed(const Call& call) {
+    const Clock::time_point start = Clock::now();
+    call();
+    nanoseconds_.fetch_add(NanosecondsSince(start), std::memory_order_relaxed);
+  }
+
+  std::unique_ptr<Communicator> inner_;
+  std::atomic<int64_t>& nanoseconds_;
+};
+
+}  // namespace
+
+Worker::Worker(const WorkerConfig& config, int rank, int size, std::unique_ptr<Communicator> communicator,
+               const std::atomic<bool>& cancelled)
+    : config_(config),
+      cancelled_(cancelled),
+      communicator_(size == 1 ? std::move(communicator)
+                              : std::make_unique<TimedCommunicator>(std::move(communicator), stats_.communication_ns)),
+      tp_{rank, size, communicator_.get()} {}
+
+Worker::~Worker() = default;
+
+void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_packed) {
+  // Made here, on the rank's own thread, so that pages lie where the rank runs.
+  stream_ = std::make_unique<Stream>(config_.threads, config_.oversubscribed, config_.isa);
+  const ModelConfig& model = config_.model;
+  const BuildContext context{tp_, weights, config_.dtype, *stream_, on_packed, cancelled_};
+  model_ = config_.family->build(context, model, config_.max_model_len);
+
+  const ModelFootprint footprint = config_.family->footprint(model, tp_, config_.dtype);
+  kv_cache_ = std::make_unique<KVCache>(config_.kv_cache_dtype, model.num_layers, config_.num_blocks,
+                                        config_.runner.block_size, footprint.num_kv_heads, model.head_dim);
+  runner_ = std::make_unique<ModelRunner>(model, config_.runner, tp_, *stream_, *model_, *kv_cache_,
+                                          footprint.activation_bytes_per_token, cancelled_);
+  stats_.weight_bytes = static_cast<int64_t>(model_->weight_bytes());
+  stats_.kv_cache_bytes = config_.num_blocks * KVCache::BytesPerBlock(config_.kv_cache_dtype, model.num_layers,
+                                                                      config_.runner.block_size,
+                                                                      footprint.num_kv_heads, model.head_dim);
+  stats_.num_heads = footprint.num_heads;
+  stats_.num_kv_heads = footprint.num_kv_heads;
+}
+
+ModelOutput Worker::Execute(const SchedulerOutput& step) {
+  const Clock::time_point start = Clock::now();
+  ModelOutput output = runner_->Execute(step);
+  stats_.busy_ns.fetch_add(NanosecondsSince(start), std::memory_order_relaxed);
+  return output;
+}
+
+void Worker::Abort(ErrorCode code) { communicator_->Abort(code); }
+
+}  // namespace heddle

@@ -1,0 +1,74 @@
+// One rank: a device with its stream, its shard of the model, its KV cache, and the runner over them.
+//
+// Constructed on any thread; Load and Execute on the rank's own thread. Nothing is shared between workers but the
+// weight source, the communicator group and the cancellation flag.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+
+#include "comm/tensor_parallel.h"
+#include "core/engine_config.h"
+#include "core/model_config.h"
+#include "models/registry.h"
+#include "worker/model_runner.h"
+
+namespace heddle {
+
+// What a rank needs to know; alike for all ranks.
+struct WorkerConfig {
+  ModelConfig model;
+  const ModelFamily* family = nullptr;
+  DType dtype = DType::kFloat32;           // of weights
+  DType kv_cache_dtype = DType::kFloat32;
+  int max_model_len = 0;
+  int num_blocks = 0;
+  ModelRunner::Options runner;
+  int threads = 1;
+  bool oversubscribed = false;
+  CpuIsa isa = CpuIsa::kScalar;
+};
+
+// Read by any thread; a snapshot need not be consistent across fields.
+struct WorkerStats {
+  std::atomic<int64_t> busy_ns{0};
+  std::atomic<int64_t> communication_ns{0};
+  std::atomic<int64_t> weight_bytes{0};
+  std::atomic<int64_t> kv_cache_bytes{0};
+  std::atomic<int> num_heads{0};
+  std::atomic<int> num_kv_heads{0};
+};
+
+class Worker {
+ public:
+  // `config` and `cancelled` outlive this.
+  Worker(const WorkerConfig& config, int rank, int size, std::unique_ptr<Communicator> communicator,
+         const std::atomic<bool>& cancelled);
+  ~Worker();
+
+  // Loads this rank's shard; `on_packed` gets the bytes of each matrix done. Fails with kModelFormat,
+  // kInsufficientMemory, kCancelled.
+  void Load(WeightSource& weights, const std::function<void(int64_t)>& on_packed);
+
+  // REQUIRES: Load succeeded. As ModelRunner::Execute.
+  ModelOutput Execute(const SchedulerOutput& step);
+
+  // Any thread: makes this rank's pending and future collectives fail.
+  void Abort(ErrorCode code);
+
+  const WorkerStats& stats() const { return stats_; }
+
+ private:
+  const WorkerConfig& config_;
+  const std::atomic<bool>& cancelled_;
+  WorkerStats stats_;
+  std::unique_ptr<Communicator> communicator_;
+  TensorParallel tp_;
+  std::unique_ptr<Stream> stream_;
+  std::unique_ptr<CausalLM> model_;
+  std::unique_ptr<KVCache> kv_cache_;
+  std::unique_ptr<ModelRunner> runner_;
+};
+
+}  // namespace heddle
