@@ -36,7 +36,7 @@ std::vector<float> DynamicFrequencies(const RopeConfig& rope, int max_position_e
   const float stretch = factor * static_cast<float>(seq_len) / static_cast<float>(max_position_embeddings) -
                         static_cast<float>(rope.factor - 1.0);
   const double exponent = static_cast<double>(rope.rotary_dim) / (rope.rotary_dim - 2);
-  const auto power = static_cast<float>(std::pow(static_cast<double>(stretch), static_cast<float>(exponent)));
+  const auto power = static_cast<float>(std::pow(static_cast<double>(stretch), exponent));
   return PlainFrequencies(static_cast<float>(rope.theta) * power, rope.rotary_dim);
 }
 

@@ -27,7 +27,7 @@
 namespace heddle {
 
 struct TextStreamerOptions {
-  std::vector<std::string> stop;  // well-formed UTF-8, none empty
+  std::vector<std::string> stop = {};  // well-formed UTF-8, none empty
   bool include_stop_str_in_output = false;
   bool skip_special_tokens = true;
 };

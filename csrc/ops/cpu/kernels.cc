@@ -1,0 +1,46 @@
+#include "ops/cpu/kernels.h"
+
+#include <string>
+
+#include "base/error.h"
+
+namespace heddle::ops::cpu {
+
+namespace scalar {
+extern const Kernels kKernels;
+}
+#if defined(__x86_64__)
+namespace avx2 {
+extern const Kernels kKernels;
+}
+namespace avx512 {
+extern const Kernels kKernels;
+}
+#endif
+
+const Kernels& KernelsFor(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::kScalar:
+      return scalar::kKernels;
+#if defined(__x86_64__)
+    case CpuIsa::kAvx2:
+      return avx2::kKernels;
+    case CpuIsa::kAvx512:
+      return avx512::kKernels;
+#else
+    default:
+      break;
+#endif
+  }
+  ThrowInternal(__FILE__, __LINE__, "HasKernelsFor(isa)", CpuIsaName(isa));
+}
+
+bool HasKernelsFor(CpuIsa isa) {
+#if defined(__x86_64__)
+  return isa == CpuIsa::kScalar || isa == CpuIsa::kAvx2 || isa == CpuIsa::kAvx512;
+#else
+  return isa == CpuIsa::kScalar;
+#endif
+}
+
+}  // namespace heddle::ops::cpu

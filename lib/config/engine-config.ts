@@ -1,0 +1,156 @@
+/**
+ * `EngineConfig`: defaults, checks, and what follows from them.
+ *
+ * @module
+ */
+import os from 'node:os';
+import path from 'node:path';
+
+import type { EngineConfig, FloatType, ParallelConfig } from '../../types/options';
+import {
+  boolean,
+  integer,
+  number,
+  oneOf,
+  readObject,
+  refuse,
+  refuseForNow,
+  shortText,
+  type Check,
+  type Checks,
+} from './validate';
+
+/** An {@link EngineConfig} with everything decided that does not need the checkpoint. */
+export interface ResolvedEngineConfig {
+  /** Absolute. */
+  readonly model: string;
+  readonly loadFormat: 'safetensors' | 'dummy';
+  readonly dtype: 'auto' | FloatType;
+  readonly kvCacheDtype: 'auto' | FloatType;
+  /** 0: chosen by the engine. */
+  readonly kvCacheBytes: number;
+  readonly blockSize: number;
+  /** 0: the checkpoint's. */
+  readonly maxModelLen: number;
+  readonly maxNumSeqs: number;
+  readonly maxNumBatchedTokens: number;
+  readonly maxNumWaiting: number;
+  readonly enablePrefixCaching: boolean;
+  readonly schedulingPolicy: 'fcfs' | 'priority';
+  readonly seed: number;
+  readonly tensorParallelSize: number;
+  readonly threads: number;
+  readonly timeoutMs: number;
+  /** `''`: the best that this machine runs. */
+  readonly cpuIsa: string;
+  /** Null: nobody listens. Never throws. */
+  readonly onProgress: ((fraction: number) => void) | null;
+}
+
+const MAX_COUNT = 2 ** 31 - 1;
+const CPU_ISAS = ['scalar', 'avx2', 'avx512'] as const;
+
+const modelFolder: Check<string> = (value, key) => {
+  const folder = shortText(4096)(value, key);
+  return folder.includes('\0') ? refuse(key, 'a path without NUL characters', value) : path.resolve(folder);
+};
+
+const progressCallback: Check<(fraction: number) => void> = (value, key) => {
+  if (typeof value !== 'function') refuse(key, 'a function', value);
+  return (fraction) => {
+    try {
+      (value as (fraction: number) => void)(fraction);
+    } catch {
+      // A progress display that fails is no reason to stop loading.
+    }
+  };
+};
+
+/** Any value is refused: what the key is about does not exist yet. */
+const notYet: Check<never> = (_value, key) => refuseForNow(key);
+
+/** A number of ranks, of which only one is possible so far. */
+const oneForNow: Check<number> = (value, key) =>
+  integer(1, 1024)(value, key) === 1 ? 1 : refuseForNow(`${key} above 1`);
+
+const parallelChecks: Checks<ParallelConfig> = {
+  tensorParallelSize: oneOf([1, 2, 4, 8]),
+  pipelineParallelSize: oneForNow,
+  dataParallelSize: oneForNow,
+  enableExpertParallel: (value, key) => (boolean(value, key) ? refuseForNow(key) : false),
+  devices: notYet,
+  communicator: oneOf(['auto', 'local'], ['nccl', 'gloo']),
+  collectiveDtype: oneOf(['native'], ['int8', 'int4']),
+  nccl: notYet,
+  timeoutMs: integer(100, 3_600_000),
+};
+
+const engineChecks: Checks<EngineConfig> = {
+  model: modelFolder,
+  device: oneOf(['auto', 'cpu'], ['cuda']),
+  dtype: oneOf(['auto', 'float32', 'bfloat16', 'float16']),
+  quantization: oneOf(['auto', 'none'], ['int8', 'llm-int8', 'w8a8']),
+  kvCacheDtype: oneOf(['auto', 'float32', 'bfloat16', 'float16'], ['int8']),
+  maxModelLen: integer(2, MAX_COUNT),
+  schedulingPolicy: oneOf(['fcfs', 'priority']),
+  seed: integer(0),
+  loadFormat: oneOf(['safetensors', 'dummy']),
+  isolation: oneOf(['thread'], ['process']),
+  parallel: (value) => readObject(value, 'parallel', parallelChecks, 'parallel.'),
+  kvCacheBytes: integer(1),
+  gpuMemoryUtilization: (value, key) => {
+    number(0, 1, true)(value, key);
+    return refuseForNow(key);
+  },
+  blockSize: oneOf([16, 32, 64, 128]),
+  maxNumSeqs: integer(1, 4096),
+  maxNumBatchedTokens: integer(1, MAX_COUNT),
+  maxNumWaiting: integer(1, MAX_COUNT),
+  enablePrefixCaching: boolean,
+  threads: integer(1, 256),
+  onProgress: progressCallback,
+};
+
+/**
+ * Checks and completes an {@link EngineConfig}.
+ *
+ * @throws InvalidArgumentError for unknown keys, wrong values and combinations, and what does not exist yet.
+ */
+export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig {
+  const given = readObject(config, 'EngineConfig', engineChecks);
+  const parallel = given.parallel ?? {};
+  const model = given.model ?? refuse('model', 'the path of a folder', undefined);
+  const tensorParallelSize = parallel.tensorParallelSize ?? 1;
+  const maxNumSeqs = given.maxNumSeqs ?? 64;
+  const maxNumBatchedTokens = given.maxNumBatchedTokens ?? Math.max(256, maxNumSeqs);
+  if (maxNumBatchedTokens < maxNumSeqs) {
+    refuse('maxNumBatchedTokens', `at least maxNumSeqs (${maxNumSeqs})`, maxNumBatchedTokens);
+  }
+  return Object.freeze({
+    model,
+    loadFormat: given.loadFormat ?? 'safetensors',
+    dtype: given.dtype ?? 'auto',
+    // The check left 'auto' and the float types.
+    kvCacheDtype: (given.kvCacheDtype ?? 'auto') as 'auto' | FloatType,
+    kvCacheBytes: given.kvCacheBytes ?? 0,
+    blockSize: given.blockSize ?? 16,
+    maxModelLen: given.maxModelLen ?? 0,
+    maxNumSeqs,
+    maxNumBatchedTokens,
+    maxNumWaiting: given.maxNumWaiting ?? 4096,
+    enablePrefixCaching: given.enablePrefixCaching ?? true,
+    schedulingPolicy: given.schedulingPolicy ?? 'fcfs',
+    seed: given.seed ?? 0,
+    tensorParallelSize,
+    threads: given.threads ?? Math.max(1, Math.floor(os.availableParallelism() / tensorParallelSize)),
+    timeoutMs: parallel.timeoutMs ?? 60_000,
+    cpuIsa: cpuIsaFromEnvironment(),
+    onProgress: given.onProgress ?? null,
+  });
+}
+
+/** `HEDDLE_CPU_ISA` narrows the instruction set, to compare or to reproduce results of another machine. */
+function cpuIsaFromEnvironment(): string {
+  const value = process.env['HEDDLE_CPU_ISA'];
+  return value ? oneOf(CPU_ISAS)(value, 'HEDDLE_CPU_ISA') : '';
+}

@@ -1,0 +1,240 @@
+/**
+ * `SamplingParams`: defaults, checks, and vLLM's reading of them (`vllm/sampling_params.py`).
+ *
+ * @module
+ */
+import type { RepetitionDetection, SamplingParams } from '../../types/options';
+import { InvalidArgumentError } from '../errors';
+import type { GenerationDefaults } from './generation-config';
+import {
+  boolean,
+  checkTokenIds,
+  integer,
+  listOf,
+  number,
+  oneOf,
+  readObject,
+  readSafely,
+  refuse,
+  shortText,
+  tokenId,
+  type Check,
+  type Checks,
+} from './validate';
+
+/** {@link SamplingParams} with everything decided that does not need the prompt or the tokenizer. */
+export interface ResolvedSamplingParams {
+  readonly n: number;
+  /** 0: greedy, and then `topP`, `topK` and `minP` are off. */
+  readonly temperature: number;
+  readonly topP: number;
+  /** 0: all. */
+  readonly topK: number;
+  readonly minP: number;
+  readonly presencePenalty: number;
+  readonly frequencyPenalty: number;
+  readonly repetitionPenalty: number;
+  /** Null: derived from the engine's. */
+  readonly seed: bigint | null;
+  /** Null: as many as fit. */
+  readonly maxTokens: number | null;
+  readonly minTokens: number;
+  readonly ignoreEos: boolean;
+  readonly stop: string[];
+  readonly stopTokenIds: Int32Array;
+  readonly includeStopStrInOutput: boolean;
+  /** -1: none. The vocabulary's size for all. */
+  readonly logprobs: number;
+  readonly promptLogprobs: number;
+  readonly logitBiasIds: Int32Array;
+  readonly logitBiasValues: Float32Array;
+  /** Empty: all. */
+  readonly allowedTokenIds: Int32Array;
+  readonly badWords: string[];
+  /** `maxPatternSize` 0: off. */
+  readonly repetitionDetection: Required<RepetitionDetection>;
+  readonly detokenize: boolean;
+  readonly skipSpecialTokens: boolean;
+  readonly spacesBetweenSpecialTokens: boolean;
+  readonly outputKind: 'delta' | 'cumulative' | 'final_only';
+  readonly streamInterval: number;
+  readonly skipReadingPrefixCache: boolean;
+}
+
+/** What an engine knows when it reads {@link SamplingParams}. */
+export interface SamplingContext {
+  /** Width of the logits. */
+  readonly vocabSize: number;
+  readonly defaults: GenerationDefaults;
+  /** Whether the engine has a tokenizer. */
+  readonly hasTokenizer: boolean;
+}
+
+const MAX_TOKEN_LIST = 1024;
+/** Lower temperatures overflow the logits; vLLM raises them, too. */
+const MIN_TEMPERATURE = 0.01;
+
+const seed: Check<number | bigint> = (value, key) => {
+  const ok =
+    typeof value === 'bigint'
+      ? value >= 0n && value < 2n ** 64n
+      : typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+  return ok ? value : refuse(key, 'an integer from 0 to 2^53 - 1, or a bigint below 2^64', value);
+};
+
+const stopStrings: Check<string[]> = (value, key) =>
+  typeof value === 'string' ? [shortText(256)(value, key)] : listOf(shortText(256), 0, 16)(value, key);
+
+const numLogprobs: Check<number> = integer(-1, 20);
+
+const bias = number(-100, 100);
+
+const logitBias: Check<Map<number, number>> = (value, key) => {
+  if (typeof value !== 'object' || value === null) refuse(key, 'an object or Map from token id to number', value);
+  const entries: [unknown, unknown][] = readSafely(key, () =>
+    value instanceof Map ? [...(value as Map<unknown, unknown>)] : Object.entries(value).map(([id, b]) => [idOf(id), b]),
+  );
+  if (entries.length > MAX_TOKEN_LIST) refuse(key, `an object of at most ${MAX_TOKEN_LIST} entries`, value);
+  return new Map(entries.map(([id, b]) => [tokenId(id, `a key of ${key}`), bias(b, `${key}[${String(id)}]`)]));
+};
+
+/** The number that an object's key spells, or the key itself when it spells none. */
+function idOf(key: string): number | string {
+  return /^(0|[1-9][0-9]{0,9})$/.test(key) ? Number(key) : key;
+}
+
+const badWord: Check<string> = (value, key) => {
+  const word = shortText(256)(value, key);
+  return word.trim() === '' ? refuse(key, 'a word that is not blank', value) : word;
+};
+
+const repetitionChecks: Checks<RepetitionDetection> = {
+  maxPatternSize: integer(1, 256),
+  minPatternSize: integer(1, 256),
+  minCount: integer(2, 256),
+};
+
+const repetitionDetection: Check<Required<RepetitionDetection>> = (value, key) => {
+  const given = readObject(value, key, repetitionChecks, `${key}.`);
+  const maxPatternSize = given.maxPatternSize ?? refuse(`${key}.maxPatternSize`, 'given', undefined);
+  const minCount = given.minCount ?? refuse(`${key}.minCount`, 'given', undefined);
+  const minPatternSize = given.minPatternSize ?? 1;
+  if (minPatternSize > maxPatternSize) {
+    refuse(`${key}.minPatternSize`, `at most maxPatternSize (${maxPatternSize})`, minPatternSize);
+  }
+  return { maxPatternSize, minPatternSize, minCount };
+};
+
+const checks: Checks<SamplingParams> = {
+  n: integer(1, 16),
+  temperature: number(0, 100),
+  topP: number(0, 1, true),
+  topK: integer(-1),
+  minP: number(0, 1),
+  presencePenalty: number(-2, 2),
+  frequencyPenalty: number(-2, 2),
+  repetitionPenalty: number(0, 10, true),
+  seed,
+  maxTokens: integer(1),
+  minTokens: integer(0),
+  ignoreEos: boolean,
+  stop: stopStrings,
+  stopTokenIds: listOf(tokenId, 0, MAX_TOKEN_LIST),
+  includeStopStrInOutput: boolean,
+  logprobs: numLogprobs,
+  promptLogprobs: numLogprobs,
+  logitBias,
+  allowedTokenIds: listOf(tokenId, 1, 2 ** 22),
+  badWords: listOf(badWord, 0, 256),
+  repetitionDetection,
+  detokenize: boolean,
+  skipSpecialTokens: boolean,
+  spacesBetweenSpecialTokens: boolean,
+  outputKind: oneOf(['delta', 'cumulative', 'final_only']),
+  streamInterval: integer(1, 1024),
+  prefixCache: oneOf(['use', 'skip']),
+};
+
+/**
+ * Checks and completes {@link SamplingParams}.
+ *
+ * @throws InvalidArgumentError for unknown keys, wrong values and combinations, and ids beyond the vocabulary.
+ */
+export function resolveSamplingParams(params: SamplingParams, context: SamplingContext): ResolvedSamplingParams {
+  const given = readObject(params, 'SamplingParams', checks);
+  checkCombinations(given, context);
+  const { vocabSize } = context;
+  const biases = given.logitBias instanceof Map ? given.logitBias : new Map<number, number>();
+  return Object.freeze({
+    n: given.n ?? 1,
+    ...filters(given, context),
+    presencePenalty: given.presencePenalty ?? 0,
+    frequencyPenalty: given.frequencyPenalty ?? 0,
+    repetitionPenalty: given.repetitionPenalty ?? context.defaults.repetitionPenalty ?? 1,
+    seed: given.seed === undefined ? null : BigInt(given.seed),
+    maxTokens: given.maxTokens ?? null,
+    minTokens: given.minTokens ?? 0,
+    ignoreEos: given.ignoreEos ?? false,
+    stop: [given.stop ?? []].flat(),
+    stopTokenIds: idsBelow(vocabSize, given.stopTokenIds, 'stopTokenIds'),
+    includeStopStrInOutput: given.includeStopStrInOutput ?? false,
+    logprobs: logprobCount(given.logprobs, vocabSize),
+    promptLogprobs: logprobCount(given.promptLogprobs, vocabSize),
+    logitBiasIds: idsBelow(vocabSize, [...biases.keys()], 'keys of logitBias'),
+    logitBiasValues: Float32Array.from(biases.values()),
+    allowedTokenIds: idsBelow(vocabSize, given.allowedTokenIds, 'allowedTokenIds'),
+    badWords: given.badWords ?? [],
+    // The check has completed it.
+    repetitionDetection: (given.repetitionDetection as Required<RepetitionDetection> | undefined) ?? {
+      maxPatternSize: 0,
+      minPatternSize: 0,
+      minCount: 0,
+    },
+    detokenize: given.detokenize ?? true,
+    skipSpecialTokens: given.skipSpecialTokens ?? true,
+    spacesBetweenSpecialTokens: given.spacesBetweenSpecialTokens ?? true,
+    outputKind: given.outputKind ?? 'delta',
+    streamInterval: given.streamInterval ?? 1,
+    // A prefix hit skips the very logits that promptLogprobs asks for.
+    skipReadingPrefixCache: given.prefixCache === 'skip' || given.promptLogprobs !== undefined,
+  });
+}
+
+function checkCombinations(given: SamplingParams, { hasTokenizer }: SamplingContext): void {
+  const { minTokens = 0, maxTokens = Infinity, detokenize = true, stop = [], badWords = [] } = given;
+  if (minTokens > maxTokens) refuse('minTokens', `at most maxTokens (${maxTokens})`, minTokens);
+  if (stop.length > 0 && !detokenize) {
+    throw new InvalidArgumentError('stop must be absent when detokenize is false: stop strings are found in text');
+  }
+  if (stop.length + badWords.length > 0 && !hasTokenizer) {
+    const key = stop.length > 0 ? 'stop' : 'badWords';
+    throw new InvalidArgumentError(`${key} must be absent: the model folder has no tokenizer.json`);
+  }
+}
+
+/** Temperature and what cuts the distribution, as vLLM reads them: greedy knows no filters. */
+function filters(
+  given: SamplingParams,
+  { defaults, vocabSize }: SamplingContext,
+): Pick<ResolvedSamplingParams, 'temperature' | 'topP' | 'topK' | 'minP'> {
+  const temperature = given.temperature ?? defaults.temperature ?? 1;
+  if (temperature === 0) return { temperature: 0, topP: 1, topK: 0, minP: 0 };
+  const topK = given.topK ?? defaults.topK ?? 0;
+  return {
+    temperature: Math.max(temperature, MIN_TEMPERATURE),
+    topP: given.topP ?? defaults.topP ?? 1,
+    topK: topK > 0 && topK < vocabSize ? topK : 0,
+    minP: given.minP ?? defaults.minP ?? 0,
+  };
+}
+
+function logprobCount(count: number | undefined, vocabSize: number): number {
+  if (count === undefined) return -1;
+  return count === -1 ? vocabSize : Math.min(count, vocabSize);
+}
+
+function idsBelow(vocabSize: number, list: number[] | undefined, key: string): Int32Array {
+  const ids = Int32Array.from(list ?? []);
+  checkTokenIds(ids, key, vocabSize);
+  return ids;
+}

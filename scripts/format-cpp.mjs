@@ -1,0 +1,13 @@
+// Checks the format of all C++ and CUDA code, or with --write corrects it.
+import { createRequire } from 'node:module';
+
+import { listFiles, main, run } from './common.mjs';
+
+await main(async () => {
+  const files = listFiles('csrc', 'cuda', 'test/native').filter((file) => /\.(h|cc|inl|cu|cuh)$/.test(file));
+  if (files.length === 0) throw new Error('no C++ source was found');
+  const clangFormat = createRequire(import.meta.url).resolve('clang-format');
+  const mode = process.argv.includes('--write') ? ['-i'] : ['--dry-run', '-Werror'];
+  const { code } = await run(process.execPath, [clangFormat, ...mode, '--style=file', ...files], { mayFail: true });
+  return code ?? 1;
+});

@@ -1,0 +1,50 @@
+/** Engines for integration tests: always closed, whatever the test does. */
+import { createHash } from 'node:crypto';
+import path from 'node:path';
+
+import { Engine } from '../../lib/index';
+import type { EngineConfig, GenerationOutput, TokenLogprobs } from '../../types/index';
+
+export const bundledModel = path.resolve(__dirname, '../../examples/models/tiny-lexicon');
+
+/** Small limits, so that engines start fast; a test overrides what it is about. */
+const testDefaults: Partial<EngineConfig> = { maxNumSeqs: 8, kvCacheBytes: 64 * 2 ** 20 };
+
+export async function withEngine<T>(config: EngineConfig, use: (engine: Engine) => Promise<T>): Promise<T> {
+  const engine = await Engine.create({ ...testDefaults, ...config });
+  try {
+    return await use(engine);
+  } finally {
+    await engine.close();
+  }
+}
+
+/** Row `i` of log-probabilities as a map from token id. */
+export function rowOf(logprobs: TokenLogprobs, i: number): Map<number, number> {
+  const row = new Map<number, number>();
+  const width = logprobs.k + 1;
+  for (let j = i * width; j < (i + 1) * width; j++) row.set(logprobs.tokenIds[j]!, logprobs.logprobs[j]!);
+  return row;
+}
+
+/** Every bit of what a request gave: ids and log-probabilities, of prompt and output. */
+export function fingerprint(output: GenerationOutput): string {
+  const hash = createHash('sha256');
+  const add = (array: ArrayBufferView) => hash.update(Buffer.from(array.buffer, array.byteOffset, array.byteLength));
+  for (const logprobs of [output.promptLogprobs, ...output.outputs.map((o) => o.logprobs)]) {
+    if (logprobs === undefined) continue;
+    add(logprobs.tokenIds);
+    add(logprobs.logprobs);
+  }
+  for (const completion of output.outputs) add(completion.tokenIds);
+  return hash.digest('hex');
+}
+
+/** Polls until `condition` holds. */
+export async function eventually(condition: () => boolean, what: string, timeoutMs = 10_000): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (!condition()) {
+    if (performance.now() > deadline) throw new Error(`did not happen in ${timeoutMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * The direction of dependencies (docs/architecture.md), as data and as a check of `#include` and `import` lines.
+ */
+import path from 'node:path';
+import ts from 'typescript';
+
+/** Path from the repository's root, with forward slashes, to content. */
+export type SourceTree = ReadonlyMap<string, string>;
+
+/** Folder to folders it may depend on directly; what those may depend on follows. */
+export type LayerTable = Readonly<Record<string, readonly string[]>>;
+
+/** `csrc/`: what stands right of a folder, and everything right of that. `core` is listed where it may be used. */
+export const NATIVE_LAYERS: LayerTable = {
+  napi: ['engine'],
+  engine: ['scheduler', 'executor', 'text'],
+  executor: ['worker'],
+  worker: ['models', 'sampler', 'kvcache', 'loader', 'comm'],
+  models: ['layers', 'core'],
+  layers: ['ops', 'comm', 'kvcache', 'loader'],
+  sampler: ['ops', 'core'],
+  // The view of a cache that the attention op reads is declared by the op.
+  kvcache: ['ops'],
+  loader: ['tensor'],
+  comm: ['tensor'],
+  ops: ['tensor'],
+  tensor: ['device'],
+  device: ['base'],
+  scheduler: ['core'],
+  text: ['core'],
+  core: ['base'],
+  base: [],
+};
+
+/** `lib/`: a folder, or a file that stands directly in `lib/`. */
+export const LIBRARY_LAYERS: LayerTable = {
+  cli: ['index'],
+  bench: ['index'],
+  server: ['index'],
+  index: ['engine'],
+  engine: ['native', 'config', 'tokenizer', 'streaming', 'metrics'],
+  native: ['errors'],
+  config: ['errors'],
+  tokenizer: ['errors'],
+  streaming: ['errors'],
+  metrics: ['errors'],
+  errors: [],
+};
+
+/** Folders that a layer may use: those of the table and, through them, theirs. */
+export function reachable(layer: string, table: LayerTable): Set<string> {
+  const found = new Set<string>([layer]);
+  for (const current of found) for (const next of table[current] ?? []) found.add(next);
+  return found;
+}
+
+/** Folders on a cycle of a table. */
+export function cycles(table: LayerTable): string[] {
+  return Object.keys(table).filter((layer) => table[layer]!.some((next) => reachable(next, table).has(layer)));
+}
+
+/** One sentence for each line of `csrc/` and `cuda/` that points the wrong way. */
+export function nativeViolations(tree: SourceTree, table: LayerTable = NATIVE_LAYERS): string[] {
+  const violations: string[] = [];
+  for (const [file, text] of tree) {
+    if (!/^(csrc|cuda)\/.*\.(h|cc|inl|cu|cuh)$/.test(file)) continue;
+    for (const [, quote, name] of text.matchAll(/^\s*#\s*include\s*(["<])([^">]+)[">]/gm)) {
+      const fault = quote === '<' ? systemIncludeFault(file, name!) : includeFault(file, name!, tree, table);
+      if (fault) violations.push(`${file} includes ${name!}: ${fault}`);
+    }
+    const folder = file.split('/')[1]!;
+    if (file.startsWith('csrc/') && !Object.hasOwn(table, folder)) violations.push(`${file}: unknown folder ${folder}`);
+  }
+  return violations;
+}
+
+function includeFault(file: string, name: string, tree: SourceTree, table: LayerTable): string | undefined {
+  const places = [path.posix.join(path.posix.dirname(file), name), `csrc/${name}`, `cuda/include/${name}`, `cuda/${name}`];
+  const target = places.find((place) => tree.has(place));
+  if (target === undefined) return 'no such file';
+  if (file.startsWith('cuda/')) return target.startsWith('cuda/') ? undefined : 'cuda/ includes nothing from csrc/';
+  if (target.startsWith('cuda/')) {
+    const allowed = target.startsWith('cuda/include/') && /^csrc\/(ops\/.*\.cc|comm\/nccl_[^/]*)$/.test(file);
+    return allowed ? undefined : 'only ops/*.cc and comm/nccl_* may include cuda/include/';
+  }
+  const [from, to] = [file.split('/')[1]!, target.split('/')[1]!];
+  return reachable(from, table).has(to) ? undefined : `${from} may not depend on ${to}`;
+}
+
+function systemIncludeFault(file: string, name: string): string | undefined {
+  const isNode = /^(napi|node_api|js_native_api|uv|v8|node)(-inl)?(\.h|\/)/.test(name);
+  return isNode && !file.startsWith('csrc/napi/') ? 'only napi/ knows Node' : undefined;
+}
+
+/** One sentence for each import of `lib/` that points the wrong way. */
+export function libraryViolations(tree: SourceTree, table: LayerTable = LIBRARY_LAYERS): string[] {
+  const violations: string[] = [];
+  for (const [file, text] of tree) {
+    if (!/^lib\/.*\.ts$/.test(file)) continue;
+    const from = libraryLayer(file);
+    if (!Object.hasOwn(table, from)) violations.push(`${file}: unknown layer ${from}`);
+    for (const { fileName } of ts.preProcessFile(text, true, true).importedFiles) {
+      const fault = importFault(from, file, fileName, table);
+      if (fault) violations.push(`${file} imports ${fileName}: ${fault}`);
+    }
+  }
+  return violations;
+}
+
+function importFault(from: string, file: string, name: string, table: LayerTable): string | undefined {
+  if (!name.startsWith('.')) {
+    return name === 'bindings' && from !== 'native' ? 'only native/ loads the native module' : undefined;
+  }
+  const target = path.posix.join(path.posix.dirname(file), name);
+  if (/^types\/addon(\.d)?(\.ts)?$/.test(target)) {
+    return from === 'native' || from === 'engine' ? undefined : `${from} may not know the native module's types`;
+  }
+  if (target === 'types' || target.startsWith('types/') || target === 'package.json') return undefined;
+  if (!target.startsWith('lib/') && target !== 'lib') return 'only lib/ and types/ are part of the library';
+  const to = libraryLayer(target);
+  return reachable(from, table).has(to) ? undefined : `${from} may not depend on ${to}`;
+}
+
+/** `lib/engine.ts` and `lib/engine-stats.ts` are the layer engine, as `lib/engine/x.ts` would be. */
+function libraryLayer(file: string): string {
+  const [, first = 'index'] = file.replace(/\.ts$/, '').split('/');
+  return first.startsWith('engine') ? 'engine' : first;
+}
