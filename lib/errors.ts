@@ -31,8 +31,8 @@ export class HeddleError extends Error {
   /** Stable, for programs; the message is for people and may change. */
   readonly code: ErrorCode;
 
-  /** What a request had generated when it failed. Set when a stream rejects, absent otherwise. */
-  output?: GenerationOutput;
+  /** What a request had generated when it failed; absent where there was no request. Not enumerable: logs leave it out. */
+  declare readonly output?: GenerationOutput;
 
   /** @internal */
   constructor(code: ErrorCode, message: string, options?: HeddleErrorOptions) {
@@ -113,7 +113,7 @@ export class RequestAbortedError extends HeddleError {
   /** @internal */
   constructor(output: GenerationOutput, options?: HeddleErrorOptions) {
     super('ERR_REQUEST_ABORTED', 'the request was aborted', options);
-    (this as HeddleError).output = output;
+    withOutput(this, output);
   }
 
   static {
@@ -187,10 +187,10 @@ export interface CallSite {
   stack?: string | undefined;
 }
 
-/** The current stack without `callee` and what is above it. @internal */
-export function callSite(callee: (...args: never[]) => unknown): CallSite {
+/** Where the caller stands now. @internal */
+export function callSite(): CallSite {
   const site: CallSite = {};
-  Error.captureStackTrace(site, callee);
+  Error.captureStackTrace(site, callSite);
   return site;
 }
 
@@ -214,8 +214,16 @@ export function withStack<T extends Error>(error: T, site: CallSite): T {
   return error;
 }
 
+/** Lets an error carry what its request had generated. @internal */
+export function withOutput<T extends HeddleError>(error: T, output: GenerationOutput): T {
+  return Object.defineProperty(error, 'output', { value: output, configurable: true });
+}
+
 function nativeFault(error: unknown): { code: string; message: string } {
   if (typeof error !== 'object' || error === null) return { code: '', message: String(error) };
   const { code, message } = error as { code?: unknown; message?: unknown };
-  return { code: typeof code === 'string' ? code : '', message: typeof message === 'string' ? message : 'unknown failure' };
+  return {
+    code: typeof code === 'string' ? code : '',
+    message: typeof message === 'string' ? message : 'unknown failure',
+  };
 }

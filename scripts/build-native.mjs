@@ -6,7 +6,18 @@ import { createRequire } from 'node:module';
 import os from 'node:os';
 import path from 'node:path';
 
-import { announce, fingerprint, hasProgram, isMain, isUpToDate, listFiles, main, root, run, writeStamp } from './common.mjs';
+import {
+  announce,
+  fingerprint,
+  hasProgram,
+  isMain,
+  isUpToDate,
+  listFiles,
+  main,
+  root,
+  run,
+  writeStamp,
+} from './common.mjs';
 
 const STAMP = 'build/.native-stamp';
 const INPUTS = ['binding.gyp', 'csrc', 'scripts/native-config.mjs', 'scripts/build-native.mjs'];
@@ -20,7 +31,9 @@ export async function buildNative({ force = false } = {}) {
   await checkPrograms();
   await announce('building the native module (some minutes the first time)', async () => {
     const jobs = Math.max(1, Math.min(os.availableParallelism(), Math.floor(os.totalmem() / 1.5e9)));
-    await run(process.execPath, [nodeGyp(require), 'configure', 'build', `--jobs=${jobs}`, ...nodeHeaders()], { quiet: true });
+    await run(process.execPath, [nodeGyp(require), 'configure', 'build', `--jobs=${jobs}`, ...nodeHeaders()], {
+      quiet: true,
+    });
   });
   writeStamp(STAMP, print);
 }
@@ -29,7 +42,8 @@ async function checkPrograms() {
   if (process.platform !== 'linux') return;
   const found = await Promise.all(PROGRAMS.map(hasProgram));
   const missing = PROGRAMS.filter((_, i) => !found[i]);
-  if (missing.length > 0) throw new Error(`the native build needs ${PROGRAMS.join(', ')}; not found: ${missing.join(', ')}`);
+  if (missing.length > 0)
+    throw new Error(`the native build needs ${PROGRAMS.join(', ')}; not found: ${missing.join(', ')}`);
 }
 
 /** node-gyp of this repository, or the one that npm brings and announces to install scripts. */

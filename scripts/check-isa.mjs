@@ -19,7 +19,9 @@ await main(async () => {
     if (symbols.length === 0) throw new Error(`${archive} defines nothing`);
     const shared = symbols.filter(({ type, name }) => /[WVu]/.test(type) && !name.includes(`::${isa}::`));
     if (shared.length > 0) {
-      throw new Error(`${isa} kernels define what other files may use:\n${shared.map(({ name }) => `  ${name}`).join('\n')}`);
+      throw new Error(
+        `${isa} kernels define what other files may use:\n${shared.map(({ name }) => `  ${name}`).join('\n')}`,
+      );
     }
   }
 });

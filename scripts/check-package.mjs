@@ -73,6 +73,17 @@ if (esm.Engine !== cjs.Engine || typeof esm.Engine !== 'function') throw new Err
   writeFileSync(path.join(scratch, 'esm.mts'), `import { Engine, type EngineConfig } from 'heddle';\n${use}`);
   writeFileSync(path.join(scratch, 'cjs.cts'), `import { Engine, type EngineConfig } from 'heddle';\n${use}`);
   const tsc = path.join(root, 'node_modules/typescript/bin/tsc');
-  const options = ['--noEmit', '--strict', '--module', 'node16', '--target', 'es2022', '--lib', 'es2023,esnext.disposable', '--types', 'node'];
+  const options = [
+    '--noEmit',
+    '--strict',
+    '--module',
+    'node16',
+    '--target',
+    'es2022',
+    '--lib',
+    'es2023,esnext.disposable',
+    '--types',
+    'node',
+  ];
   await run(process.execPath, [tsc, ...options, 'esm.mts', 'cjs.cts'], { cwd: scratch, quiet: true });
 }

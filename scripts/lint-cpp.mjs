@@ -42,7 +42,10 @@ async function checkAll(files) {
   let failed = 0;
   const worker = async () => {
     for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
-      const { code, output } = await run('clang-tidy', ['--quiet', '-p', 'build', file], { capture: true, mayFail: true });
+      const { code, output } = await run('clang-tidy', ['--quiet', '-p', 'build', file], {
+        capture: true,
+        mayFail: true,
+      });
       if (code === 0) continue;
       failed++;
       console.log(output);

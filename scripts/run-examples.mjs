@@ -21,7 +21,9 @@ function succeeds(file) {
     timeout: TIME_LIMIT_MS,
     killSignal: 'SIGKILL',
   });
-  const fault = error?.message ?? (status !== 0 ? `ended with ${signal ?? `exit code ${status}`}` : stdout.trim() ? '' : 'printed nothing');
+  const fault =
+    error?.message ??
+    (status !== 0 ? `ended with ${signal ?? `exit code ${status}`}` : stdout.trim() ? '' : 'printed nothing');
   console.log(`${fault ? 'FAILED' : 'ok'} ${file}${fault ? `: ${fault}\n${stdout}${stderr}` : ''}`);
   return !fault;
 }

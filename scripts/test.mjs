@@ -47,10 +47,14 @@ async function jestSuite() {
   mkdirSync(path.dirname(JEST_RESULTS), { recursive: true });
   rmSync(JEST_RESULTS, { force: true });
   const jest = path.join(root, 'node_modules/jest/bin/jest.js');
-  const { code } = await run(process.execPath, [jest, '--json', `--outputFile=${JEST_RESULTS}`, '--reporters=default'], {
-    mayFail: true,
-    capture: false,
-  });
+  const { code } = await run(
+    process.execPath,
+    [jest, '--json', `--outputFile=${JEST_RESULTS}`, '--reporters=default'],
+    {
+      mayFail: true,
+      capture: false,
+    },
+  );
   const results = readJestResults();
   for (const name of skippedTests(results)) console.log(`skipped: ${name}`);
   // A file that does not even load counts as one failure beside the failed tests of the others.

@@ -82,24 +82,46 @@ export interface ParallelConfig {
 
 /** Settings of an NCCL communicator; each defaults to NCCL's own choice. */
 export interface NcclOptions {
+  /** `NCCL_ALGO`. */
   algorithm?: 'ring' | 'tree' | 'nvls';
+  /** `NCCL_PROTO`. */
   protocol?: 'simple' | 'll' | 'll128';
   /** Bytes of each channel's buffer. */
   bufferSize?: number;
   /** Network interface for bootstrap and sockets. */
   socketInterface?: string;
+  /** Fewest channels of a communicator. */
   minChannels?: number;
+  /** Most channels of a communicator. */
   maxChannels?: number;
+  /** `NCCL_DEBUG`. */
   debug?: 'version' | 'warn' | 'info' | 'trace';
 }
 
-/** What to generate from: text, or token ids that are used as they are. */
-export type Prompt = string | { text: string } | { tokenIds: ArrayLike<number> };
+/**
+ * What to generate from: text, or token ids that are used as they are. Text gets the tokenizer's special tokens, such as a
+ * beginning-of-sequence id, and a special token's name inside it (`<|end|>`) becomes that token, as in Hugging Face's
+ * libraries. It must be well-formed Unicode. A prompt has at least one token and leaves room for one in `maxModelLen`.
+ */
+export type Prompt = string | TextPrompt | TokensPrompt;
+
+/** A prompt as text. */
+export interface TextPrompt {
+  /** The same as the plain string. */
+  text: string;
+}
+
+/** A prompt as token ids. */
+export interface TokensPrompt {
+  /** Integers from 0 to the vocabulary's size less one. An array, a typed array or the like; copied. */
+  tokenIds: ArrayLike<number>;
+}
 
 /** One turn of a conversation, as the checkpoint's chat template takes it. */
 export interface ChatMessage {
   /** Who speaks; usually `'system'`, `'user'` or `'assistant'`. */
   role: string;
+  /** What they say. Special tokens' names in it become special tokens, unless the template takes them out. */
   content: string;
 }
 
@@ -151,7 +173,7 @@ export interface CloseOptions {
 export interface SamplingParams {
   /** Sequences for one prompt, from 1 to 16. The prompt is computed once. Defaults to `1`. */
   n?: number;
-  /** Softmax temperature, from 0 to 100; `0` always takes the most likely token. Defaults to `1`. */
+  /** Softmax temperature, from 0 to 100; `0` always takes the most likely token, whatever `topP`, `topK` and `minP` say. Below 0.01 it counts as 0.01. Defaults to `1`. */
   temperature?: number;
   /** Keeps the most likely tokens that together reach this probability, in (0, 1]. Defaults to `1`: all. */
   topP?: number;

@@ -25,7 +25,9 @@ export interface GenerationDelta {
   index: number;
   /** Whole characters only; empty while a character or a possible stop string is incomplete. */
   text: string;
+  /** The ids behind `text`, and of what is held back of it. */
   tokenIds: Int32Array;
+  /** Rows for `tokenIds`, when asked for. */
   logprobs?: TokenLogprobs;
   /** Set on the last item of the sequence. */
   finishReason?: FinishReason;
@@ -35,18 +37,25 @@ export interface GenerationDelta {
 
 /** One finished sequence. */
 export interface CompletionOutput {
+  /** Which of the `n` sequences. */
   index: number;
+  /** Empty without `detokenize`. */
   text: string;
+  /** Generated ids, with the one that ended the sequence. */
   tokenIds: Int32Array;
   /** Sum of the natural log-probabilities of `tokenIds`. */
   cumulativeLogprob: number;
+  /** Rows for `tokenIds`, when asked for. */
   logprobs?: TokenLogprobs;
+  /** Why it ended. */
   finishReason: FinishReason;
+  /** The stop string or token id that ended it, or `'repetition'`; absent for the model's own end of sequence. */
   stopReason?: string | number;
 }
 
 /** Tokens that a request took and gave. */
 export interface Usage {
+  /** Of the prompt, counted once. */
   promptTokens: number;
   /** Of all sequences together. */
   completionTokens: number;
@@ -66,24 +75,34 @@ export interface RequestTiming {
 
 /** A finished request. */
 export interface GenerationOutput {
+  /** The label given, or the one made. */
   requestId: string;
+  /** What the model read. Empty when the request ended before its text was tokenised. */
   promptTokenIds: Int32Array;
   /** Rows for the prompt's tokens after the first, when asked for. */
   promptLogprobs?: TokenLogprobs;
   /** One for each of the `n` sequences, by index. */
   outputs: CompletionOutput[];
+  /** Tokens taken and given. */
   usage: Usage;
+  /** When things happened. */
   timing: RequestTiming;
 }
 
 /**
  * A request under way. It can be iterated once, by one consumer; the pace of pulling is the backpressure: a request whose
- * items pile up is paused, and only that one. Leaving the loop aborts it. `final()` and `text()` may be called with or
- * without iterating, any number of times.
+ * items pile up (1024 tokens) is paused, and only that one, so who begins to iterate goes on or leaves. Leaving the loop
+ * aborts the request. `final()` and `text()` may be called with or without iterating, any number of times; without, they
+ * take what comes at once.
+ *
+ * Iteration, `final()` and `text()` reject with the same error when the request fails: `RequestAbortedError` when its
+ * signal was aborted, `EngineClosedError`, `EngineFailedError` and the like. What was generated is in the error's
+ * `output`. No promise of a stream that nobody awaits ends the process.
  */
 export interface GenerationStream extends AsyncIterable<GenerationDelta> {
+  /** The label given, or the one made. */
   readonly requestId: string;
-  /** The finished request. After `abort()` it carries what was generated. @throws RequestAbortedError when the signal aborted it. */
+  /** The finished request. After `abort()`, or after leaving the loop, it carries what was generated. */
   final(): Promise<GenerationOutput>;
   /** Text of the first sequence, complete. */
   text(): Promise<string>;
@@ -97,7 +116,9 @@ export interface EngineHealth {
   status: 'idle' | 'ok' | 'stalled' | 'failed' | 'closed';
   /** Milliseconds since the last step ended, or since creation. */
   lastStepAgeMs: number;
+  /** Sequences being computed. */
   numRunning: number;
+  /** Sequences that wait. */
   numWaiting: number;
 }
 
@@ -107,18 +128,23 @@ export interface EngineStats {
   numRunning: number;
   /** Sequences that wait. */
   numWaiting: number;
-  /** KV-cache blocks that nobody uses, and all there are. */
+  /** KV-cache blocks that nobody uses, cached prefixes included. */
   numFreeBlocks: number;
+  /** KV-cache blocks there are. */
   numTotalBlocks: number;
   /** Share of KV-cache blocks in use, 0 to 1. */
   kvCacheUsage: number;
-  /** Prompt tokens looked up in the prefix cache, and found. */
+  /** Prompt tokens looked up in the prefix cache, since creation. */
   prefixCacheQueries: number;
+  /** Prompt tokens found in the prefix cache, since creation. */
   prefixCacheHits: number;
+  /** Sequences that gave up their blocks and started over, since creation. */
   numPreemptions: number;
-  /** Totals since creation. */
+  /** Prompt tokens of requests that began, since creation. */
   promptTokens: number;
+  /** Tokens generated since creation. */
   generatedTokens: number;
+  /** Steps of the model since creation. */
   steps: number;
   /** One entry a rank. */
   ranks: RankStats[];
@@ -126,36 +152,48 @@ export interface EngineStats {
 
 /** What one rank did, since creation. */
 export interface RankStats {
+  /** From 0. */
   rank: number;
-  /** Attention heads, and key-value heads, that this rank computes. */
+  /** Attention heads that this rank computes. */
   numHeads: number;
+  /** Key-value heads that this rank holds. */
   numKVHeads: number;
+  /** Bytes of its weights. */
   weightBytes: number;
+  /** Bytes of its KV cache. */
   kvCacheBytes: number;
-  /** Seconds in model steps, and the part of them spent in collectives, waiting included. */
+  /** Seconds in model steps. */
   busySeconds: number;
+  /** The part of `busySeconds` spent in collectives, waiting included. */
   communicationSeconds: number;
 }
 
 /** Bytes an engine would need, before anything loads. */
 export interface MemoryPlan {
+  /** One entry a rank. */
   ranks: RankMemoryPlan[];
-  /** Of all ranks together. */
+  /** Bytes of all ranks together. */
   totalBytes: number;
-  /** Memory available now. */
+  /** Bytes of memory available now. */
   availableBytes: number;
+  /** Whether `totalBytes` is at most `availableBytes`. */
   fits: boolean;
   /** Tokens that the KV cache holds. */
   kvCacheTokens: number;
   /** Sequences of `maxModelLen` that fit at once. */
   maxConcurrency: number;
+  /** The configured one, or the checkpoint's. */
   maxModelLen: number;
 }
 
+/** Bytes that one rank would need. */
 export interface RankMemoryPlan {
+  /** From 0. */
   rank: number;
+  /** Bytes of its weights. */
   weightBytes: number;
+  /** Bytes of its KV cache. */
   kvCacheBytes: number;
-  /** Activations and scratch of the largest step. */
+  /** Bytes of activations and scratch of the largest step. */
   activationBytes: number;
 }

@@ -1,180 +1,284 @@
 #include "comm/local_communicator.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <string>
 
 #include "base/backoff.h"
+#include "device/buffer.h"
 
 namespace heddle {
 namespace {
 
-// Sums of up to this many floats are done by every rank for itself; larger ones in parts. At this size one more
-// barrier costs about as much as reading everybody's buffer.
-constexpr int64_t kMaxOneShotFloats = 8192;
+constexpr int kMaxRanks = 8;
 
-// What the ranks of a group share.
+// Beyond this many elements, times the ranks more than two, reading everybody's part costs more than a second barrier.
+constexpr int64_t kMaxOneShotElements = 16384;
+
+// What a rank shows to the others in one collective, and the memory behind it. Written by its rank before the
+// collective's first barrier, read by the others after it.
+struct Slot {
+  const char* collective = nullptr;
+  int64_t rows = 0;
+  int64_t columns = 0;
+  std::shared_ptr<void> memory;
+  size_t capacity = 0;
+  float* data = nullptr;  // [rows, columns]
+};
+
+// State of one group. Everything a peer may read lives here and not in a communicator or a caller's tensor, so that a
+// rank that gave up can unwind while slower ones still read.
 struct Group {
   Group(int num_ranks, std::chrono::milliseconds limit, bool oversubscribed)
-      : size(num_ranks), timeout(limit), backoff(oversubscribed) {
-    for (auto& views : published) views.resize(static_cast<size_t>(num_ranks));
-  }
+      : size(num_ranks), timeout(limit), arrival(oversubscribed) {}
 
   const int size;
   const std::chrono::milliseconds timeout;
-  Backoff backoff;
-  std::atomic<uint64_t> num_arrivals{0};  // at all barriers so far
-  std::atomic<bool> aborted{false};
-  std::atomic<ErrorCode> abort_code{ErrorCode::kRankFailed};
-  // Two sets in turn, one entry a rank: written by its rank before a barrier, read by all after it. A rank that writes
-  // to a set again has passed the barrier of the exchange between, which everybody enters only after having read it.
-  std::vector<TensorView> published[2];
+
+  Backoff arrival;
+  alignas(64) std::atomic<uint64_t> num_arrived{0};  // at barriers, all ranks together, ever
+  alignas(64) std::atomic<bool> failed{false};
+  std::atomic<bool> failure_claimed{false};
+  ErrorCode failure_code = ErrorCode::kInternal;  // published by `failed`
+
+  // Two a rank, used in turn: whoever writes slot i again has passed the barrier of the collective between, and so
+  // has everybody who read it.
+  struct alignas(64) RankSlots {
+    std::array<Slot, 2> slots;
+  };
+  std::array<RankSlots, kMaxRanks> ranks;
+
+  // The first failure stands.
+  void Fail(ErrorCode code) {
+    if (failure_claimed.exchange(true)) return;
+    failure_code = code;
+    failed.store(true);
+    arrival.NotifyAll();
+  }
 };
 
-// Element i of n buffers, joined in a balanced tree.
-template <int n>
-float TreeSum(const float* const* buffers, int64_t i) {
-  if constexpr (n == 1) {
-    return buffers[0][i];
-  } else {
-    return TreeSum<n / 2>(buffers, i) + TreeSum<n / 2>(buffers + n / 2, i);
+// destination[i] = the sum over ranks of sources[rank][i], in a balanced tree.
+template <int kSize>
+void SumTree(const float* const* sources, int64_t count, float* destination) {
+  for (int64_t i = 0; i < count; ++i) {
+    float sums[kSize];
+    for (int rank = 0; rank < kSize; ++rank) sums[rank] = sources[rank][i];
+    for (int step = 1; step < kSize; step *= 2) {
+      for (int rank = 0; rank < kSize; rank += 2 * step) sums[rank] += sums[rank + step];
+    }
+    destination[i] = sums[0];
   }
 }
 
-void SumBuffers(int n, const float* const* buffers, int64_t begin, int64_t end, float* out) {
-  const auto loop = [&](auto sum) {
-    for (int64_t i = begin; i < end; ++i) out[i - begin] = sum(buffers, i);
-  };
-  if (n == 2) return loop([](const float* const* b, int64_t i) { return TreeSum<2>(b, i); });
-  if (n == 4) return loop([](const float* const* b, int64_t i) { return TreeSum<4>(b, i); });
-  loop([](const float* const* b, int64_t i) { return TreeSum<8>(b, i); });
+void SumRanks(int size, const float* const* sources, int64_t count, float* destination) {
+  switch (size) {
+    case 2:
+      return SumTree<2>(sources, count, destination);
+    case 4:
+      return SumTree<4>(sources, count, destination);
+    default:
+      return SumTree<8>(sources, count, destination);
+  }
 }
 
-class LocalCommunicator : public Communicator {
+void CopyRows(const float* source, int64_t source_stride, int64_t rows, int64_t columns, float* destination,
+              int64_t destination_stride) {
+  if (rows == 0 || columns == 0) return;
+  if (source_stride == columns && destination_stride == columns) {
+    columns *= rows;
+    rows = 1;
+  }
+  for (int64_t row = 0; row < rows; ++row) {
+    std::memcpy(destination + row * destination_stride, source + row * source_stride,
+                static_cast<size_t>(columns) * sizeof(float));
+  }
+}
+
+class LocalCommunicator final : public Communicator {
  public:
-  LocalCommunicator(std::shared_ptr<Group> group, int rank) : group_(std::move(group)), rank_(rank) {}
+  LocalCommunicator(int rank, std::shared_ptr<Group> group) : rank_(rank), group_(std::move(group)) {}
 
   int rank() const override { return rank_; }
   int size() const override { return group_->size; }
 
-  void AllReduceSum(const TensorView& x) override {
-    if (size() == 1) return;
-    if (!x.IsContiguous() || x.shape.NumElements() <= kMaxOneShotFloats) {
-      ReduceInOneShot(x);
-    } else {
-      ReduceInParts(x);
-    }
-  }
-
-  void GatherColumns(const TensorView& x, int root, const TensorView& out) override {
-    const std::vector<TensorView>& parts = Publish(x);
-    if (rank_ == root) {
-      int64_t column = 0;
-      for (const TensorView& part : parts) {
-        HEDDLE_CHECK(part.dim(0) == out.dim(0) && column + part.dim(1) <= out.dim(1), part.shape.ToString());
-        for (int64_t row = 0; row < part.dim(0); ++row) {
-          std::memcpy(out.Row<float>(row) + column, part.Row<float>(row),
-                      static_cast<size_t>(part.dim(1)) * sizeof(float));
-        }
-        column += part.dim(1);
-      }
-      HEDDLE_CHECK(column == out.dim(1), std::to_string(column) + " columns for " + out.shape.ToString());
-    }
-    Wait("gather");  // nobody may touch its part while the root copies
-  }
-
-  void Barrier() override { Wait("barrier"); }
-
-  void Abort(ErrorCode code) override {
-    if (!group_->aborted.load()) group_->abort_code.store(code);
-    group_->aborted.store(true);
-    group_->backoff.NotifyAll();
-  }
+  void AllReduceSum(const TensorView& x) override;
+  void GatherColumns(const TensorView& x, int root, const TensorView& out) override;
+  void Barrier() override;
+  void Abort(ErrorCode code) override { group_->Fail(code); }
 
  private:
-  // Exchanges views: what every rank passed, by rank.
-  const std::vector<TensorView>& Publish(const TensorView& x) {
-    std::vector<TensorView>& views = group_->published[num_exchanges_++ % 2];
-    views[static_cast<size_t>(rank_)] = x;
-    Wait("exchange");
-    return views;
-  }
+  const Slot& SlotOf(int rank) const { return group_->ranks[static_cast<size_t>(rank)].slots[num_collectives_ % 2]; }
 
-  // One barrier: copies of x stand in two buffers in turn, for the same reason as the views of an exchange.
-  void ReduceInOneShot(const TensorView& x) {
-    const int64_t count = x.shape.NumElements();
-    const int64_t row_size = x.dim(0) > 0 ? count / x.dim(0) : 0;
-    std::vector<float>& own = copies_[num_one_shots_++ % 2];
-    if (static_cast<int64_t>(own.size()) < count) own.resize(static_cast<size_t>(count));
-    for (int64_t row = 0; row < x.dim(0); ++row) std::copy_n(x.Row<float>(row), row_size, own.data() + row * row_size);
-    const float* buffers[kMaxRanks];
-    Buffers(Publish(TensorView(own.data(), DType::kFloat32, {count})), count, buffers);
-    for (int64_t row = 0; row < x.dim(0); ++row) {
-      SumBuffers(size(), buffers, row * row_size, (row + 1) * row_size, x.Row<float>(row));
-    }
-  }
+  // Begins a collective: copies x into this rank's slot for the others to read.
+  const Slot& Publish(const char* collective, const TensorView& x);
+  void CheckPeers(const char* collective, int64_t rows) const;
+  void SumToX(const TensorView& x) const;
+  void ReduceScatterAndGather(const TensorView& x);
 
-  void ReduceInParts(const TensorView& x) {
-    const int64_t count = x.shape.NumElements();
-    const auto boundary = [&](int rank) { return count * rank / size(); };
-    const float* buffers[kMaxRanks];
-    Buffers(Publish(TensorView(x.data, DType::kFloat32, {count})), count, buffers);
-    const int64_t own_count = boundary(rank_ + 1) - boundary(rank_);
-    if (static_cast<int64_t>(part_.size()) < own_count) part_.resize(static_cast<size_t>(own_count));
-    SumBuffers(size(), buffers, boundary(rank_), boundary(rank_ + 1), part_.data());
-    Wait("all-reduce");  // everybody has read x
-    const std::vector<TensorView>& parts = Publish(TensorView(part_.data(), DType::kFloat32, {own_count}));
-    for (int rank = 0; rank < size(); ++rank) {
-      const TensorView& part = parts[static_cast<size_t>(rank)];
-      std::copy_n(part.Data<float>(), part.dim(0), x.Data<float>() + boundary(rank));
-    }
-    Wait("all-reduce");  // everybody has read the parts
-  }
+  // Waits until every rank has come here.
+  void Arrive(const char* collective);
+  void CheckAlive(const char* collective) const;
 
-  static void Buffers(const std::vector<TensorView>& views, int64_t count, const float** buffers) {
-    for (const TensorView& view : views) {
-      HEDDLE_CHECK(view.dim(0) == count, "ranks disagree on the size of a sum");
-      *buffers++ = view.Data<float>();
-    }
-  }
-
-  void Wait(const char* what) {
-    Group& group = *group_;
-    const uint64_t target = ++num_barriers_ * static_cast<uint64_t>(group.size);
-    if (group.num_arrivals.fetch_add(1) + 1 == target) group.backoff.NotifyAll();
-    const bool arrived = group.backoff.WaitFor(
-        group.timeout, [&] { return group.num_arrivals.load() >= target || group.aborted.load(); });
-    if (group.aborted.load()) {
-      throw Error(group.abort_code.load(), "rank " + std::to_string(rank_) + " was stopped in a collective");
-    }
-    if (arrived) return;
-    Abort(ErrorCode::kCommTimeout);
-    throw Error(ErrorCode::kCommTimeout, "rank " + std::to_string(rank_) + " waited longer than " +
-                                             std::to_string(group.timeout.count()) + " ms for its peers (" + what +
-                                             ")");
-  }
-
-  static constexpr int kMaxRanks = 8;
-
-  std::shared_ptr<Group> group_;
   const int rank_;
+  const std::shared_ptr<Group> group_;
+  uint64_t num_collectives_ = 0;
   uint64_t num_barriers_ = 0;
-  uint64_t num_exchanges_ = 0;
-  uint64_t num_one_shots_ = 0;
-  std::vector<float> copies_[2];
-  std::vector<float> part_;
 };
+
+void LocalCommunicator::CheckAlive(const char* collective) const {
+  if (!group_->failed.load()) return;
+  const ErrorCode code = group_->failure_code;
+  const std::string where = "rank " + std::to_string(rank_) + " left " + collective + " because ";
+  switch (code) {
+    case ErrorCode::kCommTimeout:
+      throw Error(code, where + "another rank had waited longer than " + std::to_string(group_->timeout.count()) +
+                            " ms for its peers");
+    case ErrorCode::kRankFailed:
+      throw Error(code, where + "another rank failed");
+    default:
+      throw Error(code, where + "the group was aborted (" + ErrorCodeName(code) + ")");
+  }
+}
+
+void LocalCommunicator::Arrive(const char* collective) {
+  Group& group = *group_;
+  const uint64_t everybody = ++num_barriers_ * static_cast<uint64_t>(group.size);
+  if (group.num_arrived.fetch_add(1) + 1 == everybody) {
+    group.arrival.NotifyAll();
+  } else {
+    const auto arrived = [&] { return group.num_arrived.load() >= everybody || group.failed.load(); };
+    if (!group.arrival.WaitFor(group.timeout, arrived)) {
+      group.Fail(ErrorCode::kCommTimeout);
+      throw Error(ErrorCode::kCommTimeout, "rank " + std::to_string(rank_) + " waited in " + collective +
+                                               " longer than the limit of " + std::to_string(group.timeout.count()) +
+                                               " ms for its peers");
+    }
+  }
+  CheckAlive(collective);
+}
+
+const Slot& LocalCommunicator::Publish(const char* collective, const TensorView& x) {
+  HEDDLE_CHECK(x.dtype == DType::kFloat32 && x.shape.rank() == 2, x.shape.ToString());
+  CheckAlive(collective);
+  ++num_collectives_;
+  Slot& slot = group_->ranks[static_cast<size_t>(rank_)].slots[num_collectives_ % 2];
+  const size_t bytes = static_cast<size_t>(x.shape.NumElements()) * sizeof(float);
+  if (bytes > slot.capacity) {
+    slot.capacity = 0;
+    slot.memory = AllocateHost(bytes);
+    slot.capacity = bytes;
+  }
+  slot.collective = collective;
+  slot.rows = x.dim(0);
+  slot.columns = x.dim(1);
+  slot.data = static_cast<float*>(slot.memory.get());
+  CopyRows(x.Data<float>(), x.row_stride, x.dim(0), x.dim(1), slot.data, x.dim(1));
+  return slot;
+}
+
+// Ranks that disagree about what they do would read beyond each other's memory.
+void LocalCommunicator::CheckPeers(const char* collective, int64_t rows) const {
+  for (int rank = 0; rank < size(); ++rank) {
+    const Slot& slot = SlotOf(rank);
+    HEDDLE_CHECK(std::strcmp(slot.collective, collective) == 0 && slot.rows == rows,
+                 "rank " + std::to_string(rank_) + " calls " + collective + " with " + std::to_string(rows) +
+                     " rows, rank " + std::to_string(rank) + " " + slot.collective + " with " +
+                     std::to_string(slot.rows));
+  }
+}
+
+void LocalCommunicator::AllReduceSum(const TensorView& x) {
+  static constexpr const char* kName = "AllReduceSum";
+  if (size() == 1) return CheckAlive(kName);
+  Publish(kName, x);
+  Arrive(kName);
+  CheckPeers(kName, x.dim(0));
+  for (int rank = 0; rank < size(); ++rank) HEDDLE_CHECK(SlotOf(rank).columns == x.dim(1), x.shape.ToString());
+  if (x.shape.NumElements() * (size() - 2) <= kMaxOneShotElements) {
+    SumToX(x);
+  } else {
+    ReduceScatterAndGather(x);
+  }
+}
+
+// Each rank for itself, from everybody's slots.
+void LocalCommunicator::SumToX(const TensorView& x) const {
+  const bool contiguous = x.IsContiguous();
+  const int64_t rows = contiguous ? 1 : x.dim(0);
+  const int64_t columns = contiguous ? x.shape.NumElements() : x.dim(1);
+  for (int64_t row = 0; row < rows; ++row) {
+    std::array<const float*, kMaxRanks> sources{};
+    for (int rank = 0; rank < size(); ++rank) {
+      sources[static_cast<size_t>(rank)] = SlotOf(rank).data + row * columns;
+    }
+    SumRanks(size(), sources.data(), columns, x.Row<float>(row));
+  }
+}
+
+// Each rank sums one range of elements and leaves it in its own slot, then takes the other ranges from the others'.
+void LocalCommunicator::ReduceScatterAndGather(const TensorView& x) {
+  const int64_t count = x.shape.NumElements();
+  const auto boundary = [&](int rank) { return std::min(count, (count / 16 + 1) * rank / size() * 16); };
+  const int64_t begin = boundary(rank_);
+
+  std::array<const float*, kMaxRanks> sources{};
+  for (int rank = 0; rank < size(); ++rank) sources[static_cast<size_t>(rank)] = SlotOf(rank).data + begin;
+  SumRanks(size(), sources.data(), boundary(rank_ + 1) - begin, SlotOf(rank_).data + begin);
+  Arrive("AllReduceSum");
+
+  const int64_t columns = x.dim(1);
+  for (int rank = 0; rank < size(); ++rank) {
+    for (int64_t i = boundary(rank), end = boundary(rank + 1); i < end;) {
+      const int64_t row = i / columns;
+      const int64_t row_end = std::min(end, (row + 1) * columns);
+      std::memcpy(x.Row<float>(row) + i - row * columns, SlotOf(rank).data + i,
+                  static_cast<size_t>(row_end - i) * sizeof(float));
+      i = row_end;
+    }
+  }
+}
+
+void LocalCommunicator::GatherColumns(const TensorView& x, int root, const TensorView& out) {
+  static constexpr const char* kName = "GatherColumns";
+  HEDDLE_CHECK(0 <= root && root < size(), std::to_string(root));
+  if (size() > 1) {
+    Publish(kName, x);
+    Arrive(kName);
+    CheckPeers(kName, x.dim(0));
+  } else {
+    CheckAlive(kName);
+  }
+  if (rank_ != root) return;
+
+  HEDDLE_CHECK(out.dtype == DType::kFloat32 && out.shape.rank() == 2 && out.dim(0) == x.dim(0), out.shape.ToString());
+  int64_t column = 0;
+  for (int rank = 0; rank < size(); ++rank) {
+    const bool own = rank == rank_;
+    const int64_t columns = own ? x.dim(1) : SlotOf(rank).columns;
+    HEDDLE_CHECK(column + columns <= out.dim(1), out.shape.ToString());
+    CopyRows(own ? x.Data<float>() : SlotOf(rank).data, own ? x.row_stride : columns, x.dim(0), columns,
+             out.Data<float>() + column, out.row_stride);
+    column += columns;
+  }
+  HEDDLE_CHECK(column == out.dim(1), std::to_string(column) + " columns for " + out.shape.ToString());
+}
+
+void LocalCommunicator::Barrier() {
+  CheckAlive("Barrier");
+  if (size() > 1) Arrive("Barrier");
+}
 
 }  // namespace
 
 std::vector<std::unique_ptr<Communicator>> CreateLocalGroup(int size, std::chrono::milliseconds timeout,
                                                             bool oversubscribed) {
-  HEDDLE_CHECK(size == 1 || size == 2 || size == 4 || size == 8, std::to_string(size) + " ranks");
-  auto group = std::make_shared<Group>(size, timeout, oversubscribed);
-  std::vector<std::unique_ptr<Communicator>> ranks;
-  for (int rank = 0; rank < size; ++rank) ranks.push_back(std::make_unique<LocalCommunicator>(group, rank));
-  return ranks;
+  HEDDLE_CHECK(size == 1 || size == 2 || size == 4 || size == 8, std::to_string(size));
+  const auto group = std::make_shared<Group>(size, timeout, oversubscribed);
+  std::vector<std::unique_ptr<Communicator>> communicators;
+  for (int rank = 0; rank < size; ++rank) communicators.push_back(std::make_unique<LocalCommunicator>(rank, group));
+  return communicators;
 }
 
 }  // namespace heddle

@@ -21,8 +21,8 @@ class ThreadPool {
   int num_threads() const;
 
   // Calls task(thread) once for each thread in [0, num_threads) and returns when all have returned. The caller runs
-  // thread 0. `task` must not throw and must split work by output, never by reduction. With one thread it is a plain
-  // call.
+  // thread 0. `task` must split work by output, never by reduction. When tasks throw, one of the exceptions is thrown
+  // on once all have returned. With one thread it is a plain call.
   template <typename Task>
   void Run(const Task& task) {
     RunErased([](const void* t, int thread) { (*static_cast<const Task*>(t))(thread); }, &task);

@@ -45,6 +45,11 @@ constexpr std::array<FileDType, 16> kFileDTypes = {{{"BOOL", 1},
   throw Error(ErrorCode::kModelFormat, path + ": " + reason);
 }
 
+std::string RangeToString(uint64_t begin, uint64_t end) {
+  std::string text = "[";
+  return text.append(std::to_string(begin)).append(", ").append(std::to_string(end)).append("]");
+}
+
 class HeaderParser {
  public:
   HeaderParser(std::string_view header, const std::string& path, uint64_t data_bytes)
@@ -171,7 +176,7 @@ class HeaderParser {
     }
     if (bytes) bytes = CheckedMultiply(*bytes, element_bytes);
     if (!bytes) FailTensor(tensor.name, "has a shape whose size overflows 64 bits");
-    const std::string range = "[" + std::to_string(tensor.begin) + ", " + std::to_string(tensor.end) + "]";
+    const std::string range = RangeToString(tensor.begin, tensor.end);
     if (tensor.begin > tensor.end) FailTensor(tensor.name, "has data_offsets " + range + " in the wrong order");
     if (tensor.end - tensor.begin != *bytes) {
       FailTensor(tensor.name, "needs " + std::to_string(*bytes) + " bytes, but its data_offsets are " + range);

@@ -9,7 +9,6 @@ bool HasRepetition(std::span<const int32_t> generated, const RepetitionDetection
   const int64_t length = static_cast<int64_t>(generated.size());
   const int64_t count = detection.min_count;
   if (detection.max_pattern_size <= 0 || count < 2) return false;
-  const int64_t min_size = std::max(1, detection.min_pattern_size);
   const int64_t max_size = std::min<int64_t>(detection.max_pattern_size, length / count);
 
   // The last size * count tokens repeat a pattern of `size` exactly when, read backwards, they agree with themselves
@@ -28,7 +27,7 @@ bool HasRepetition(std::span<const int32_t> generated, const RepetitionDetection
       left = size;
       right = size + agreed;
     }
-    if (size >= min_size && agreed >= size * (count - 1)) return true;
+    if (size >= detection.min_pattern_size && agreed >= size * (count - 1)) return true;
   }
   return false;
 }

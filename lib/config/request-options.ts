@@ -66,7 +66,9 @@ export function resolveChatOptions(options: ChatOptions, schedulingPolicy: 'fcfs
   const continueFinalMessage = given.continueFinalMessage ?? false;
   const addGenerationPrompt = given.addGenerationPrompt ?? !continueFinalMessage;
   if (continueFinalMessage && addGenerationPrompt) {
-    throw new InvalidArgumentError('addGenerationPrompt must be false when continueFinalMessage is true, received true');
+    throw new InvalidArgumentError(
+      'addGenerationPrompt must be false when continueFinalMessage is true, received true',
+    );
   }
   return Object.freeze({ ...completeRequest(given, schedulingPolicy), addGenerationPrompt, continueFinalMessage });
 }

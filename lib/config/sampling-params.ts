@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { types } from 'node:util';
+
 import type { RepetitionDetection, SamplingParams } from '../../types/options';
 import { InvalidArgumentError } from '../errors';
 import type { GenerationDefaults } from './generation-config';
@@ -75,11 +77,9 @@ const MAX_TOKEN_LIST = 1024;
 const MIN_TEMPERATURE = 0.01;
 
 const seed: Check<number | bigint> = (value, key) => {
-  const ok =
-    typeof value === 'bigint'
-      ? value >= 0n && value < 2n ** 64n
-      : typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
-  return ok ? value : refuse(key, 'an integer from 0 to 2^53 - 1, or a bigint below 2^64', value);
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
+  if (typeof value === 'bigint' && value >= 0n && value < 2n ** 64n) return value;
+  refuse(key, 'an integer from 0 to 2^53 - 1, or a bigint below 2^64', value);
 };
 
 const stopStrings: Check<string[]> = (value, key) =>
@@ -92,7 +92,9 @@ const bias = number(-100, 100);
 const logitBias: Check<Map<number, number>> = (value, key) => {
   if (typeof value !== 'object' || value === null) refuse(key, 'an object or Map from token id to number', value);
   const entries: [unknown, unknown][] = readSafely(key, () =>
-    value instanceof Map ? [...(value as Map<unknown, unknown>)] : Object.entries(value).map(([id, b]) => [idOf(id), b]),
+    value instanceof Map
+      ? [...(value as Map<unknown, unknown>)]
+      : Object.entries(value).map(([id, b]) => [idOf(id), b]),
   );
   if (entries.length > MAX_TOKEN_LIST) refuse(key, `an object of at most ${MAX_TOKEN_LIST} entries`, value);
   return new Map(entries.map(([id, b]) => [tokenId(id, `a key of ${key}`), bias(b, `${key}[${String(id)}]`)]));

@@ -124,7 +124,9 @@ export function number(min: number, max: number, openBelow = false): Check<numbe
 /** An integer in [min, max]; by default all that a number can hold exactly. */
 export function integer(min: number, max = Number.MAX_SAFE_INTEGER): Check<number> {
   const expectation =
-    max === Number.MAX_SAFE_INTEGER ? `an integer of at least ${min} and below 2^53` : `an integer from ${min} to ${max}`;
+    max === Number.MAX_SAFE_INTEGER
+      ? `an integer of at least ${min} and below 2^53`
+      : `an integer from ${min} to ${max}`;
   return (value, key) => {
     const ok = typeof value === 'number' && Number.isSafeInteger(value) && value >= min && value <= max;
     return ok ? value : refuse(key, expectation, value);

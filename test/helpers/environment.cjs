@@ -6,9 +6,19 @@ const SHARED_GLOBALS = [
   'ArrayBuffer',
   'SharedArrayBuffer',
   'DataView',
-  ...['Int8', 'Uint8', 'Uint8Clamped', 'Int16', 'Uint16', 'Int32', 'Uint32', 'Float32', 'Float64', 'BigInt64', 'BigUint64'].map(
-    (type) => `${type}Array`,
-  ),
+  ...[
+    'Int8',
+    'Uint8',
+    'Uint8Clamped',
+    'Int16',
+    'Uint16',
+    'Int32',
+    'Uint32',
+    'Float32',
+    'Float64',
+    'BigInt64',
+    'BigUint64',
+  ].map((type) => `${type}Array`),
 ];
 
 module.exports = class extends TestEnvironment {

@@ -75,7 +75,12 @@ export function nativeViolations(tree: SourceTree, table: LayerTable = NATIVE_LA
 }
 
 function includeFault(file: string, name: string, tree: SourceTree, table: LayerTable): string | undefined {
-  const places = [path.posix.join(path.posix.dirname(file), name), `csrc/${name}`, `cuda/include/${name}`, `cuda/${name}`];
+  const places = [
+    path.posix.join(path.posix.dirname(file), name),
+    `csrc/${name}`,
+    `cuda/include/${name}`,
+    `cuda/${name}`,
+  ];
   const target = places.find((place) => tree.has(place));
   if (target === undefined) return 'no such file';
   if (file.startsWith('cuda/')) return target.startsWith('cuda/') ? undefined : 'cuda/ includes nothing from csrc/';
@@ -118,6 +123,7 @@ function importFault(from: string, file: string, name: string, table: LayerTable
   if (target === 'types' || target.startsWith('types/') || target === 'package.json') return undefined;
   if (!target.startsWith('lib/') && target !== 'lib') return 'only lib/ and types/ are part of the library';
   const to = libraryLayer(target);
+  if (to === 'native' && from !== 'native' && from !== 'engine') return 'only the engine knows native/';
   return reachable(from, table).has(to) ? undefined : `${from} may not depend on ${to}`;
 }
 

@@ -38,7 +38,8 @@ TEST(Repetition, "is never seen when switched off, in nothing, or for parameters
   EXPECT_TRUE(!Repeats(same, 1, 4, 0));
   EXPECT_TRUE(!Repeats(same, 1, 4, 1));
   EXPECT_TRUE(!Repeats(same, 5, 4, 2));
-  EXPECT_TRUE(!Repeats(same, -3, -4, -2));
+  EXPECT_TRUE(!Repeats(same, -3, -4, 2));
+  EXPECT_TRUE(!Repeats(same, 1, 4, -2));
   EXPECT_TRUE(!Repeats({}, 1, 4, 2));
   EXPECT_TRUE(!Repeats(same, 2147483647, 2147483647, 2147483647));
   EXPECT_TRUE(Repeats(same, 1, 2147483647, 100));

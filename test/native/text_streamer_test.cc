@@ -90,6 +90,8 @@ TEST(TextStreamer, "ends a character that a special token interrupts") {
   const std::vector<int32_t> ids = {0, 2, 1};
   EXPECT_EQ(Decode(vocabulary, ids, true), kReplacement + kReplacement);
   EXPECT_EQ(Decode(vocabulary, ids, false), kReplacement + "<s>" + kReplacement);
+  const std::vector<int32_t> broken = {3, 1};
+  EXPECT_EQ(Decode(MakeVocabulary({"a", "\xac", "b", "\xe2\x82"}, 1), broken, false), kReplacement + kReplacement);
   const std::vector<int32_t> whole = {0, 1, 2};
   EXPECT_EQ(Decode(vocabulary, whole, true), "\xe2\x82\xac");
 }

@@ -25,12 +25,17 @@ describe('the native module', () => {
     expect(typeof addon[name]).toBe('function');
   });
 
-  it.each(Object.entries(declared.classes))('gives %s the declared members, and no others', (name, { members, staticMembers }) => {
-    const constructor = addon[name] as { prototype: object };
-    expect(members.length).toBeGreaterThan(0);
-    expect(ownNames(constructor.prototype, 'constructor')).toEqual([...members].sort());
-    expect(ownNames(constructor, 'length', 'name', 'prototype', 'arguments', 'caller')).toEqual([...staticMembers].sort());
-  });
+  it.each(Object.entries(declared.classes))(
+    'gives %s the declared members, and no others',
+    (name, { members, staticMembers }) => {
+      const constructor = addon[name] as { prototype: object };
+      expect(members.length).toBeGreaterThan(0);
+      expect(ownNames(constructor.prototype, 'constructor')).toEqual([...members].sort());
+      expect(ownNames(constructor, 'length', 'name', 'prototype', 'arguments', 'caller')).toEqual(
+        [...staticMembers].sort(),
+      );
+    },
+  );
 });
 
 describe('the reader of declarations', () => {

@@ -47,11 +47,13 @@ struct AttentionRow {
   int end;
 };
 
-// Where one partition lies in the cache: the first element of each chunk of 16 keys, null for chunks that no row sees.
+// Where one partition lies in the cache: the first element of each chunk of 16 keys. Chunks that no row sees repeat one
+// that is seen, for the sake of prefetching alone.
 template <typename Cache>
 struct Partition {
   const typename Cache::Element* keys[kChunks];
   const typename Cache::Element* values[kChunks];
+  const typename Cache::Element* next_keys[kChunks];  // of the partition after this one
 };
 
 inline int Clip(int value) { return value < 0 ? 0 : value < kAttentionPartition ? value : kAttentionPartition; }
@@ -78,13 +80,26 @@ inline AttentionRow RowOf(const AttentionArgs& args, const AttentionTask& task, 
           position + 1};
 }
 
-// sums[r][v] += sum over i < count, upwards, of weights[r][i] * vectors[v][i * stride ..].
+// Steps through vectors of the cache, as many side by side as there are registers for. What a later phase will read is
+// prefetched at the same pace: blocks are too short and too scattered for the hardware to foresee.
+template <typename Cache, int kVectors>
+struct Walk {
+  const typename Cache::Element* vectors[kVectors];
+  int64_t stride;
+  const typename Cache::Element* ahead[kVectors];
+  int64_t ahead_stride;
+};
+
+// sums[r][v] += sum over i < count, upwards, of weights[r][i] * walk.vectors[v][i * stride ..].
 template <typename Cache, int kRows, int kVectors>
-inline void MultiplyAdd(const float* const (&weights)[kRows], const typename Cache::Element* const (&vectors)[kVectors],
-                        int64_t stride, int64_t count, F32x16 (&sums)[kRows][kVectors]) {
+inline void MultiplyAdd(const float* const (&weights)[kRows], const Walk<Cache, kVectors>& walk, int64_t count,
+                        F32x16 (&sums)[kRows][kVectors]) {
   for (int64_t i = 0; i < count; ++i) {
     F32x16 vector[kVectors];
-    for (int v = 0; v < kVectors; ++v) vector[v] = Cache::LoadVector(vectors[v] + i * stride);
+    for (int v = 0; v < kVectors; ++v) {
+      vector[v] = Cache::LoadVector(walk.vectors[v] + i * walk.stride);
+      __builtin_prefetch(walk.ahead[v] + i * walk.ahead_stride);
+    }
     for (int r = 0; r < kRows; ++r) {
       const F32x16 weight = Set1(weights[r][i]);
       for (int v = 0; v < kVectors; ++v) sums[r][v] = Fma(weight, vector[v], sums[r][v]);
@@ -97,14 +112,19 @@ template <typename Cache, int kRows, int kVectors>
 inline void ScoreChunks(const AttentionArgs& args, const AttentionRow* rows, const Partition<Cache>& partition,
                         int chunk, float (*scores)[kAttentionPartition]) {
   const float* q[kRows];
-  const typename Cache::Element* keys[kVectors];
+  Walk<Cache, kVectors> walk;
   F32x16 sums[kRows][kVectors];
-  for (int v = 0; v < kVectors; ++v) keys[v] = partition.keys[chunk + v];
+  walk.stride = args.block_size;
+  walk.ahead_stride = kChunk;
+  for (int v = 0; v < kVectors; ++v) {
+    walk.vectors[v] = partition.keys[chunk + v];
+    walk.ahead[v] = partition.values[chunk + v];
+  }
   for (int r = 0; r < kRows; ++r) {
     q[r] = rows[r].q;
     for (int v = 0; v < kVectors; ++v) sums[r][v] = Zero();
   }
-  MultiplyAdd<Cache, kRows, kVectors>(q, keys, args.block_size, args.head_dim, sums);
+  MultiplyAdd<Cache, kRows, kVectors>(q, walk, args.head_dim, sums);
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) Store(scores[r] + (chunk + v) * kChunk, sums[r][v]);
   }
@@ -147,20 +167,24 @@ inline void SoftmaxStep(const AttentionArgs& args, const AttentionRow& row, KeyR
 template <typename Cache, int kRows, int kVectors>
 inline void WeighColumns(const AttentionArgs& args, const AttentionRow* rows, const Partition<Cache>& partition,
                          KeyRange range, int d, const float (*weights)[kAttentionPartition]) {
+  Walk<Cache, kVectors> walk;
   F32x16 sums[kRows][kVectors];
+  walk.stride = args.head_dim;
+  walk.ahead_stride = args.block_size;
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) sums[r][v] = Load(rows[r].weighted + d + v * 16);
   }
   for (int key = range.begin; key < range.end;) {
     const int chunk = key / kChunk;
     const int chunk_end = (chunk + 1) * kChunk < range.end ? (chunk + 1) * kChunk : range.end;
-    const typename Cache::Element* values[kVectors];
     const float* row_weights[kRows];
     for (int v = 0; v < kVectors; ++v) {
-      values[v] = partition.values[chunk] + int64_t{key % kChunk} * args.head_dim + d + v * 16;
+      const int column = d + v * 16;
+      walk.vectors[v] = partition.values[chunk] + int64_t{key % kChunk} * args.head_dim + column;
+      walk.ahead[v] = partition.next_keys[chunk] + int64_t{column + key % kChunk} * args.block_size;
     }
     for (int r = 0; r < kRows; ++r) row_weights[r] = weights[r] + key;
-    MultiplyAdd<Cache, kRows, kVectors>(row_weights, values, args.head_dim, chunk_end - key, sums);
+    MultiplyAdd<Cache, kRows, kVectors>(row_weights, walk, chunk_end - key, sums);
     key = chunk_end;
   }
   for (int r = 0; r < kRows; ++r) {
@@ -242,16 +266,23 @@ void AttendPartition(const AttentionArgs& args, const AttentionRow* rows, const 
 
 template <typename Cache>
 Partition<Cache> PartitionAt(const AttentionArgs& args, const AttentionTask& task, int base, int begin, int end) {
-  Partition<Cache> partition = {};
+  Partition<Cache> partition;
+  const auto* keys = static_cast<const typename Cache::Element*>(args.keys);
+  const auto* values = static_cast<const typename Cache::Element*>(args.values);
   const int64_t head_elements = int64_t{args.head_dim} * args.block_size;
-  for (int c = 0; c < kChunks; ++c) {
-    const int position = base + c * kChunk;
-    if (position >= end || position + kChunk <= begin) continue;
+  for (int c = 0; c < 2 * kChunks; ++c) {
+    int position = base + c * kChunk;
+    position = position < begin ? begin : position < end ? position : end - 1;
+    position = position / kChunk * kChunk;
     const int64_t block = task.block_ids[position / args.block_size];
     const int64_t head = (block * args.num_kv_heads + task.kv_head) * head_elements;
     const int64_t offset = position % args.block_size;
-    partition.keys[c] = static_cast<const typename Cache::Element*>(args.keys) + head + offset;
-    partition.values[c] = static_cast<const typename Cache::Element*>(args.values) + head + offset * args.head_dim;
+    if (c < kChunks) {
+      partition.keys[c] = keys + head + offset;
+      partition.values[c] = values + head + offset * args.head_dim;
+    } else {
+      partition.next_keys[c - kChunks] = keys + head + offset;
+    }
   }
   return partition;
 }

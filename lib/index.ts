@@ -1,0 +1,22 @@
+/**
+ * heddle: a tensor-parallel LLM engine inside Node.js. This file is the only list of what the package exports.
+ *
+ * @module heddle
+ */
+export { Engine } from './engine';
+export {
+  CommTimeoutError,
+  EngineClosedError,
+  EngineFailedError,
+  HeddleError,
+  InsufficientMemoryError,
+  InvalidArgumentError,
+  ModelFormatError,
+  QueueFullError,
+  RankFailedError,
+  RequestAbortedError,
+  UnsupportedModelError,
+} from './errors';
+export type { ErrorCode, HeddleErrorOptions } from './errors';
+export type * from '../types/options';
+export type * from '../types/outputs';

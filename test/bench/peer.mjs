@@ -1,0 +1,64 @@
+// node-llama-cpp beside ours: its program and GGUF files of our shapes, kept in a cache folder outside the repository.
+import { copyFileSync, createReadStream, existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { finished } from 'node:stream/promises';
+
+import { announce, root, run } from '../../scripts/common.mjs';
+import { SHAPES } from './shapes.mjs';
+
+const SOURCES = path.join(process.env.HEDDLE_TEST_DATA ?? path.resolve(root, '../shared'), 'peers');
+const PACKAGE = 'node-llama-cpp@3.22.1';
+
+/** The peer could not be made ready; the message says why. */
+export class PeerMissing extends Error {}
+
+/**
+ * Makes the peer ready for a shape and returns the command that times it. What is not in the cache yet is installed only
+ * with `install`: it takes most of a gigabyte from package registries.
+ */
+export async function preparePeer(shape, { cache, install }) {
+  if (!existsSync(SOURCES)) throw new PeerMissing(`its program is not here (${SOURCES})`);
+  if (!existsSync(path.join(cache, 'node_modules/node-llama-cpp'))) {
+    if (!install) throw new PeerMissing(`node-llama-cpp is not in ${cache}; --peer installs it there`);
+    await installPackage(cache);
+  }
+  const model = path.join(cache, `llama-${shape}-bf16.gguf`);
+  if (!existsSync(model)) await writeModel(shape, model, { cache, install });
+  await readThrough(model);
+  // Beside its node_modules, where its imports resolve.
+  const program = path.join(cache, 'llama-cpp.mjs');
+  copyFileSync(path.join(SOURCES, 'llama-cpp.mjs'), program);
+  return ({ prompt, generate, threads }) => [program, model, prompt, generate, 1, threads].map(String);
+}
+
+async function installPackage(cache) {
+  mkdirSync(cache, { recursive: true });
+  writeFileSync(path.join(cache, 'package.json'), '{ "private": true }\n');
+  const flags = ['--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'];
+  await announce(`installing ${PACKAGE}`, () =>
+    run('npm', ['install', ...flags, PACKAGE], { cwd: cache, quiet: true }),
+  );
+}
+
+async function writeModel(shape, file, { cache, install }) {
+  const python = path.join(cache, 'venv/bin/python');
+  if (!existsSync(python)) {
+    if (!install) throw new PeerMissing(`${path.basename(file)} is not in ${cache}; --peer makes it`);
+    await announce('installing numpy and gguf', async () => {
+      await run('python3', ['-m', 'venv', path.join(cache, 'venv')], { quiet: true });
+      await run(python, ['-m', 'pip', 'install', '--quiet', 'numpy', 'gguf'], { quiet: true });
+    });
+  }
+  const sizes = Object.entries(SHAPES[shape]).flatMap(([key, value]) => [`--${key}`, String(value)]);
+  // Named at last, so that a run that breaks off leaves no half file.
+  const part = `${file}.part`;
+  await announce(`writing ${path.basename(file)}`, async () => {
+    await run(python, [path.join(SOURCES, 'make_gguf.py'), '--out', part, '--type', 'bf16', ...sizes], { quiet: true });
+    renameSync(part, file);
+  });
+}
+
+/** Brings a file into the page cache. */
+async function readThrough(file) {
+  await finished(createReadStream(file, { highWaterMark: 1 << 24 }).resume());
+}

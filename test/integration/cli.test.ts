@@ -1,0 +1,219 @@
+/**
+ * The program `heddle` as a shell runs it: the compiled one, on the bundled model, in processes of its own.
+ *
+ * @module
+ */
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { once } from 'node:events';
+import path from 'node:path';
+
+const PROGRAM = path.resolve(__dirname, '../../dist/cli/main.js');
+const LONG_ANSWER = ['--ignore-eos', '--max-tokens', '700', '--seed', '1'];
+
+/** A running `heddle`, and what it has written so far. */
+class Program {
+  stdout = '';
+  stderr = '';
+  private readonly child: ChildProcessWithoutNullStreams;
+  private readonly exit: Promise<number | null>;
+
+  constructor(args: string[]) {
+    this.child = spawn(process.execPath, [PROGRAM, ...args]);
+    this.child.stdout.setEncoding('utf8').on('data', (text: string) => (this.stdout += text));
+    this.child.stderr.setEncoding('utf8').on('data', (text: string) => (this.stderr += text));
+    // A program that does not read its input, or is gone, breaks the pipe.
+    this.child.stdin.on('error', () => undefined);
+    this.exit = once(this.child, 'close').then(([code]) => code as number | null);
+    running.add(this);
+  }
+
+  type(text: string): void {
+    this.child.stdin.write(text);
+  }
+
+  /** Ends the input and waits for the program. */
+  async finish(input = ''): Promise<{ code: number | null; stdout: string; stderr: string }> {
+    this.child.stdin.end(input);
+    const code = await this.exit;
+    return { code, stdout: this.stdout, stderr: this.stderr };
+  }
+
+  /** Waits for the end without ending the input. */
+  ended(): Promise<number | null> {
+    return this.exit;
+  }
+
+  signal(name: NodeJS.Signals): void {
+    this.child.kill(name);
+  }
+
+  /** Stops reading what the program writes, as `| head` does. */
+  closeOutput(): void {
+    this.child.stdout.destroy();
+  }
+
+  /** Waits until `condition` holds; fails when the program ends first. */
+  async until(condition: () => boolean): Promise<void> {
+    while (!condition()) {
+      const chunk = Promise.race([once(this.child.stdout, 'data'), once(this.child.stderr, 'data')]);
+      const ended = this.exit.then((code) => {
+        if (!condition()) throw new Error(`ended with ${code}:\n${this.stdout}\n${this.stderr}`);
+      });
+      await Promise.race([chunk, ended]);
+    }
+  }
+
+  kill(): void {
+    this.child.kill('SIGKILL');
+  }
+}
+
+const running = new Set<Program>();
+
+afterEach(() => {
+  for (const program of running) program.kill();
+  running.clear();
+});
+
+const heddle = (args: string[], input = ''): ReturnType<Program['finish']> => new Program(args).finish(input);
+
+describe('heddle generate', () => {
+  const sampled = ['generate', '--prompt', 'She was', '--max-tokens', '24', '--temperature', '1'];
+
+  it('writes the same text for the same seed and another for another', async () => {
+    const first = await heddle([...sampled, '--seed', '5']);
+    const again = await heddle([...sampled, '--seed', '5']);
+    const other = await heddle([...sampled, '--seed', '6']);
+    expect(first).toMatchObject({ code: 0 });
+    expect(first.stdout.trim()).not.toBe('');
+    expect(again.stdout).toBe(first.stdout);
+    expect(other.stdout).not.toBe(first.stdout);
+  });
+
+  it('writes text and nothing else when piped', async () => {
+    const args = ['generate', '--prompt', 'She was', '--max-tokens', '8', '--temperature', '0'];
+    const { stdout, stderr } = await heddle(args);
+    const { text } = JSON.parse((await heddle([...args, '--json'])).stdout) as { text: string };
+    expect(stdout).toBe(`${text}\n`);
+    expect(stderr).toBe('');
+  });
+
+  it('takes the prompt from stdin, less its final newline', async () => {
+    const args = ['generate', '--max-tokens', '8', '--temperature', '0', '--json'];
+    const { promptTokenIds: piped } = JSON.parse((await heddle(args, 'She was\n')).stdout) as {
+      promptTokenIds: number[];
+    };
+    const { promptTokenIds: given } = JSON.parse((await heddle([...args, '--prompt', 'She was'])).stdout) as {
+      promptTokenIds: number[];
+    };
+    expect(piped).toEqual(given);
+  });
+
+  it('gives the same tokens on two ranks as on one', async () => {
+    const one = await heddle([...sampled, '--seed', '5', '--tp', '1']);
+    const two = await heddle([...sampled, '--seed', '5', '--tp', '2']);
+    expect(two).toMatchObject({ code: 0, stdout: one.stdout });
+  });
+
+  it('ends quietly when the reader of its output goes away', async () => {
+    const program = new Program(['generate', '--prompt', 'She was', ...LONG_ANSWER]);
+    await program.until(() => program.stdout !== '');
+    program.closeOutput();
+    expect(await program.ended()).toBe(0);
+    expect(program.stderr).toBe('');
+  });
+});
+
+describe('wrong use of heddle', () => {
+  it('ends with code 2 for a flag that does not exist', async () => {
+    const { code, stdout, stderr } = await heddle(['generate', '--temprature', '1']);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+    expect(stderr).toMatch(/^heddle: unknown option '--temprature'.*\n$/);
+  });
+
+  it.each([
+    ['temperature', ['--temperature', 'warm'], '"warm"'],
+    ['topP', ['--top-p', '1.5'], '1.5'],
+    ['seed', ['--seed', '-1'], '-1'],
+    ['parallel.tensorParallelSize', ['--tp', '3'], '3'],
+    ['dtype', ['--dtype', 'float8'], '"float8"'],
+  ])('names %s when its value is wrong', async (key, flags, value) => {
+    const { code, stderr } = await heddle(['generate', '--prompt', 'She was', ...flags]);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^heddle: [^\n]*\n$/);
+    expect(stderr).toContain(`${key} must be`);
+    expect(stderr).toContain(`received ${value}`);
+  });
+
+  it('names a model folder that is missing, in one line', async () => {
+    const { code, stdout, stderr } = await heddle(['generate', '--model', '/nonexistent/model', '--prompt', 'a']);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    expect(stderr).toMatch(/^heddle: [^\n]*\/nonexistent\/model[^\n]*\n$/);
+  });
+
+  it('shows the stack of an error with --debug', async () => {
+    const { code, stderr } = await heddle(['plan', '--model', '/nonexistent/model', '--debug']);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^heddle: \w*Error: [^]*\n {4}at /);
+  });
+});
+
+describe('heddle plan', () => {
+  it('prints one row a rank, and the same figures as JSON', async () => {
+    const shown = await heddle(['plan', '--tp', '2']);
+    const { ranks, fits } = JSON.parse((await heddle(['plan', '--tp', '2', '--json'])).stdout) as {
+      ranks: { weightBytes: number }[];
+      fits: boolean;
+    };
+    expect(shown.code).toBe(0);
+    expect(shown.stdout).toMatch(/^rank .*\n0 .*\n1 .*\n\n/);
+    expect(ranks).toHaveLength(2);
+    expect(ranks[0]!.weightBytes).toBeGreaterThan(1e6);
+    expect(shown.stdout).toContain(fits ? '\nfits: ' : '\ndoes not fit: ');
+  });
+});
+
+describe('heddle chat', () => {
+  it('answers each line of a pipe and ends with code 0', async () => {
+    const args = ['chat', '--temperature', '0', '--max-tokens', '40'];
+    const { code, stdout, stderr } = await heddle(args, 'What does "river" mean?\n/reset\nWhat does "river" mean?\n');
+    expect({ code, stderr }).toEqual({ code: 0, stderr: 'the conversation is forgotten\n' });
+    const [first, second, ...rest] = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => line.trim());
+    expect(first).not.toBe('');
+    // Nothing of the first question is left after /reset.
+    expect(second).toBe(first);
+    expect(rest).toEqual([]);
+  });
+
+  it('leaves at /exit, whatever follows', async () => {
+    const { code, stdout } = await heddle(['chat', '--max-tokens', '8'], '/exit\nWhat does "river" mean?\n');
+    expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
+  });
+
+  it('stops an answer, and not the program, at SIGINT', async () => {
+    const program = new Program(['chat', ...LONG_ANSWER]);
+    program.type('What does "river" mean?\n');
+    await program.until(() => program.stdout !== '');
+    program.signal('SIGINT');
+    await program.until(() => program.stderr.includes('(stopped)'));
+    const stopped = program.stdout.length;
+    program.type('What does "harbor" mean?\n');
+    await program.until(() => program.stdout.length > stopped);
+    program.signal('SIGINT');
+    const { code, stderr } = await program.finish();
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '(stopped)\n(stopped)\n' });
+  });
+
+  it('says how to leave at SIGINT between answers, and leaves at the second', async () => {
+    const program = new Program(['chat', '--temperature', '0', '--max-tokens', '4']);
+    program.type('What does "river" mean?\n');
+    await program.until(() => program.stdout.endsWith('\n'));
+    program.signal('SIGINT');
+    await program.until(() => program.stderr.includes('to leave'));
+    program.signal('SIGINT');
+    expect(await program.ended()).toBe(0);
+  });
+});

@@ -1,0 +1,417 @@
+// Every op but attention and the matrix product, against its reference.
+#include "ops/ops.h"
+
+#include <cmath>
+#include <limits>
+
+#include "ops/cpu/reference.h"
+#include "tensor_testing.h"
+
+namespace heddle {
+namespace {
+
+using ops::Activation;
+using test::kAwkwardSizes;
+using test::MaxError;
+using test::Random;
+using test::SameBits;
+using test::TestTensor;
+
+constexpr DType kF32 = DType::kFloat32;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+// Runs `body(stream)` on each instruction set with 1 and 3 threads.
+template <typename Body>
+void ForStreams(const Body& body) {
+  for (CpuIsa isa : test::RunnableIsas()) {
+    for (int num_threads : {1, 3}) {
+      Stream stream(num_threads, true, isa);
+      body(stream);
+    }
+  }
+}
+
+TEST(Embedding, "looks rows up in every dtype, scales them, and gives zeros for ids of other shards") {
+  Random random(1);
+  const std::vector<int32_t> ids = {5, 7, 4, 11, 12, 1000000, 0, 9};
+  for (DType dtype : {kF32, DType::kBFloat16, DType::kFloat16}) {
+    for (int64_t hidden : kAwkwardSizes) {
+      TestTensor table(dtype, {7, hidden}, 3);
+      table.Fill(random);
+      TestTensor expected(kF32, {8, hidden});
+      ops::reference::Embedding(ids, table, 5, 1.7f, expected);
+      ForStreams([&](Stream& stream) {
+        TestTensor y(kF32, {8, hidden}, 1);
+        ops::Embedding(stream, ids, table, 5, 1.7f, y);
+        EXPECT_TRUE(SameBits(y, expected));
+      });
+    }
+  }
+}
+
+TEST(Embedding, "turns negative zero into zero, so that shards add up exactly") {
+  const std::vector<int32_t> ids = {0};
+  TestTensor table(kF32, {1, 2});
+  table.Row(0)[0] = -0.0f;
+  table.Row(0)[1] = 1;
+  ForStreams([&](Stream& stream) {
+    TestTensor y(kF32, {1, 2});
+    ops::Embedding(stream, ids, table, 0, 1, y);
+    EXPECT_TRUE(!std::signbit(y.Row(0)[0]));
+    ops::Embedding(stream, ids, table, 0, -1, y);
+    EXPECT_EQ(y.Row(0)[1], -1.0f);
+  });
+}
+
+TEST(Embedding, "gives the same from a packed matrix") {
+  Random random(2);
+  const std::vector<int32_t> ids = {18, 0, 3, 40, 16};
+  for (DType dtype : {kF32, DType::kBFloat16}) {
+    TestTensor table(dtype, {19, 111});
+    table.Fill(random);
+    PackedMatrix packed(dtype, 19, 111, {0, 111});
+    packed.PackRows(0, table);
+    ForStreams([&](Stream& stream) {
+      TestTensor expected(kF32, {5, 111});
+      TestTensor y(kF32, {5, 111});
+      ops::Embedding(stream, ids, table, 0, 0.3f, expected);
+      ops::Embedding(stream, ids, packed, 0, 0.3f, y);
+      EXPECT_TRUE(SameBits(y, expected));
+    });
+  }
+}
+
+TEST(RmsNorm, "normalises rows of any size, strided or not, in place or not") {
+  Random random(3);
+  for (int64_t size : kAwkwardSizes) {
+    for (int64_t gap : {0, 5}) {
+      TestTensor x(kF32, {5, size}, gap);
+      TestTensor weight(kF32, {size});
+      x.Fill(random, -3, 3);
+      weight.Fill(random);
+      TestTensor expected(kF32, {5, size});
+      ops::reference::RmsNorm(x, weight, 1e-5f, expected);
+      ForStreams([&](Stream& stream) {
+        TestTensor y(kF32, {5, size});
+        ops::RmsNorm(stream, x, weight, 1e-5f, y);
+        EXPECT_NEAR(MaxError(y, expected), 0, 5e-7);
+        TestTensor in_place(x);
+        ops::RmsNorm(stream, in_place, weight, 1e-5f, in_place);
+        EXPECT_TRUE(SameBits(in_place, y));
+      });
+    }
+  }
+}
+
+TEST(RmsNorm, "normalises each head of a strided view of three dimensions alone") {
+  Random random(4);
+  TestTensor x(kF32, {3, 5, 24}, 70);
+  TestTensor weight(kF32, {24});
+  x.Fill(random);
+  weight.Fill(random);
+  ForStreams([&](Stream& stream) {
+    TestTensor y(x);
+    ops::RmsNorm(stream, y, weight, 1e-6f, y);
+    for (int64_t token = 0; token < 3; ++token) {
+      for (int64_t head = 0; head < 5; ++head) {
+        const TensorView in(x.Row(token) + head * 24, kF32, {1, 24});
+        const TensorView out(y.Row(token) + head * 24, kF32, {1, 24});
+        TestTensor alone(kF32, {1, 24});
+        ops::RmsNorm(stream, in, weight, 1e-6f, alone);
+        EXPECT_TRUE(SameBits(out, alone));
+      }
+    }
+  });
+}
+
+TEST(RmsNorm, "stays finite for denormals, zeros and the largest squares that float32 holds") {
+  TestTensor weight(kF32, {20});
+  for (int i = 0; i < 20; ++i) weight.Row(0)[i] = 1;
+  for (float value : {1e-40f, 0.0f, 1e18f}) {
+    TestTensor x(kF32, {1, 20});
+    for (int j = 0; j < 20; ++j) x.Row(0)[j] = value;
+    TestTensor expected(kF32, {1, 20});
+    ops::reference::RmsNorm(x, weight, 1e-6f, expected);
+    ForStreams([&](Stream& stream) {
+      TestTensor y(kF32, {1, 20});
+      ops::RmsNorm(stream, x, weight, 1e-6f, y);
+      EXPECT_NEAR(MaxError(y, expected), 0, 5e-7);
+    });
+  }
+}
+
+TEST(RmsNorm, "adds the residual first when fused, also with the output over the input") {
+  Random random(5);
+  for (int64_t size : kAwkwardSizes) {
+    TestTensor x(kF32, {20, size});
+    TestTensor residual(kF32, {20, size});
+    TestTensor weight(kF32, {size});
+    x.Fill(random);
+    residual.Fill(random);
+    weight.Fill(random);
+    TestTensor expected_sum(residual);
+    TestTensor expected(kF32, {20, size});
+    ops::reference::AddRmsNorm(x, expected_sum, weight, 1e-5f, expected);
+    ForStreams([&](Stream& stream) {
+      TestTensor y(x);
+      TestTensor sum(residual);
+      ops::AddRmsNorm(stream, y, sum, weight, 1e-5f, y);
+      EXPECT_TRUE(SameBits(sum, expected_sum));
+      EXPECT_NEAR(MaxError(y, expected), 0, 5e-7);
+    });
+  }
+}
+
+TEST(Add, "adds rows and biases of any size exactly, and touches nothing between rows") {
+  Random random(6);
+  for (int64_t size : {int64_t{1}, int64_t{15}, int64_t{111}, int64_t{989}, int64_t{9001}}) {
+    TestTensor x(kF32, {4, size}, 2);
+    TestTensor y(kF32, {4, size}, 7);
+    TestTensor bias(kF32, {size});
+    x.Fill(random, -1e30f, 1e30f);
+    y.Fill(random);
+    bias.Fill(random);
+    TestTensor expected(y);
+    ops::reference::Add(x, expected);
+    ops::reference::AddBias(bias, expected);
+    ForStreams([&](Stream& stream) {
+      TestTensor sum(y);
+      ops::Add(stream, x, sum);
+      ops::AddBias(stream, bias, sum);
+      EXPECT_TRUE(SameBits(sum, expected));
+      for (int64_t row = 0; row < 3; ++row) EXPECT_TRUE(std::isnan(sum.Row(row)[size]));
+    });
+  }
+}
+
+TEST(RotaryEmbedding, "rotates the first part of every head and leaves the rest") {
+  Random random(7);
+  const std::vector<int32_t> positions = {0, 9, 3, 3};
+  for (int64_t rotary_dim : {2, 24, 32, 80, 128}) {
+    for (int64_t rest : {0, 6}) {
+      const int64_t head_dim = rotary_dim + rest;
+      TestTensor x(kF32, {4, 3 * head_dim}, 9);
+      TestTensor cos_sin(kF32, {10, rotary_dim});
+      x.Fill(random);
+      cos_sin.Fill(random);
+      TestTensor expected(x);
+      ops::reference::RotaryEmbedding(positions, cos_sin, 3, static_cast<int>(head_dim), expected);
+      ForStreams([&](Stream& stream) {
+        TestTensor y(x);
+        ops::RotaryEmbedding(stream, positions, cos_sin, 3, static_cast<int>(head_dim), y);
+        EXPECT_NEAR(MaxError(y, expected), 0, 2e-7);
+        for (int64_t i = rotary_dim; i < head_dim; ++i) EXPECT_EQ(y.Row(1)[i], x.Row(1)[i]);
+      });
+    }
+  }
+}
+
+TEST(RotaryEmbedding, "refuses a position beyond its table") {
+  Stream stream(1, true, CpuIsa::kScalar);
+  TestTensor x(kF32, {1, 8});
+  TestTensor cos_sin(kF32, {10, 8});
+  const std::vector<int32_t> positions = {10};
+  EXPECT_ERROR(ErrorCode::kInternal, ops::RotaryEmbedding(stream, positions, cos_sin, 1, 8, x));
+}
+
+TEST(GatedActivation, "agrees with the reference to 1e-6 for every activation and size") {
+  Random random(8);
+  for (Activation activation : {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu}) {
+    for (int64_t size : {int64_t{1}, int64_t{15}, int64_t{16}, int64_t{17}, int64_t{989}, int64_t{5003}}) {
+      TestTensor gate_up(kF32, {3, 2 * size}, 3);
+      gate_up.Fill(random, -12, 12);
+      TestTensor expected(kF32, {3, size});
+      ops::reference::GatedActivation(activation, gate_up, expected);
+      ForStreams([&](Stream& stream) {
+        TestTensor y(kF32, {3, size}, 1);
+        ops::GatedActivation(stream, activation, gate_up, y);
+        EXPECT_NEAR(MaxError(y, expected), 0, 1e-6);
+      });
+    }
+  }
+}
+
+TEST(GatedActivation, "is exact in the limits and passes NaN on") {
+  const std::vector<float> inputs = {1e30f, -1e30f, 1e-40f, -1e-40f, 0, kInfinity, kNaN, -200};
+  for (Activation activation : {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu}) {
+    TestTensor gate_up(kF32, {1, 16});
+    for (int64_t i = 0; i < 8; ++i) {
+      gate_up.Row(0)[i] = inputs[static_cast<size_t>(i)];
+      gate_up.Row(0)[8 + i] = 1;
+    }
+    ForStreams([&](Stream& stream) {
+      TestTensor y(kF32, {1, 8});
+      ops::GatedActivation(stream, activation, gate_up, y);
+      const float* out = y.Row(0);
+      EXPECT_EQ(out[0], 1e30f);
+      EXPECT_EQ(out[1], 0.0f);
+      EXPECT_NEAR(out[2], 0.5e-40, 1e-44);
+      EXPECT_NEAR(out[3], -0.5e-40, 1e-44);
+      EXPECT_EQ(out[4], 0.0f);
+      EXPECT_EQ(out[5], kInfinity);
+      EXPECT_TRUE(std::isnan(out[6]));
+      EXPECT_EQ(out[7], 0.0f);
+    });
+  }
+}
+
+TEST(SoftCap, "caps rows of any size, infinities included") {
+  Random random(9);
+  for (int64_t size : kAwkwardSizes) {
+    TestTensor x(kF32, {2, size}, 4);
+    x.Fill(random, -200, 200);
+    x.Row(0)[0] = kInfinity;
+    x.Row(1)[0] = -1e30f;
+    x.Row(1)[size - 1] = 1e-40f;
+    TestTensor expected(x);
+    ops::reference::SoftCap(30, expected);
+    ForStreams([&](Stream& stream) {
+      TestTensor y(x);
+      ops::SoftCap(stream, 30, y);
+      EXPECT_NEAR(MaxError(y, expected), 0, 4e-7);
+    });
+  }
+}
+
+TEST(StoreKVCache, "writes keys transposed and values plain into their slots, and nothing else") {
+  Random random(10);
+  const std::vector<int64_t> slots = {0, 47, 31, 32, 95, 94, 16};
+  for (DType dtype : {kF32, DType::kBFloat16, DType::kFloat16}) {
+    for (int64_t head_dim : {2, 16, 24, 80}) {
+      for (int block_size : {16, 32, 48}) {
+        const int64_t num_blocks = 96 / block_size;
+        TestTensor k(kF32, {7, 3 * head_dim}, 5);
+        TestTensor v(kF32, {7, 3 * head_dim}, 1);
+        k.Fill(random, -10, 10);
+        v.Fill(random, -10, 10);
+        TestTensor keys(dtype, {num_blocks, 3, head_dim, block_size});
+        TestTensor values(dtype, {num_blocks, 3, block_size, head_dim});
+        TestTensor expected_keys(keys);
+        TestTensor expected_values(values);
+        ops::reference::StoreKVCache(k, v, slots, {expected_keys, expected_values, block_size});
+        ForStreams([&](Stream& stream) {
+          TestTensor actual_keys(keys);
+          TestTensor actual_values(values);
+          ops::StoreKVCache(stream, k, v, slots, {actual_keys, actual_values, block_size});
+          EXPECT_TRUE(SameBits(actual_keys, expected_keys));
+          EXPECT_TRUE(SameBits(actual_values, expected_values));
+        });
+      }
+    }
+  }
+}
+
+TEST(StoreKVCache, "refuses a slot outside the cache") {
+  Stream stream(1, true, CpuIsa::kScalar);
+  TestTensor k(kF32, {1, 16});
+  TestTensor keys(kF32, {2, 1, 16, 16});
+  TestTensor values(kF32, {2, 1, 16, 16});
+  for (int64_t slot : {-1, 32}) {
+    const std::vector<int64_t> slots = {slot};
+    EXPECT_ERROR(ErrorCode::kInternal, ops::StoreKVCache(stream, k, k, slots, {keys, values, 16}));
+  }
+}
+
+TEST(SamplingOps, "find the largest element, the lowest index among equals") {
+  Random random(11);
+  for (int64_t size : kAwkwardSizes) {
+    for (int trial = 0; trial < 20; ++trial) {
+      std::vector<float> row(static_cast<size_t>(size));
+      for (float& value : row) value = std::floor(random.Uniform(-9, 9));
+      ForStreams([&](Stream& stream) { EXPECT_EQ(ops::ArgMax(stream, row), ops::reference::ArgMax(row)); });
+    }
+  }
+}
+
+TEST(SamplingOps, "find the first NaN before any number, and index 0 in a row of -infinity") {
+  ForStreams([&](Stream& stream) {
+    std::vector<float> row(100, -kInfinity);
+    EXPECT_EQ(ops::ArgMax(stream, row), 0);
+    row[98] = -1e38f;
+    EXPECT_EQ(ops::ArgMax(stream, row), 98);
+    row[3] = kInfinity;
+    EXPECT_EQ(ops::ArgMax(stream, row), 3);
+    row[99] = kNaN;
+    EXPECT_EQ(ops::ArgMax(stream, row), 99);
+    row[40] = -kNaN;
+    EXPECT_EQ(ops::ArgMax(stream, row), 40);
+  });
+}
+
+TEST(SamplingOps, "give log-sum-exp of rows of any size and height") {
+  Random random(12);
+  for (int64_t size : kAwkwardSizes) {
+    for (float offset : {0.0f, 1e4f, -1e30f}) {
+      std::vector<float> row(static_cast<size_t>(size));
+      for (float& value : row) value = random.Uniform(-20, 20) + offset;
+      if (size > 1) row[0] = -kInfinity;
+      const double expected = ops::reference::LogSumExp(row);
+      ForStreams([&](Stream& stream) {
+        EXPECT_NEAR(ops::LogSumExp(stream, row), expected, 1e-6 * (1 + std::abs(expected)));
+      });
+    }
+  }
+  ForStreams([&](Stream& stream) {
+    EXPECT_EQ(ops::LogSumExp(stream, std::vector<float>(20, -kInfinity)), -kInfinity);
+    EXPECT_EQ(ops::LogSumExp(stream, std::vector<float>{1, kInfinity}), kInfinity);
+    EXPECT_TRUE(std::isnan(ops::LogSumExp(stream, std::vector<float>{1, kNaN, 2})));
+  });
+}
+
+TEST(SamplingOps, "exponentiate a row and sum it, with exact zeros for -infinity") {
+  Random random(13);
+  for (int64_t size : kAwkwardSizes) {
+    std::vector<float> row(static_cast<size_t>(size));
+    for (float& value : row) value = random.Uniform(-30, 5);
+    row[0] = 5;
+    if (size > 1) row[static_cast<size_t>(size) - 1] = -kInfinity;
+    std::vector<float> expected = row;
+    const double expected_sum = ops::reference::ExpAndSum(5, expected);
+    ForStreams([&](Stream& stream) {
+      std::vector<float> actual = row;
+      EXPECT_NEAR(ops::ExpAndSum(stream, 5, actual), expected_sum, 1e-6 * expected_sum);
+      for (size_t i = 0; i < row.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 3e-6 * expected[i]);
+    });
+  }
+}
+
+TEST(Ops, "give the same bits with one thread and three, on rows long enough to be split") {
+  Random random(14);
+  TestTensor gate_up(kF32, {5, 2 * 20011});
+  gate_up.Fill(random, -9, 9);
+  TestTensor weight(kF32, {20011});
+  weight.Fill(random);
+  for (CpuIsa isa : test::RunnableIsas()) {
+    Stream one(1, true, isa);
+    Stream three(3, true, isa);
+    TestTensor a(kF32, {5, 20011});
+    TestTensor b(kF32, {5, 20011});
+    for (auto [stream, y] : {std::pair<Stream*, TestTensor*>{&one, &a}, {&three, &b}}) {
+      ops::GatedActivation(*stream, Activation::kSilu, gate_up, *y);
+      ops::AddBias(*stream, weight, *y);
+      ops::SoftCap(*stream, 20, *y);
+      ops::RmsNorm(*stream, *y, weight, 1e-5f, *y);
+    }
+    EXPECT_TRUE(SameBits(a, b));
+  }
+}
+
+TEST(Ops, "refuse shapes and dtypes that do not fit") {
+  Stream stream(1, true, CpuIsa::kScalar);
+  TestTensor x(kF32, {2, 8});
+  TestTensor other(kF32, {2, 9});
+  TestTensor half(DType::kFloat16, {2, 8});
+  TestTensor weight(kF32, {9});
+  EXPECT_ERROR(ErrorCode::kInternal, ops::Add(stream, x, other));
+  EXPECT_ERROR(ErrorCode::kInternal, ops::Add(stream, half, x));
+  EXPECT_ERROR(ErrorCode::kInternal, ops::AddBias(stream, weight, x));
+  EXPECT_ERROR(ErrorCode::kInternal, ops::RmsNorm(stream, x, weight, 1e-5f, x));
+  EXPECT_ERROR(ErrorCode::kInternal, ops::GatedActivation(stream, Activation::kSilu, x, x));
+  EXPECT_ERROR(ErrorCode::kInternal, ops::ArgMax(stream, {}));
+  const TensorView overlapping(x.Row(0), kF32, {2, 8}, 4);
+  EXPECT_ERROR(ErrorCode::kInternal, ops::SoftCap(stream, 30, overlapping));
+}
+
+}  // namespace
+}  // namespace heddle

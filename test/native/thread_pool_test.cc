@@ -1,0 +1,174 @@
+#include "device/thread_pool.h"
+
+#include <atomic>
+#include <chrono>
+#include <ctime>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "base/backoff.h"
+#include "device/stream.h"
+#include "test.h"
+
+namespace heddle {
+namespace {
+
+double ProcessSeconds() {
+  timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+TEST(ThreadPool, "calls the task once for each thread, thread 0 on the caller") {
+  for (int num_threads : {1, 2, 3, 8}) {
+    for (bool oversubscribed : {false, true}) {
+      ThreadPool pool(num_threads, oversubscribed);
+      EXPECT_EQ(pool.num_threads(), num_threads);
+      std::vector<int> calls(static_cast<size_t>(num_threads));
+      const auto caller = std::this_thread::get_id();
+      bool on_caller = false;
+      for (int i = 0; i < 200; ++i) {
+        pool.Run([&](int thread) {
+          ++calls[static_cast<size_t>(thread)];
+          if (thread == 0) on_caller = std::this_thread::get_id() == caller;
+        });
+      }
+      for (int count : calls) EXPECT_EQ(count, 200);
+      EXPECT_TRUE(on_caller);
+    }
+  }
+}
+
+TEST(ThreadPool, "returns only after every thread has written its part, and shows the caller what it wrote") {
+  ThreadPool pool(3, true);
+  std::vector<int64_t> values(1000);
+  for (int64_t round = 1; round <= 300; ++round) {
+    pool.Run([&](int thread) {
+      const WorkRange part = SplitWork(1000, thread, 3);
+      for (int64_t i = part.begin; i < part.end; ++i) values[static_cast<size_t>(i)] = round * i;
+    });
+    int64_t sum = 0;
+    for (int64_t value : values) sum += value;
+    EXPECT_EQ(sum, round * 999 * 500);
+  }
+}
+
+TEST(ThreadPool, "takes up work again after its helpers have parked") {
+  ThreadPool pool(3, false);
+  std::atomic<int> calls{0};
+  for (int i = 0; i < 5; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    pool.Run([&](int) { ++calls; });
+  }
+  EXPECT_EQ(calls.load(), 15);
+}
+
+TEST(ThreadPool, "uses no processor while it is idle") {
+  ThreadPool pool(4, false);
+  pool.Run([](int) {});
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  const double before = ProcessSeconds();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  EXPECT_TRUE(ProcessSeconds() - before < 0.02);
+}
+
+TEST(ThreadPool, "throws a task's exception on the caller after all threads have returned, and stays usable") {
+  ThreadPool pool(4, true);
+  for (int thrower = 0; thrower < 4; ++thrower) {
+    std::atomic<int> calls{0};
+    bool threw = false;
+    try {
+      pool.Run([&](int thread) {
+        if (thread == thrower) throw std::runtime_error("from a task");
+        ++calls;
+      });
+    } catch (const std::runtime_error& error) {
+      threw = std::string(error.what()) == "from a task";
+    }
+    EXPECT_TRUE(threw);
+    EXPECT_EQ(calls.load(), 3);
+  }
+  std::atomic<int> calls{0};
+  pool.Run([&](int) { ++calls; });
+  EXPECT_EQ(calls.load(), 4);
+}
+
+TEST(ThreadPool, "can be made and destroyed many times, also without ever running") {
+  for (int i = 0; i < 50; ++i) {
+    ThreadPool idle(4, i % 2 == 0);
+    ThreadPool used(3, i % 2 == 0);
+    used.Run([](int) {});
+  }
+}
+
+TEST(ThreadPool, "SplitWork covers every item once and differs by one at most") {
+  for (int64_t count : {0, 1, 2, 7, 8, 9, 1000}) {
+    for (int num_threads : {1, 2, 3, 8}) {
+      int64_t next = 0;
+      for (int thread = 0; thread < num_threads; ++thread) {
+        const WorkRange part = SplitWork(count, thread, num_threads);
+        EXPECT_EQ(part.begin, next);
+        EXPECT_TRUE(part.end - part.begin >= count / num_threads && part.end - part.begin <= count / num_threads + 1);
+        next = part.end;
+      }
+      EXPECT_EQ(next, count);
+    }
+  }
+}
+
+TEST(Backoff, "loses no wake-up when two threads pass a token to and fro, parking or not") {
+  for (bool oversubscribed : {false, true}) {
+    Backoff backoff(oversubscribed);
+    std::atomic<int> turn{0};
+    constexpr int kRounds = 4000;
+    const auto play = [&](int player) {
+      for (int i = 0; i < kRounds; ++i) {
+        backoff.Wait([&] { return turn.load() == 2 * i + player; });
+        // Now and then long enough for the other to park.
+        if (i % 400 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        turn.store(2 * i + player + 1);
+        backoff.NotifyAll();
+      }
+    };
+    std::thread other(play, 1);
+    play(0);
+    other.join();
+    EXPECT_EQ(turn.load(), 2 * kRounds);
+  }
+}
+
+TEST(Backoff, "gives up at its deadline, not before") {
+  Backoff backoff(false);
+  const auto start = std::chrono::steady_clock::now();
+  EXPECT_TRUE(!backoff.WaitFor(std::chrono::milliseconds(20), [] { return false; }));
+  EXPECT_TRUE(std::chrono::steady_clock::now() - start >= std::chrono::milliseconds(20));
+  EXPECT_TRUE(backoff.WaitFor(std::chrono::milliseconds(0), [] { return true; }));
+}
+
+TEST(Stream, "scratch is aligned, grows, and is kept when less is asked for") {
+  Stream stream(1, false, CpuIsa::kScalar);
+  void* first = stream.Scratch(1000);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(first) % 64, uintptr_t{0});
+  EXPECT_EQ(stream.Scratch(10), first);
+  char* grown = static_cast<char*>(stream.Scratch(5 << 20));
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(grown) % 64, uintptr_t{0});
+  grown[(5 << 20) - 1] = 1;
+  EXPECT_EQ(stream.Scratch(1000), static_cast<void*>(grown));
+}
+
+TEST(CpuIsa, "is chosen by name, the empty name meaning the best, and refused when unknown") {
+  EXPECT_TRUE(ChooseCpuIsa("") == DetectCpuIsa());
+  EXPECT_TRUE(ChooseCpuIsa("scalar") == CpuIsa::kScalar);
+  for (CpuIsa isa : {CpuIsa::kAvx2, CpuIsa::kAvx512}) {
+    if (isa <= DetectCpuIsa()) {
+      EXPECT_TRUE(ChooseCpuIsa(CpuIsaName(isa)) == isa);
+    } else {
+      EXPECT_ERROR(ErrorCode::kInvalidArgument, ChooseCpuIsa(CpuIsaName(isa)));
+    }
+  }
+  EXPECT_ERROR(ErrorCode::kInvalidArgument, ChooseCpuIsa("neon"));
+}
+
+}  // namespace
+}  // namespace heddle

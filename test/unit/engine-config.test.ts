@@ -1,0 +1,150 @@
+import os from 'node:os';
+import path from 'node:path';
+
+import { resolveEngineConfig } from '../../lib/config/engine-config';
+import type { EngineConfig } from '../../types/index';
+
+const resolve = (config: object) => resolveEngineConfig({ model: 'some/folder', ...config } as EngineConfig);
+
+describe('EngineConfig', () => {
+  it('has the documented defaults', () => {
+    expect(resolve({})).toEqual({
+      model: path.resolve('some/folder'),
+      loadFormat: 'safetensors',
+      dtype: 'auto',
+      kvCacheDtype: 'auto',
+      kvCacheBytes: 0,
+      blockSize: 16,
+      maxModelLen: 0,
+      maxNumSeqs: 64,
+      maxNumBatchedTokens: 256,
+      maxNumWaiting: 4096,
+      enablePrefixCaching: true,
+      schedulingPolicy: 'fcfs',
+      seed: 0,
+      tensorParallelSize: 1,
+      threads: os.availableParallelism(),
+      timeoutMs: 60_000,
+      cpuIsa: '',
+      onProgress: null,
+    });
+  });
+
+  it('is frozen', () => expect(Object.isFrozen(resolve({}))).toBe(true));
+
+  it('divides the cores among ranks, at least one each', () => {
+    expect(resolve({ parallel: { tensorParallelSize: 8 } }).threads).toBe(
+      Math.max(1, Math.floor(os.availableParallelism() / 8)),
+    );
+  });
+
+  it('lets maxNumBatchedTokens follow maxNumSeqs', () => {
+    expect(resolve({ maxNumSeqs: 1000 }).maxNumBatchedTokens).toBe(1000);
+    expect(() => resolve({ maxNumSeqs: 100, maxNumBatchedTokens: 99 })).toThrow(
+      'maxNumBatchedTokens must be at least maxNumSeqs (100), received 99',
+    );
+  });
+
+  it('accepts every value that exists', () => {
+    const parallel = {
+      tensorParallelSize: 4,
+      pipelineParallelSize: 1,
+      dataParallelSize: 1,
+      enableExpertParallel: false,
+    };
+    const given = {
+      device: 'cpu',
+      quantization: 'none',
+      isolation: 'thread',
+      dtype: 'bfloat16',
+      kvCacheDtype: 'float16',
+    };
+    const config = resolve({
+      ...given,
+      parallel: { ...parallel, communicator: 'local', collectiveDtype: 'native', timeoutMs: 100 },
+    });
+    expect(config).toMatchObject({ dtype: 'bfloat16', kvCacheDtype: 'float16', tensorParallelSize: 4, timeoutMs: 100 });
+  });
+
+  it.each([
+    [{ device: 'cuda' }, 'device "cuda"'],
+    [{ quantization: 'int8' }, 'quantization "int8"'],
+    [{ quantization: 'llm-int8' }, 'quantization "llm-int8"'],
+    [{ quantization: 'w8a8' }, 'quantization "w8a8"'],
+    [{ kvCacheDtype: 'int8' }, 'kvCacheDtype "int8"'],
+    [{ isolation: 'process' }, 'isolation "process"'],
+    [{ gpuMemoryUtilization: 0.9 }, 'gpuMemoryUtilization'],
+    [{ parallel: { pipelineParallelSize: 2 } }, 'parallel.pipelineParallelSize above 1'],
+    [{ parallel: { dataParallelSize: 2 } }, 'parallel.dataParallelSize above 1'],
+    [{ parallel: { enableExpertParallel: true } }, 'parallel.enableExpertParallel'],
+    [{ parallel: { devices: [0] } }, 'parallel.devices'],
+    [{ parallel: { communicator: 'nccl' } }, 'parallel.communicator "nccl"'],
+    [{ parallel: { communicator: 'gloo' } }, 'parallel.communicator "gloo"'],
+    [{ parallel: { collectiveDtype: 'int8' } }, 'parallel.collectiveDtype "int8"'],
+    [{ parallel: { nccl: {} } }, 'parallel.nccl'],
+  ])('refuses %j for now', (config, what) => {
+    expect(() => resolve(config)).toThrow(`${what} is not available yet in this version`);
+  });
+
+  it.each([
+    [{ model: '' }, 'model'],
+    [{ model: 7 }, 'model'],
+    [{ model: 'a\0b' }, 'model'],
+    [{ model: undefined }, 'model'],
+    [{ device: 'gpu' }, 'device'],
+    [{ dtype: 'bf16' }, 'dtype'],
+    [{ maxModelLen: 1 }, 'maxModelLen'],
+    [{ maxModelLen: NaN }, 'maxModelLen'],
+    [{ maxModelLen: '2048' }, 'maxModelLen'],
+    [{ maxNumSeqs: 0 }, 'maxNumSeqs'],
+    [{ maxNumSeqs: 4097 }, 'maxNumSeqs'],
+    [{ maxNumBatchedTokens: -1 }, 'maxNumBatchedTokens'],
+    [{ maxNumWaiting: 0 }, 'maxNumWaiting'],
+    [{ kvCacheBytes: 0.5 }, 'kvCacheBytes'],
+    [{ blockSize: 17 }, 'blockSize'],
+    [{ seed: 2 ** 53 }, 'seed'],
+    [{ seed: -1 }, 'seed'],
+    [{ threads: 257 }, 'threads'],
+    [{ enablePrefixCaching: 'yes' }, 'enablePrefixCaching'],
+    [{ schedulingPolicy: 'lifo' }, 'schedulingPolicy'],
+    [{ loadFormat: 'gguf' }, 'loadFormat'],
+    [{ onProgress: 1 }, 'onProgress'],
+    [{ gpuMemoryUtilization: 2 }, 'gpuMemoryUtilization'],
+    [{ parallel: 2 }, 'parallel'],
+    [{ parallel: { tensorParallelSize: 3 } }, 'parallel.tensorParallelSize'],
+    [{ parallel: { timeoutMs: 99 } }, 'parallel.timeoutMs'],
+    [{ parallel: { tensorParalelSize: 2 } }, 'tensorParallelSize'],
+    [{ maxNumSeq: 4 }, 'maxNumSeqs'],
+  ])('refuses %j by name', (config, key) => expect(() => resolve(config)).toThrow(key));
+
+  it('ignores what a progress callback throws', () => {
+    const seen: number[] = [];
+    const { onProgress } = resolve({
+      onProgress: (fraction: number) => {
+        seen.push(fraction);
+        throw new Error('display');
+      },
+    });
+    expect(() => onProgress!(0.5)).not.toThrow();
+    expect(seen).toEqual([0.5]);
+  });
+
+  describe('HEDDLE_CPU_ISA', () => {
+    afterEach(() => delete process.env['HEDDLE_CPU_ISA']);
+
+    it('names the instruction set', () => {
+      process.env['HEDDLE_CPU_ISA'] = 'avx2';
+      expect(resolve({}).cpuIsa).toBe('avx2');
+    });
+
+    it('counts as absent when empty', () => {
+      process.env['HEDDLE_CPU_ISA'] = '';
+      expect(resolve({}).cpuIsa).toBe('');
+    });
+
+    it('must be one that exists', () => {
+      process.env['HEDDLE_CPU_ISA'] = 'sse';
+      expect(() => resolve({})).toThrow('HEDDLE_CPU_ISA must be one of "scalar", "avx2" and "avx512", received "sse"');
+    });
+  });
+});
