@@ -23,5 +23,6 @@ await main(async () => {
         `${isa} kernels define what other files may use:\n${shared.map(({ name }) => `  ${name}`).join('\n')}`,
       );
     }
+    console.log(`${isa}: ${symbols.length} symbols, none shared`);
   }
 });

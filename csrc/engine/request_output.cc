@@ -25,7 +25,7 @@ bool RequestOutput::Put(const SequenceUpdate& update) {
   if (update.sequence_index == 0 && !sequence.emitted) pending.num_cached_tokens = update.num_cached_tokens;
   if (update.prompt_logprobs.size() > 0) pending.prompt_logprobs.Append(update.prompt_logprobs);
   if (update.finish_reason == FinishReason::kError) {
-    pending.error = {ErrorCode::kEngineFailed, "the model gave logits that are not finite numbers"};
+    pending.error = {ErrorCode::kEngineFailed, "the model gave logits that are not finite numbers, or no token is allowed"};
     End(sequence, FinishReason::kError);
     return false;
   }
@@ -38,7 +38,7 @@ bool RequestOutput::Put(const SequenceUpdate& update) {
   // The token that ended the sequence belongs to its ids, but not to its text, unless asked for.
   const bool stopped_by_token = update.stop_token_id >= 0;
   if (sequence.streamer != nullptr && (!stopped_by_token || params_.include_stop_str_in_output)) {
-    const bool match_stop = update.num_generated_tokens >= params_.min_tokens;
+    const bool match_stop = update.num_generated_tokens > params_.min_tokens;
     pending.text += sequence.streamer->Put(update.token_id, match_stop);
     if (sequence.streamer->stop_index()) {
       pending.stop_string = params_.stop[static_cast<size_t>(*sequence.streamer->stop_index())];

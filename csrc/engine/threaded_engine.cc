@@ -142,7 +142,6 @@ void ThreadedEngine::Loop() {
       // Nothing to do, or nothing that can run until a command changes it.
       wake_.wait(lock, [&] { return stopping_ || !commands_.empty() || (progressed && core_->HasRequests()); });
       commands.swap(commands_);
-      num_queued_requests_ = 0;
     }
     if (stopping_) return;
     try {
@@ -159,8 +158,10 @@ void ThreadedEngine::Loop() {
 }
 
 void ThreadedEngine::RunCommands(std::vector<Command>& commands, EngineOutput& output) {
+  int num_added = 0;
   for (Command& command : commands) {
     if (auto* request = std::get_if<Request>(&command)) {
+      ++num_added;
       core_->AddRequest(std::move(*request));
     } else if (const auto* abort = std::get_if<AbortCommand>(&command)) {
       core_->AbortRequest(abort->id, output);
@@ -170,6 +171,10 @@ void ThreadedEngine::RunCommands(std::vector<Command>& commands, EngineOutput& o
     }
   }
   commands.clear();
+  // In one go, so that a request under way from the queue to the scheduler is counted once, neither twice nor never.
+  const std::lock_guard lock(mutex_);
+  num_queued_requests_ -= num_added;
+  num_waiting_requests_ = core_->num_waiting_requests();
 }
 
 void ThreadedEngine::Publish(EngineOutput output) {

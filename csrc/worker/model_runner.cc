@@ -110,8 +110,10 @@ void ModelRunner::Consume(std::span<const LogitsRow> rows, const SchedulerOutput
     SequenceOutput& sequence = output.sequences[rows[i].output];
     const SequenceState& state = sequences_.at(step.scheduled[rows[i].output].id);
     if (rows[i].prompt_token >= 0) {
-      sampler_.AppendLogprobs(stream_, logits, rows[i].prompt_token, state.sampling_params.prompt_logprobs,
-                              sequence.prompt_logprobs);
+      const int k = state.sampling_params.prompt_logprobs;
+      if (!sampler_.AppendLogprobs(stream_, logits, rows[i].prompt_token, k, sequence.prompt_logprobs)) {
+        sequence.invalid_logits = true;
+      }
       continue;
     }
     sampler_.Sample(stream_, logits,

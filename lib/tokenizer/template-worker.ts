@@ -9,7 +9,7 @@ import { Worker } from 'node:worker_threads';
 /** How a rendering went wrong: the template itself refused its input, or is broken. */
 export class TemplateFault extends Error {
   constructor(
-    /** Whether the template called `raise_exception`. */
+    /** Whether it is sound, and failed on these messages, as `raise_exception` does. */
     readonly raised: boolean,
     message: string,
   ) {
@@ -32,18 +32,15 @@ const SOURCE = `
 const { parentPort, workerData } = require('node:worker_threads');
 const { Template } = require(workerData.jinja);
 
-class Raised extends Error {}
-const raise_exception = (message) => {
-  throw new Raised(typeof message === 'string' ? message : 'no reason given');
-};
 let template;
 parentPort.on('message', (context) => {
   let reply;
   try {
     template ??= new Template(workerData.template);
-    reply = { text: template.render({ ...context, raise_exception }) };
+    reply = { text: template.render(context) };
   } catch (error) {
-    reply = { raised: error instanceof Raised, message: String(error?.message ?? error) };
+    // A template that parses and then fails, by raise_exception or otherwise, fails on what it was given.
+    reply = { raised: template !== undefined, message: String(error?.message ?? error) };
   }
   parentPort.postMessage(reply);
 });

@@ -35,9 +35,10 @@ type DecodeStep = (piece: Piece) => Piece;
  */
 export function readVocabulary(tokenizer: unknown): Vocabulary {
   const root = asRecord(tokenizer, 'the file');
+  const model = asRecord(root['model'], 'model');
   const decode = decoderSteps(root['decoder']);
   const tokens: (Piece | undefined)[] = [];
-  for (const [token, id] of modelTokens(asRecord(root['model'], 'model'))) {
+  for (const [token, id] of modelTokens(model)) {
     tokens[checkId(id, token)] = decode.reduce<Piece>((piece, step) => step(piece), token);
   }
   const special = new Set<number>();

@@ -1,6 +1,7 @@
 // What a figure belongs to.
 import { readFileSync } from 'node:fs';
 import os from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 const SHOWN_FLAGS = 'avx2 fma f16c avx512f avx512_bf16 avx512_vnni amx_bf16 amx_int8'.split(' ');
 
@@ -24,4 +25,18 @@ function cpuFlags() {
   } catch {
     return [];
   }
+}
+
+/** Share of CPU time, 0 to 1, that other programs take now; figures of a busy machine mean little. */
+export async function shareTakenByOthers() {
+  const before = cpuTimes();
+  await sleep(1000);
+  const after = cpuTimes();
+  return 1 - (after.idle - before.idle) / Math.max(1, after.all - before.all);
+}
+
+function cpuTimes() {
+  const times = os.cpus().map((cpu) => cpu.times);
+  const sum = (numbers) => numbers.reduce((total, n) => total + n, 0);
+  return { idle: sum(times.map(({ idle }) => idle)), all: sum(times.flatMap((time) => Object.values(time))) };
 }

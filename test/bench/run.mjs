@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
 
 import { main, root, run } from '../../scripts/common.mjs';
 import { setUp } from '../../scripts/setup.mjs';
-import { machineFacts } from './machine.mjs';
+import { machineFacts, shareTakenByOthers } from './machine.mjs';
 import { PeerMissing, preparePeer } from './peer.mjs';
 import { modelFlags, SHAPES } from './shapes.mjs';
 
@@ -22,8 +22,12 @@ await main(async () => {
   const settings = readSettings();
   await setUp();
   const { table, formatRate } = await import('../../dist/cli/output.js');
-  const machine = machineFacts();
+  const machine = { ...machineFacts(), busyBefore: await shareTakenByOthers() };
   console.log(`${machine.cpu}, ${machine.cores} cores, ${machine.isa.join(' ')}, Node ${machine.node}\n`);
+  if (machine.busyBefore > 0.1) {
+    const percent = Math.round(machine.busyBefore * 100);
+    console.log(`CAUTION: other programs take ${percent} % of the CPUs; these figures mean little\n`);
+  }
   for (const shape of settings.shapes) {
     const sides = [['heddle', ourCommand(shape, settings)], ...(await peerSide(shape, settings))];
     const results = await takeTurns(sides, shape, settings);

@@ -1,5 +1,7 @@
 #include "models/model_config_parser.h"
 
+#include <random>
+
 #include "model_config_testing.h"
 #include "test.h"
 
@@ -266,6 +268,33 @@ TEST(ModelConfig, "refuses every scaling where the family has none") {
   EXPECT_EQ(ParseError({}, defaults), std::string());
   EXPECT_CONTAINS(ParseError({{"rope_scaling", "{\"type\":\"yarn\",\"factor\":4}"}}, defaults),
                   kUnsupported + "rope_scaling.type \"yarn\" is not supported for this architecture");
+}
+
+TEST(ModelConfig, "is read or refused with a typed error under 10,000 random byte changes of config.json") {
+  const std::string whole =
+      "{\"architectures\":[\"Gemma3ForCausalLM\"],\"dtype\":\"bfloat16\",\"vocab_size\":512,\"hidden_size\":64,"
+      "\"intermediate_size\":160,\"num_hidden_layers\":2,\"num_attention_heads\":8,\"num_key_value_heads\":4,"
+      "\"head_dim\":16,\"max_position_embeddings\":2048,\"rms_norm_eps\":1e-05,\"sliding_window\":24,"
+      "\"layer_types\":[\"sliding_attention\",\"full_attention\"],\"eos_token_id\":[1,2],\"rope_parameters\":{"
+      "\"full_attention\":{\"rope_theta\":1e6,\"rope_type\":\"yarn\",\"factor\":4.0,\"truncate\":false},"
+      "\"sliding_attention\":{\"rope_theta\":10000.0,\"rope_type\":\"default\"}}}";
+  const std::string alphabet = "{}[]\",:0123456789-+.eE\\ntfu \x80";
+  std::mt19937_64 random(7);
+  int read = 0;
+  for (int round = 0; round < 10'000; ++round) {
+    std::string text = whole;
+    text[random() % text.size()] = alphabet[random() % alphabet.size()];
+    try {
+      const Json config = Json::Parse(text, "config.json");
+      FindModelFamily(config).parse_config(config);
+      ++read;
+    } catch (const Error& error) {
+      const bool typed = error.code() == ErrorCode::kModelFormat || error.code() == ErrorCode::kUnsupportedModel;
+      if (!typed) Fail(__FILE__, __LINE__, error.what());
+    }
+  }
+  // Most changes break the JSON or misspell a required key; those of digits mostly do not.
+  EXPECT_TRUE(read > 100 && read < 9'900);
 }
 
 }  // namespace

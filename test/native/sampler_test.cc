@@ -1,5 +1,3 @@
-#include "sampler/sampler.h"
-
 #include <algorithm>
 #include <limits>
 #include <numeric>
@@ -8,64 +6,13 @@
 #include <set>
 
 #include "sampler/philox.h"
-#include "test.h"
+#include "sampler_testing.h"
 
 namespace heddle {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-
-// One sampler with everything that sampling a token takes.
-class Fixture {
- public:
-  explicit Fixture(int vocab_size) : stream_(1, false, DetectCpuIsa()), sampler_(vocab_size) {}
-
-  SequenceOutput Sample(const std::vector<float>& logits, const SamplingParams& params,
-                        const std::vector<int32_t>& token_ids = {0}, int prompt_len = 1, int sequence_index = 0) {
-    SequenceOutput out;
-    sampler_.Sample(stream_, logits, {&params, token_ids, prompt_len, sequence_index, {}}, out);
-    return out;
-  }
-
-  bool AppendLogprobs(const std::vector<float>& logits, int32_t token_id, int k, LogprobsData& out) {
-    return sampler_.AppendLogprobs(stream_, logits, token_id, k, out);
-  }
-
-  // How often each token is drawn with seeds 0 .. count - 1.
-  std::vector<int> Histogram(const std::vector<float>& logits, SamplingParams params, int count) {
-    std::vector<int> histogram(logits.size());
-    for (int seed = 0; seed < count; ++seed) {
-      params.seed = static_cast<uint64_t>(seed);
-      const SequenceOutput out = Sample(logits, params);
-      EXPECT_TRUE(out.sampled);
-      ++histogram[static_cast<size_t>(out.token_id)];
-    }
-    return histogram;
-  }
-
-  std::set<int> Support(const std::vector<float>& logits, const SamplingParams& params) {
-    std::set<int> support;
-    const std::vector<int> histogram = Histogram(logits, params, 500);
-    for (size_t i = 0; i < histogram.size(); ++i) {
-      if (histogram[i] > 0) support.insert(static_cast<int>(i));
-    }
-    return support;
-  }
-
- private:
-  Stream stream_;
-  Sampler sampler_;
-};
-
-std::vector<double> Softmax(const std::vector<float>& logits, double temperature = 1) {
-  const double max = *std::max_element(logits.begin(), logits.end());
-  std::vector<double> p;
-  for (const float logit : logits) p.push_back(std::exp((logit - max) / temperature));
-  const double sum = std::accumulate(p.begin(), p.end(), 0.0);
-  for (double& x : p) x /= sum;
-  return p;
-}
 
 double ChiSquare(const std::vector<int>& histogram, const std::vector<double>& probabilities) {
   const double count = std::accumulate(histogram.begin(), histogram.end(), 0.0);
@@ -75,13 +22,6 @@ double ChiSquare(const std::vector<int>& histogram, const std::vector<double>& p
     sum += (histogram[i] - expected) * (histogram[i] - expected) / expected;
   }
   return sum;
-}
-
-std::vector<float> RandomLogits(std::mt19937& random, int size, float scale) {
-  std::normal_distribution<float> normal(0, scale);
-  std::vector<float> logits(static_cast<size_t>(size));
-  for (float& logit : logits) logit = normal(random);
-  return logits;
 }
 
 // What the header promises, computed by a full sort in float64. Nothing where the answer hangs on the last digits.
@@ -131,7 +71,7 @@ std::optional<int> ReferenceToken(const std::vector<float>& logits, const Sampli
 }
 
 TEST(Sampler, "takes the largest logit when greedy, the lowest id among equals, whatever the filters") {
-  Fixture fixture(5);
+  SamplerFixture fixture(5);
   SamplingParams params;
   params.temperature = 0;
   params.top_p = 0.01f;
@@ -143,7 +83,7 @@ TEST(Sampler, "takes the largest logit when greedy, the lowest id among equals, 
 }
 
 TEST(Sampler, "is greedy over the processed logits") {
-  Fixture fixture(3);
+  SamplerFixture fixture(3);
   SamplingParams params;
   params.temperature = 0;
   params.bad_words = {{2}};
@@ -156,7 +96,7 @@ TEST(Sampler, "agrees with a full sort in float64 for every mixture of filters")
   int compared = 0;
   int undecided = 0;
   for (const int size : {1, 2, 7, 255, 256, 257, 2000}) {
-    Fixture fixture(size);
+    SamplerFixture fixture(size);
     for (int round = 0; round < 400; ++round) {
       const auto pick = [&](auto... values) {
         const std::vector<float> list = {static_cast<float>(values)...};
@@ -186,7 +126,7 @@ TEST(Sampler, "agrees with a full sort in float64 for every mixture of filters")
 }
 
 TEST(Sampler, "draws tokens as often as their probabilities say") {
-  Fixture fixture(8);
+  SamplerFixture fixture(8);
   const std::vector<float> logits = {0, 1, -1, 0.5f, 2, -2, 0.1f, 1.5f};
   SamplingParams params;
   for (const float temperature : {0.7f, 1.0f, 3.0f}) {
@@ -197,7 +137,7 @@ TEST(Sampler, "draws tokens as often as their probabilities say") {
 }
 
 TEST(Sampler, "draws from what biases and penalties made of the logits") {
-  Fixture fixture(4);
+  SamplerFixture fixture(4);
   SamplingParams params;
   params.logit_bias = {{0, 101.0f}, {1, 100.0f}, {2, 99.0f}};
   params.presence_penalty = 1;
@@ -212,7 +152,7 @@ TEST(Sampler, "draws from what biases and penalties made of the logits") {
 }
 
 TEST(Sampler, "draws independently for neighbouring positions and sequences") {
-  Fixture fixture(4);
+  SamplerFixture fixture(4);
   const std::vector<float> logits = {0, 0, 0, 0};
   const SamplingParams params;
   std::vector<int> positions(16);
@@ -234,7 +174,7 @@ TEST(Sampler, "draws independently for neighbouring positions and sequences") {
 
 TEST(Sampler, "repeats a token when it is replayed, whatever was sampled in between and where the prompt ends") {
   std::mt19937 random(2);
-  Fixture fixture(300);
+  SamplerFixture fixture(300);
   SamplingParams params;
   params.seed = 11;
   params.top_p = 0.95f;
@@ -246,11 +186,11 @@ TEST(Sampler, "repeats a token when it is replayed, whatever was sampled in betw
   fixture.Sample(RandomLogits(random, 300, 2), other, tokens, 3, 5);
   EXPECT_EQ(fixture.Sample(logits, params, tokens, 10).token_id, token);
   EXPECT_EQ(fixture.Sample(logits, params, tokens, 40).token_id, token);
-  EXPECT_EQ(Fixture(300).Sample(logits, params, tokens, 10).token_id, token);
+  EXPECT_EQ(SamplerFixture(300).Sample(logits, params, tokens, 10).token_id, token);
 }
 
 TEST(Sampler, "never draws a banned token, not even from a flat distribution that ends in banned ones") {
-  Fixture fixture(1000);
+  SamplerFixture fixture(1000);
   std::vector<float> logits(1000, 0.0f);
   for (size_t i = 0; i < 1000; ++i) {
     if (i % 7 != 3 || i > 900) logits[i] = -kInfinity;
@@ -262,7 +202,7 @@ TEST(Sampler, "never draws a banned token, not even from a flat distribution tha
 }
 
 TEST(Sampler, "keeps with top-k whatever equals the k-th") {
-  Fixture fixture(6);
+  SamplerFixture fixture(6);
   SamplingParams params;
   params.top_k = 2;
   EXPECT_TRUE((fixture.Support({0, 2, 2, 3, 1, 2}, params) == std::set<int>{1, 2, 3, 5}));
@@ -271,14 +211,14 @@ TEST(Sampler, "keeps with top-k whatever equals the k-th") {
 }
 
 TEST(Sampler, "keeps with top-k logits apart that differ by less than probabilities can") {
-  Fixture fixture(2);
+  SamplerFixture fixture(2);
   SamplingParams params;
   params.top_k = 1;
   EXPECT_TRUE((fixture.Support({0, 1e-9f}, params) == std::set<int>{1}));
 }
 
 TEST(Sampler, "keeps with top-p the fewest tokens that reach the mass, the lower id among equals, at least one") {
-  Fixture fixture(8);
+  SamplerFixture fixture(8);
   const std::vector<float> flat(8, 1.0f);
   SamplingParams params;
   params.top_p = 0.5f;
@@ -293,7 +233,7 @@ TEST(Sampler, "keeps with top-p the fewest tokens that reach the mass, the lower
 TEST(Sampler, "measures top-p on what top-k and min-p left") {
   // Probabilities 0.4, 0.3, 0.2, 0.1.
   const std::vector<float> logits = {std::log(0.4f), std::log(0.3f), std::log(0.2f), std::log(0.1f)};
-  Fixture fixture(4);
+  SamplerFixture fixture(4);
   SamplingParams params;
   params.top_p = 0.5f;
   EXPECT_TRUE((fixture.Support(logits, params) == std::set<int>{0, 1}));
@@ -306,7 +246,7 @@ TEST(Sampler, "measures top-p on what top-k and min-p left") {
 
 TEST(Sampler, "keeps with min-p what is that fraction as likely as the likeliest, after temperature") {
   const std::vector<float> logits = {std::log(0.4f), std::log(0.3f), std::log(0.2f), std::log(0.1f)};
-  Fixture fixture(4);
+  SamplerFixture fixture(4);
   SamplingParams params;
   params.min_p = 0.4f;
   EXPECT_TRUE((fixture.Support(logits, params) == std::set<int>{0, 1, 2}));
@@ -318,7 +258,7 @@ TEST(Sampler, "keeps with min-p what is that fraction as likely as the likeliest
 }
 
 TEST(Sampler, "works at the ends of the range of temperatures and logits") {
-  Fixture fixture(4);
+  SamplerFixture fixture(4);
   constexpr float kMax = std::numeric_limits<float>::max();
   SamplingParams params;
   params.temperature = std::numeric_limits<float>::denorm_min();
@@ -326,12 +266,12 @@ TEST(Sampler, "works at the ends of the range of temperatures and logits") {
   EXPECT_TRUE((fixture.Support({-kMax, kMax, 0, -kInfinity}, params) == std::set<int>{1}));
   params.temperature = kMax;
   EXPECT_TRUE((fixture.Support({1, 2, 3, 2.5f}, params) == std::set<int>{0, 1, 2, 3}));
-  Fixture one(1);
+  SamplerFixture one(1);
   EXPECT_EQ(one.Sample({-5}, params).token_id, 0);
 }
 
 TEST(Sampler, "says so, and samples nothing, when logits are not numbers or nothing is left") {
-  Fixture fixture(4);
+  SamplerFixture fixture(4);
   SamplingParams params;
   params.logprobs = 2;
   SamplingParams banned = params;
@@ -351,79 +291,6 @@ TEST(Sampler, "says so, and samples nothing, when logits are not numbers or noth
   LogprobsData data;
   EXPECT_TRUE(!fixture.AppendLogprobs({1, kNaN, 2, 3}, 0, 1, data));
   EXPECT_EQ(data.size(), 0);
-}
-
-TEST(Sampler, "reports log-probabilities of the model itself, the chosen token's first") {
-  Fixture fixture(5);
-  const std::vector<float> logits = {1, 4, 2, -kInfinity, 4};
-  const std::vector<double> p = Softmax(logits);
-  SamplingParams params;
-  params.temperature = 0;
-  params.logprobs = 3;
-  params.allowed_token_ids = {2};
-  params.repetition_penalty = 5;
-  const SequenceOutput out = fixture.Sample(logits, params, {2, 2});
-  EXPECT_NEAR(out.logprob, std::log(p[2]), 1e-6);
-  EXPECT_TRUE((out.logprobs.token_ids == std::vector<int32_t>{2, 1, 4, 2}));
-  for (size_t i = 0; i < 4; ++i) {
-    EXPECT_NEAR(out.logprobs.logprobs[i], std::log(p[static_cast<size_t>(out.logprobs.token_ids[i])]), 1e-6);
-  }
-  EXPECT_TRUE((out.logprobs.ranks == std::vector<int32_t>{3}));
-}
-
-TEST(Sampler, "gives the log-probability but no rows when none are asked for, and the chosen token alone for 0") {
-  Fixture fixture(2);
-  SamplingParams params;
-  params.temperature = 0;
-  const SequenceOutput without = fixture.Sample({0, 0}, params);
-  EXPECT_NEAR(without.logprob, std::log(0.5), 1e-6);
-  EXPECT_EQ(without.logprobs.size(), 0);
-  params.logprobs = 0;
-  const SequenceOutput with = fixture.Sample({0, 0}, params);
-  EXPECT_TRUE((with.logprobs.token_ids == std::vector<int32_t>{0}));
-  EXPECT_EQ(with.logprobs.size(), 1);
-}
-
-TEST(Sampler, "lists the lower ids of equal logits") {
-  Fixture fixture(6);
-  LogprobsData data;
-  EXPECT_TRUE(fixture.AppendLogprobs({0, 1, 2, 1, 1, 1}, 5, 3, data));
-  EXPECT_TRUE((data.token_ids == std::vector<int32_t>{5, 2, 1, 3}));
-  EXPECT_TRUE((data.ranks == std::vector<int32_t>{2}));
-}
-
-TEST(Sampler, "ranks by larger logits and orders any number of the best as a full sort does") {
-  std::mt19937 random(3);
-  constexpr int kSize = 1500;
-  Fixture fixture(kSize);
-  std::vector<float> logits = RandomLogits(random, kSize, 3);
-  for (float& logit : logits) logit = std::round(logit * 2) / 2;  // with many equals
-  logits[7] = logits[9] = -kInfinity;
-  const std::vector<double> p = Softmax(logits);
-  std::vector<int32_t> order(kSize);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)];
-  });
-  for (const int k : {1, 2, 20, 255, 256, 257, 1000, kSize}) {
-    LogprobsData data;
-    for (const int32_t token : {0, 7, order[0], order[40]}) {
-      EXPECT_TRUE(fixture.AppendLogprobs(logits, token, k, data));
-      const size_t row = data.token_ids.size() - static_cast<size_t>(k) - 1;
-      EXPECT_EQ(data.token_ids[row], token);
-      EXPECT_TRUE(
-          std::equal(order.begin(), order.begin() + k, data.token_ids.begin() + static_cast<ptrdiff_t>(row) + 1));
-      for (size_t i = row; i < data.token_ids.size(); ++i) {
-        const double expected = std::log(p[static_cast<size_t>(data.token_ids[i])]);
-        EXPECT_TRUE(data.logprobs[i] == expected || std::abs(data.logprobs[i] - expected) < 2e-5);
-      }
-      const float chosen = logits[static_cast<size_t>(token)];
-      EXPECT_EQ(data.ranks.back(),
-                1 + std::count_if(logits.begin(), logits.end(), [&](float logit) { return logit > chosen; }));
-    }
-    EXPECT_EQ(data.size(), 4);
-    EXPECT_EQ(data.k, k);
-  }
 }
 
 }  // namespace

@@ -30,6 +30,9 @@ constexpr int VectorsFor(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
 
 constexpr int PaddedHeadDim(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
+// What a row keeps between partitions, in whole cache lines: weighted values, sum and maximum.
+constexpr int StateFloats(int head_dim) { return PaddedHeadDim(head_dim) + 16 + 16; }
+
 // The keys of one partition that a row attends to, counted from the partition's first.
 struct KeyRange {
   int begin;
@@ -63,19 +66,18 @@ inline KeyRange RangeIn(const AttentionRow& row, int base) {
   return range.begin < range.end ? range : KeyRange{0, 0};
 }
 
-inline AttentionRow RowOf(const AttentionArgs& args, const AttentionTask& task, int row) {
-  const int group = args.num_heads / args.num_kv_heads;
-  const int num_rows = task.num_tokens * group;
-  const int64_t token = task.first_token + row / group;
-  const int64_t column = (int64_t{task.kv_head} * group + row % group) * args.head_dim;
-  const int position = task.position + row / group;
+// Row `head` (of `group`) of token `token` of the task.
+inline AttentionRow RowOf(const AttentionArgs& args, const AttentionTask& task, int group, int token, int head) {
   const int64_t padded = PaddedHeadDim(args.head_dim);
+  const int64_t column = (int64_t{task.kv_head} * group + head) * args.head_dim;
+  float* state = args.scratch + (int64_t{token} * group + head) * StateFloats(args.head_dim);
+  const int position = task.position + token;
   const int window = args.sliding_window;
-  return {args.q + token * args.q_stride + column,
-          args.out + token * args.out_stride + column,
-          args.scratch + row * padded,
-          args.scratch + num_rows * padded + row * 16,
-          args.scratch + num_rows * (padded + 16) + row,
+  return {args.q + (task.first_token + token) * args.q_stride + column,
+          args.out + (task.first_token + token) * args.out_stride + column,
+          state,
+          state + padded,
+          state + padded + 16,
           window > 0 && position >= window ? position - window + 1 : 0,
           position + 1};
 }
@@ -130,8 +132,17 @@ inline void ScoreChunks(const AttentionArgs& args, const AttentionRow* rows, con
   }
 }
 
-// One step of the online softmax: turns the row's raw scores into exponentials, in place, and rescales what the row
-// has so far to the new maximum.
+// Makes what the row has so far relative to a new maximum.
+inline void Rescale(const AttentionArgs& args, const AttentionRow& row, float new_max) {
+  const F32x16 factor = Exp(Set1(*row.max - new_max));
+  Store(row.lane_sum, Mul(Load(row.lane_sum), factor));
+  for (int d = 0; d < PaddedHeadDim(args.head_dim); d += 16) {
+    Store(row.weighted + d, Mul(Load(row.weighted + d), factor));
+  }
+  *row.max = new_max;
+}
+
+// One step of the online softmax: turns the row's raw scores into exponentials, in place, and adds them to its sum.
 inline void SoftmaxStep(const AttentionArgs& args, const AttentionRow& row, KeyRange range, float* scores) {
   const int begin = range.begin / kChunk;
   const int end = (range.end + kChunk - 1) / kChunk;
@@ -147,19 +158,14 @@ inline void SoftmaxStep(const AttentionArgs& args, const AttentionRow& row, KeyR
   const float old_max = *row.max;
   const float partition_max = ReduceMax(largest);
   const float new_max = partition_max > old_max ? partition_max : old_max;
-  const F32x16 rescale = Exp(Set1(old_max - new_max));
-  F32x16 sum = Mul(Load(row.lane_sum), rescale);
+  if (new_max != old_max) Rescale(args, row, new_max);  // else by exactly one
+  F32x16 sum = Load(row.lane_sum);
   for (int c = begin; c < end; ++c) {
     const F32x16 weight = Exp(Sub(Load(scores + c * kChunk), Set1(new_max)));
     Store(scores + c * kChunk, weight);
     sum = Add(sum, weight);
   }
   Store(row.lane_sum, sum);
-  *row.max = new_max;
-  if (new_max == old_max) return;  // rescaling by exactly one
-  for (int d = 0; d < PaddedHeadDim(args.head_dim); d += 16) {
-    Store(row.weighted + d, Mul(Load(row.weighted + d), rescale));
-  }
 }
 
 // rows[r].weighted[d ..] += sum over the keys of `range`, upwards, of weights[r][key] * value[key][d ..], for kVectors
@@ -288,10 +294,8 @@ Partition<Cache> PartitionAt(const AttentionArgs& args, const AttentionTask& tas
 }
 
 template <typename Cache>
-void AttendRows(const AttentionArgs& args, const AttentionTask& task, int first_row, int num_rows,
-                const Partition<Cache>& partition, int base) {
-  AttentionRow rows[kRowBlock];
-  for (int r = 0; r < num_rows; ++r) rows[r] = RowOf(args, task, first_row + r);
+void AttendRows(const AttentionArgs& args, const AttentionRow* rows, int num_rows, const Partition<Cache>& partition,
+                int base) {
   switch (num_rows) {
     case 1:
       return AttendPartition<Cache, 1>(args, rows, partition, base);
@@ -318,26 +322,45 @@ inline void FinishRow(const AttentionArgs& args, const AttentionRow& row) {
   }
 }
 
-template <typename Cache>
-void AttentionOver(const AttentionArgs& args, const AttentionTask& task) {
-  const int num_rows = task.num_tokens * (args.num_heads / args.num_kv_heads);
-  for (int row = 0; row < num_rows; ++row) BeginRow(args, RowOf(args, task, row));
-  // Windows only move up from row to row.
-  const int begin = RowOf(args, task, 0).begin;
-  const int end = RowOf(args, task, num_rows - 1).end;
-  for (int base = begin / kAttentionPartition * kAttentionPartition; base < end; base += kAttentionPartition) {
-    const Partition<Cache> partition = PartitionAt<Cache>(args, task, base, begin, end);
-    for (int row = 0; row < num_rows; row += kRowBlock) {
-      const int count = num_rows - row < kRowBlock ? num_rows - row : kRowBlock;
-      AttendRows<Cache>(args, task, row, count, partition, base);
+// Calls visit(rows, count) for all rows of the task in blocks of kRowBlock, the last perhaps smaller.
+template <typename Visit>
+inline void ForRowBlocks(const AttentionArgs& args, const AttentionTask& task, const Visit& visit) {
+  const int group = args.num_heads / args.num_kv_heads;
+  AttentionRow rows[kRowBlock];
+  int count = 0;
+  for (int token = 0; token < task.num_tokens; ++token) {
+    for (int head = 0; head < group; ++head) {
+      rows[count++] = RowOf(args, task, group, token, head);
+      if (count < kRowBlock) continue;
+      visit(rows, count);
+      count = 0;
     }
   }
-  for (int row = 0; row < num_rows; ++row) FinishRow(args, RowOf(args, task, row));
+  if (count > 0) visit(rows, count);
+}
+
+template <typename Cache>
+void AttentionOver(const AttentionArgs& args, const AttentionTask& task) {
+  ForRowBlocks(args, task, [&](const AttentionRow* rows, int count) {
+    for (int r = 0; r < count; ++r) BeginRow(args, rows[r]);
+  });
+  // Windows only move up from token to token.
+  const int begin = RowOf(args, task, 1, 0, 0).begin;
+  const int end = task.position + task.num_tokens;
+  for (int base = begin / kAttentionPartition * kAttentionPartition; base < end; base += kAttentionPartition) {
+    const Partition<Cache> partition = PartitionAt<Cache>(args, task, base, begin, end);
+    ForRowBlocks(args, task, [&](const AttentionRow* rows, int count) {
+      AttendRows<Cache>(args, rows, count, partition, base);
+    });
+  }
+  ForRowBlocks(args, task, [&](const AttentionRow* rows, int count) {
+    for (int r = 0; r < count; ++r) FinishRow(args, rows[r]);
+  });
 }
 
 size_t AttentionScratchFloats(int num_heads, int num_kv_heads, int head_dim) {
   const int num_rows = kAttentionQueryTile * (num_heads / num_kv_heads);
-  return static_cast<size_t>(num_rows) * static_cast<size_t>(PaddedHeadDim(head_dim) + 16 + 1);
+  return static_cast<size_t>(num_rows) * static_cast<size_t>(StateFloats(head_dim));
 }
 
 void Attention(const AttentionArgs& args, const AttentionTask& task) {

@@ -10,6 +10,30 @@ namespace heddle::ops::cpu::HEDDLE_ISA {
 // How many lanes the vector fills that starts at element i of `size`.
 inline int LanesAt(int64_t i, int64_t size) { return size - i < 16 ? static_cast<int>(size - i) : 16; }
 
+#if defined(__AVX2__)
+
+// Sum of the lanes in one fixed tree: i with i + 8, then + 4, + 2, + 1.
+inline float ReduceAdd(F32x16 a) {
+  __m256 lo, hi;
+  SplitHalves(a, &lo, &hi);
+  const __m256 eight = _mm256_add_ps(lo, hi);
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+// The largest lane, in the same tree. Lanes that are NaN may or may not be passed over.
+inline float ReduceMax(F32x16 a) {
+  __m256 lo, hi;
+  SplitHalves(a, &lo, &hi);
+  const __m256 eight = _mm256_max_ps(lo, hi);
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+#else
+
 // Sum of the lanes in one fixed tree: i with i + 8, then + 4, + 2, + 1.
 inline float ReduceAdd(F32x16 a) {
   float lanes[16];
@@ -29,6 +53,8 @@ inline float ReduceMax(F32x16 a) {
   }
   return lanes[0];
 }
+
+#endif
 
 // a, but at least lo and at most hi; a NaN stays a NaN.
 inline F32x16 Clamp(F32x16 a, float lo, float hi) { return Min(Set1(hi), Max(Set1(lo), a)); }
