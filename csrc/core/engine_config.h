@@ -44,7 +44,7 @@ struct EngineConfig {
   int tensor_parallel_size = 1;
   int threads_per_rank = 1;
   int64_t comm_timeout_ms = 0;
-  std::string cpu_isa;  // "": the best
+  std::string cpu_isa;                 // "": the best
   std::vector<int32_t> eos_token_ids;  // beside those of config.json
 };
 

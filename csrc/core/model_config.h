@@ -32,7 +32,7 @@ struct RopeConfig {
 enum class HiddenActivation { kSilu, kGeluTanh, kGelu };
 
 struct ModelConfig {
-  std::string architecture;  // e.g. "LlamaForCausalLM"
+  std::string architecture;       // e.g. "LlamaForCausalLM"
   DType dtype = DType::kFloat32;  // of the checkpoint
 
   int vocab_size = 0;
@@ -52,9 +52,9 @@ struct ModelConfig {
   bool mlp_bias = false;
   bool qk_norm = false;  // RMSNorm over each head of q and k
 
-  float attention_scale = 0;         // score = q . k * attention_scale
-  float attention_soft_cap = 0;      // 0: off
-  float final_logit_soft_cap = 0;    // 0: off
+  float attention_scale = 0;       // score = q . k * attention_scale
+  float attention_soft_cap = 0;    // 0: off
+  float final_logit_soft_cap = 0;  // 0: off
   float embedding_scale = 1.0f;
 
   // One entry a layer.

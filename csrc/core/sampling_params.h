@@ -15,7 +15,7 @@ struct RepetitionDetection {
 };
 
 struct SamplingParams {
-  int n = 1;  // sequences a prompt
+  int n = 1;                 // sequences a prompt
   float temperature = 1.0f;  // 0: greedy
   float top_p = 1.0f;
   int top_k = 0;  // 0: all
@@ -35,8 +35,8 @@ struct SamplingParams {
   int logprobs = -1;         // k best a generated token; -1: none
   int prompt_logprobs = -1;  // the same for prompt tokens
   std::vector<std::pair<int32_t, float>> logit_bias;
-  std::vector<int32_t> allowed_token_ids;            // empty: all
-  std::vector<std::vector<int32_t>> bad_words;       // token sequences that must not be completed
+  std::vector<int32_t> allowed_token_ids;       // empty: all
+  std::vector<std::vector<int32_t>> bad_words;  // token sequences that must not be completed
   RepetitionDetection repetition_detection;
 
   bool detokenize = true;

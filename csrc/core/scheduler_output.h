@@ -15,7 +15,7 @@ using SequenceId = uint64_t;
 // A sequence that ranks see for the first time, or again after a preemption.
 struct NewSequenceData {
   SequenceId id = 0;
-  uint64_t request_id = 0;  // whose sequence it is; ranks do not care
+  uint64_t request_id = 0;         // whose sequence it is; ranks do not care
   std::vector<int32_t> token_ids;  // prompt, then anything generated before a preemption
   int prompt_len = 0;
   int sequence_index = 0;  // which of the n sequences of its request: keys the random numbers

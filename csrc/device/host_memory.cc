@@ -40,10 +40,12 @@ int64_t AvailableHostMemory() {
   int64_t available = SystemAvailable();
   const int64_t limits[][2] = {
       {ReadNumber("/sys/fs/cgroup/memory.max"), ReadNumber("/sys/fs/cgroup/memory.current")},
-      {ReadNumber("/sys/fs/cgroup/memory/memory.limit_in_bytes"), ReadNumber("/sys/fs/cgroup/memory/memory.usage_in_bytes")},
+      {ReadNumber("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+       ReadNumber("/sys/fs/cgroup/memory/memory.usage_in_bytes")},
   };
   for (const auto& [limit, usage] : limits) {
-    if (limit != kUnlimited && usage != kUnlimited) available = std::min(available, std::max<int64_t>(limit - usage, 0));
+    if (limit != kUnlimited && usage != kUnlimited)
+      available = std::min(available, std::max<int64_t>(limit - usage, 0));
   }
   return available;
 }

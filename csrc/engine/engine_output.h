@@ -22,10 +22,10 @@ struct SequenceDelta {
   RequestId request_id = 0;
   int index = 0;
   std::vector<int32_t> token_ids;
-  std::string text;      // whole UTF-8 characters
-  double logprob = 0;    // sum over token_ids
-  LogprobsData logprobs;         // empty unless asked for
-  LogprobsData prompt_logprobs;  // on the first delta of sequence 0, when asked for
+  std::string text;                      // whole UTF-8 characters
+  double logprob = 0;                    // sum over token_ids
+  LogprobsData logprobs;                 // empty unless asked for
+  LogprobsData prompt_logprobs;          // on the first delta of sequence 0, when asked for
   std::optional<int> num_cached_tokens;  // on the first delta of sequence 0
 
   FinishReason finish_reason = FinishReason::kNone;
@@ -39,8 +39,8 @@ struct SequenceDelta {
 // Everything since the last callback.
 struct EngineOutput {
   std::vector<SequenceDelta> deltas;
-  std::vector<RequestId> started;     // requests that a step worked on for the first time
-  std::vector<double> step_seconds;   // one entry a step
+  std::vector<RequestId> started;    // requests that a step worked on for the first time
+  std::vector<double> step_seconds;  // one entry a step
   std::vector<int32_t> step_tokens;
   std::optional<EngineFailure> failure;
 

@@ -132,10 +132,9 @@ void CheckFits(const EnginePlan& plan) {
     weights += rank.weight_bytes;
     kv_cache += rank.kv_cache_bytes;
   }
-  throw Error(ErrorCode::kInsufficientMemory, "the model needs " + Megabytes(plan.total_bytes()) + " (weights " +
-                                                  Megabytes(weights) + ", KV cache " + Megabytes(kv_cache) +
-                                                  "), but only " + Megabytes(plan.available_bytes) +
-                                                  " of memory are available");
+  throw Error(ErrorCode::kInsufficientMemory,
+              "the model needs " + Megabytes(plan.total_bytes()) + " (weights " + Megabytes(weights) + ", KV cache " +
+                  Megabytes(kv_cache) + "), but only " + Megabytes(plan.available_bytes) + " of memory are available");
 }
 
 }  // namespace heddle

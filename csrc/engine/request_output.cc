@@ -25,7 +25,8 @@ bool RequestOutput::Put(const SequenceUpdate& update) {
   if (update.sequence_index == 0 && !sequence.emitted) pending.num_cached_tokens = update.num_cached_tokens;
   if (update.prompt_logprobs.size() > 0) pending.prompt_logprobs.Append(update.prompt_logprobs);
   if (update.finish_reason == FinishReason::kError) {
-    pending.error = {ErrorCode::kEngineFailed, "the model gave logits that are not finite numbers, or no token is allowed"};
+    pending.error = {ErrorCode::kEngineFailed,
+                     "the model gave logits that are not finite numbers, or no token is allowed"};
     End(sequence, FinishReason::kError);
     return false;
   }

@@ -111,9 +111,10 @@ bool ThreadedEngine::Load() {
         [this](double fraction) { listener_.OnProgress(fraction); }, stopping_);
 
     const ModelConfig& model = plan.worker.model;
-    EngineInfo info{model.architecture,      model.vocab_size,           plan.scheduler.max_model_len,
-                    plan.worker.dtype,       plan.worker.kv_cache_dtype, plan.scheduler.block_size,
-                    plan.scheduler.num_blocks, plan.worker.isa,          model.eos_token_ids};
+    EngineInfo info{
+        model.architecture,         model.vocab_size,          plan.scheduler.max_model_len, plan.worker.dtype,
+        plan.worker.kv_cache_dtype, plan.scheduler.block_size, plan.scheduler.num_blocks,    plan.worker.isa,
+        model.eos_token_ids};
     limits_ = {model.vocab_size, plan.scheduler.max_model_len};
     eos_token_ids_ = model.eos_token_ids;
     {

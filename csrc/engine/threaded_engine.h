@@ -96,18 +96,18 @@ class ThreadedEngine {
   const EngineConfig config_;
   const std::shared_ptr<const Vocabulary> vocabulary_;
   EngineListener& listener_;
-  RequestLimits limits_;                     // set before OnReady
+  RequestLimits limits_;  // set before OnReady
   std::vector<int32_t> eos_token_ids_;
-  std::unique_ptr<EngineCore> core_;         // engine thread only
-  std::atomic<bool> stopping_{false};        // also what ranks watch
+  std::unique_ptr<EngineCore> core_;   // engine thread only
+  std::atomic<bool> stopping_{false};  // also what ranks watch
   std::atomic<uint64_t> last_request_id_{0};
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
-  std::vector<Command> commands_;            // guarded by mutex_, as all below
-  Executor* executor_ = nullptr;             // while it may be cancelled
-  int num_queued_requests_ = 0;              // in commands_
-  int num_waiting_requests_ = 0;             // in the scheduler, not yet worked on
+  std::vector<Command> commands_;  // guarded by mutex_, as all below
+  Executor* executor_ = nullptr;   // while it may be cancelled
+  int num_queued_requests_ = 0;    // in commands_
+  int num_waiting_requests_ = 0;   // in the scheduler, not yet worked on
   std::optional<EngineFailure> failure_;
   EngineStats stats_;
 

@@ -172,9 +172,8 @@ class ThreadExecutor : public Executor {
 
 }  // namespace
 
-std::unique_ptr<Executor> CreateThreadExecutor(const WorkerConfig& config, int tensor_parallel_size,
-                                               int64_t timeout_ms, WeightSource& weights,
-                                               const std::function<void(double)>& on_progress,
+std::unique_ptr<Executor> CreateThreadExecutor(const WorkerConfig& config, int tensor_parallel_size, int64_t timeout_ms,
+                                               WeightSource& weights, const std::function<void(double)>& on_progress,
                                                std::atomic<bool>& cancelled) {
   auto executor = std::make_unique<ThreadExecutor>(config, tensor_parallel_size, timeout_ms, cancelled);
   executor->Load(weights, on_progress);

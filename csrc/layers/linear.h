@@ -71,7 +71,7 @@ class RowParallelLinear {
 // The parts of query, key and value heads that a rank computes. With fewer key-value heads than ranks each is
 // computed by size / num_kv_heads neighbouring ranks.
 struct HeadShard {
-  Range heads;     // in heads
+  Range heads;  // in heads
   Range kv_heads;
 
   // Fails with kInvalidArgument when tp does not divide num_heads, or neither of tp and num_kv_heads divides the other.

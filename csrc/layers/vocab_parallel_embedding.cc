@@ -26,15 +26,14 @@ void ParallelLMHead::Forward(ForwardContext& context, const TensorView& hidden, 
   if (tp_.size > 1) tp_.communicator->GatherColumns(part, 0, logits);
 }
 
-VocabParallelEmbedding::VocabParallelEmbedding(const BuildContext& context, const std::string& name,
-                                               int64_t vocab_size, int64_t hidden_size)
+VocabParallelEmbedding::VocabParallelEmbedding(const BuildContext& context, const std::string& name, int64_t vocab_size,
+                                               int64_t hidden_size)
     : tp_(context.tp), shard_(context.tp.Shard(vocab_size, kShardUnit)) {
   const Tensor stored = context.weights.Get(name, {vocab_size, hidden_size});
   const TensorView rows = stored.view().Rows(shard_.begin, shard_.end);
   // A copy, so that a file replaced later cannot change (or unmap) what a running engine reads.
   table_ = Tensor(rows.dtype, rows.shape);
-  std::memcpy(table_.view().data, rows.data,
-              static_cast<size_t>(rows.shape.NumElements()) * DTypeSize(rows.dtype));
+  std::memcpy(table_.view().data, rows.data, static_cast<size_t>(rows.shape.NumElements()) * DTypeSize(rows.dtype));
   context.on_packed(rows.shape.NumElements() * static_cast<int64_t>(DTypeSize(rows.dtype)));
 }
 

@@ -45,7 +45,7 @@ class VocabParallelEmbedding {
  private:
   TensorParallel tp_;
   Range shard_;
-  Tensor table_;                         // [shard, hidden_size], or empty
+  Tensor table_;                          // [shard, hidden_size], or empty
   const PackedMatrix* shared_ = nullptr;  // or the head's
 };
 

@@ -26,9 +26,9 @@ class CausalLM {
 
 // Bytes a rank needs; computed from the config alone, before anything loads.
 struct ModelFootprint {
-  int64_t weight_bytes = 0;               // as CausalLM::weight_bytes() of the loaded model
+  int64_t weight_bytes = 0;                // as CausalLM::weight_bytes() of the loaded model
   int64_t activation_bytes_per_token = 0;  // of the arena, for each token of the largest step
-  int num_heads = 0;                      // of this rank
+  int num_heads = 0;                       // of this rank
   int num_kv_heads = 0;
 };
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "layers/rotary_tables.h"
+#include "models/rotary_tables.h"
 
 namespace heddle {
 namespace {
@@ -59,7 +59,8 @@ GatedMlpWeights MlpWeightsOf(const ModelConfig& config, const std::string& prefi
 // Tensors that old exporters add and that every engine derives by itself.
 bool IsIgnorable(const std::string& name, bool tied) {
   const std::string suffix = "rotary_emb.inv_freq";
-  if (name.size() >= suffix.size() && name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0) return true;
+  if (name.size() >= suffix.size() && name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0)
+    return true;
   return tied && name == "lm_head.weight";
 }
 
@@ -178,12 +179,11 @@ ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParalle
   const int64_t mlp_size = tp.Shard(config.intermediate_size, kShardUnit).size();
   const int64_t vocab_shard = tp.Shard(config.vocab_size, kShardUnit).size();
 
-  const int64_t layer_bytes =
-      PackedMatrix::SizeBytes(dtype, qkv_size, {0, hidden}) +
-      RowParallelBytes(tp, dtype, hidden, int64_t{config.num_heads} * config.head_dim,
-                       std::gcd(kShardUnit, int64_t{config.head_dim})) +
-      PackedMatrix::SizeBytes(dtype, 2 * mlp_size, {0, hidden}) +
-      RowParallelBytes(tp, dtype, hidden, config.intermediate_size, kShardUnit);
+  const int64_t layer_bytes = PackedMatrix::SizeBytes(dtype, qkv_size, {0, hidden}) +
+                              RowParallelBytes(tp, dtype, hidden, int64_t{config.num_heads} * config.head_dim,
+                                               std::gcd(kShardUnit, int64_t{config.head_dim})) +
+                              PackedMatrix::SizeBytes(dtype, 2 * mlp_size, {0, hidden}) +
+                              RowParallelBytes(tp, dtype, hidden, config.intermediate_size, kShardUnit);
   ModelFootprint footprint;
   footprint.weight_bytes = config.num_layers * layer_bytes + ColumnParallelBytes(tp, dtype, config.vocab_size, hidden);
   if (!config.tie_word_embeddings) {

@@ -13,9 +13,9 @@
 namespace heddle {
 
 struct DecoderOptions {
-  float norm_offset = 0;         // Gemma stores norm weights minus one
-  bool sandwich_norms = false;   // norms after attention and MLP as well as before (Gemma 2, 3)
-  bool fused_weights = false;    // qkv_proj and gate_up_proj stored as one matrix each (Phi-3)
+  float norm_offset = 0;        // Gemma stores norm weights minus one
+  bool sandwich_norms = false;  // norms after attention and MLP as well as before (Gemma 2, 3)
+  bool fused_weights = false;   // qkv_proj and gate_up_proj stored as one matrix each (Phi-3)
 };
 
 class Decoder : public CausalLM {
@@ -34,7 +34,7 @@ class Decoder : public CausalLM {
     Tensor input_norm;
     Attention attention;
     Tensor post_attention_norm;
-    Tensor pre_mlp_norm;   // sandwich norms only
+    Tensor pre_mlp_norm;  // sandwich norms only
     GatedMlp mlp;
     Tensor post_mlp_norm;  // sandwich norms only
   };

@@ -15,6 +15,7 @@ ModelConfig ParsePhi3(const Json& config) {
   ConfigDefaults defaults;
   defaults.rms_norm_eps = 1e-5;
   defaults.partial_rotary = true;
+  defaults.rope_scaling = false;  // what it calls yarn is a scheme of its own
   ModelConfig model = ParseModelConfig(config, defaults);
   ApplySlidingWindow(config, 0, model);
   return model;

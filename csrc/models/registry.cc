@@ -8,11 +8,10 @@ namespace {
 
 const std::vector<ModelFamily>& Families() {
   static const std::vector<ModelFamily> families = {
-      LlamaFamily(),   // Llama 2, Llama 3.x, DeepSeek-LLM, TinyLlama and others of that shape
+      LlamaFamily(),  // Llama 2, Llama 3.x, DeepSeek-LLM, TinyLlama and others of that shape
       MistralFamily(),
-      Qwen2Family(),   // Qwen2, Qwen2.5
-      Qwen3Family(),
-      Gemma2Family(),
+      Qwen2Family(),  // Qwen2, Qwen2.5
+      Qwen3Family(),   Gemma2Family(),
       Gemma3Family(),  // text
       Phi3Family(),    // Phi-3, Phi-3.5 mini, Phi-4
   };

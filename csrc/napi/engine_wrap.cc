@@ -61,15 +61,13 @@ void EngineHandle::Shutdown() {
 }
 
 Napi::Function EngineWrap::Define(Napi::Env env) {
-  return DefineClass(env, "NativeEngine",
-                     {InstanceAccessor<&EngineWrap::Info>("info"),
-                      InstanceMethod<&EngineWrap::AddRequest>("addRequest"),
-                      InstanceMethod<&EngineWrap::AbortRequest>("abortRequest"),
-                      InstanceMethod<&EngineWrap::Acknowledge>("acknowledge"),
-                      InstanceMethod<&EngineWrap::Decode>("decode"),
-                      InstanceMethod<&EngineWrap::Stats>("stats"),
-                      InstanceMethod<&EngineWrap::SetKeepAlive>("setKeepAlive"),
-                      InstanceMethod<&EngineWrap::Close>("close")});
+  return DefineClass(
+      env, "NativeEngine",
+      {InstanceAccessor<&EngineWrap::Info>("info"), InstanceMethod<&EngineWrap::AddRequest>("addRequest"),
+       InstanceMethod<&EngineWrap::AbortRequest>("abortRequest"),
+       InstanceMethod<&EngineWrap::Acknowledge>("acknowledge"), InstanceMethod<&EngineWrap::Decode>("decode"),
+       InstanceMethod<&EngineWrap::Stats>("stats"), InstanceMethod<&EngineWrap::SetKeepAlive>("setKeepAlive"),
+       InstanceMethod<&EngineWrap::Close>("close")});
 }
 
 EngineWrap::EngineWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<EngineWrap>(info) {

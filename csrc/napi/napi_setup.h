@@ -1,6 +1,8 @@
 // The one place that includes napi.h, so that its settings (exceptions on, API version; see binding.gyp) hold for all.
 #pragma once
 
+// An exception that cannot be raised because its environment is going away is dropped, rather than ending the process.
+#define NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS
 #include <napi.h>
 
 #include <exception>

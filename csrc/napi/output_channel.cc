@@ -78,7 +78,12 @@ void OutputChannel::Close() {
 void OutputChannel::Deliver(Napi::Env env, Napi::Function on_step, OutputChannel* channel, void*) {
   // Without an environment the process is on its way out, and `channel` may be gone.
   if (env == nullptr || channel == nullptr) return;
-  channel->DeliverPending(env, on_step);
+  try {
+    channel->DeliverPending(env, on_step);
+  } catch (const Napi::Error& error) {
+    // A worker that is being terminated runs no more JavaScript: calls then fail without an exception to report.
+    if (!error.Message().empty()) error.ThrowAsJavaScriptException();
+  }
 }
 
 void OutputChannel::DeliverPending(Napi::Env env, Napi::Function on_step) {

@@ -8,8 +8,8 @@
 
 namespace heddle {
 
-// Runs `work` on a pool thread, then `convert` on the JavaScript thread with its result, and settles the promise. Deletes
-// itself.
+// Runs `work` on a pool thread, then `convert` on the JavaScript thread with its result, and settles the promise.
+// Deletes itself.
 template <typename Result>
 class PromiseWorker : public Napi::AsyncWorker {
  public:
@@ -35,7 +35,9 @@ class PromiseWorker : public Napi::AsyncWorker {
     }
   }
   void OnOK() override { deferred_.Resolve(convert_(Env(), *result_)); }
-  void OnError(const Napi::Error& error) override { deferred_.Reject(MakeJsError(Env(), code_, error.Message()).Value()); }
+  void OnError(const Napi::Error& error) override {
+    deferred_.Reject(MakeJsError(Env(), code_, error.Message()).Value());
+  }
 
  private:
   PromiseWorker(Napi::Env env, Work work, Convert convert)

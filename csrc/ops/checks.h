@@ -11,9 +11,9 @@ namespace heddle::ops {
 
 // `view` has this dtype and shape, and its rows do not overlap. `what` names op and argument: "RmsNorm: weight".
 inline void CheckView(const char* what, const TensorView& view, DType dtype, const Shape& shape) {
-  HEDDLE_CHECK(view.dtype == dtype && view.shape == shape,
-               std::string(what) + " is " + DTypeName(view.dtype) + view.shape.ToString() + ", expected " +
-                   DTypeName(dtype) + shape.ToString());
+  HEDDLE_CHECK(view.dtype == dtype && view.shape == shape, std::string(what) + " is " + DTypeName(view.dtype) +
+                                                               view.shape.ToString() + ", expected " +
+                                                               DTypeName(dtype) + shape.ToString());
   HEDDLE_CHECK(view.dim(0) <= 1 || view.row_stride >= view.dim(1) * view.dim(2) * view.dim(3),
                std::string(what) + " has rows of " + shape.ToString() + " only " + std::to_string(view.row_stride) +
                    " elements apart");

@@ -15,22 +15,24 @@ void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, con
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());
   const size_t scratch_floats = kernels.matmul_scratch_floats();
   const int num_threads = stream.threads().num_threads();
-  float* scratch = static_cast<float*>(stream.Scratch(scratch_floats * sizeof(float) * static_cast<size_t>(num_threads)));
+  float* scratch =
+      static_cast<float*>(stream.Scratch(scratch_floats * sizeof(float) * static_cast<size_t>(num_threads)));
   const auto run = [&](int thread, int64_t panel_begin, int64_t panel_end) {
-    const cpu::MatmulArgs args{.x = x.Data<float>(),
-                               .x_stride = x.row_stride,
-                               .m = x.dim(0),
-                               .weight = weight.Panel(0),
-                               .storage = StorageOf("Matmul: weight", weight.dtype()),
-                               .panel_bytes = weight.k_padded() * kPanelWidth * static_cast<int64_t>(DTypeSize(weight.dtype())),
-                               .n = weight.n(),
-                               .num_slices = static_cast<int>(weight.slice_bounds().size()) - 1,
-                               .slice_bounds = weight.slice_bounds().data(),
-                               .packed_bounds = weight.packed_bounds().data(),
-                               .bias = bias != nullptr ? bias->Data<float>() : nullptr,
-                               .y = y.Data<float>(),
-                               .y_stride = y.row_stride,
-                               .scratch = scratch + scratch_floats * static_cast<size_t>(thread)};
+    const cpu::MatmulArgs args{
+        .x = x.Data<float>(),
+        .x_stride = x.row_stride,
+        .m = x.dim(0),
+        .weight = weight.Panel(0),
+        .storage = StorageOf("Matmul: weight", weight.dtype()),
+        .panel_bytes = weight.k_padded() * kPanelWidth * static_cast<int64_t>(DTypeSize(weight.dtype())),
+        .n = weight.n(),
+        .num_slices = static_cast<int>(weight.slice_bounds().size()) - 1,
+        .slice_bounds = weight.slice_bounds().data(),
+        .packed_bounds = weight.packed_bounds().data(),
+        .bias = bias != nullptr ? bias->Data<float>() : nullptr,
+        .y = y.Data<float>(),
+        .y_stride = y.row_stride,
+        .scratch = scratch + scratch_floats * static_cast<size_t>(thread)};
     kernels.matmul(args, panel_begin, panel_end);
   };
   // Below this many multiply-adds waking the others costs more than they save.

@@ -74,8 +74,8 @@ void SoftCap(Stream& stream, float cap, const TensorView& x);
 
 // Views of one layer's cache.
 struct KVCacheView {
-  TensorView keys;    // [num_blocks, num_kv_heads, head_dim, block_size]   f32 | bf16 | f16
-  TensorView values;  // [num_blocks, num_kv_heads, block_size, head_dim]   same dtype
+  TensorView keys;     // [num_blocks, num_kv_heads, head_dim, block_size]   f32 | bf16 | f16
+  TensorView values;   // [num_blocks, num_kv_heads, block_size, head_dim]   same dtype
   int block_size = 0;  // a multiple of 16
 };
 

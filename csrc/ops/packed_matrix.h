@@ -37,8 +37,8 @@ class PackedMatrix {
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }
   int64_t k_padded() const { return k_padded_; }
-  std::span<const int64_t> slice_bounds() const { return slice_bounds_; }         // in columns of x
-  std::span<const int64_t> packed_bounds() const { return packed_bounds_; }       // in packed K; even
+  std::span<const int64_t> slice_bounds() const { return slice_bounds_; }    // in columns of x
+  std::span<const int64_t> packed_bounds() const { return packed_bounds_; }  // in packed K; even
   // Panel p: k_padded() * 16 elements.
   const void* Panel(int64_t p) const;
   int64_t num_panels() const { return (n_ + kPanelWidth - 1) / kPanelWidth; }

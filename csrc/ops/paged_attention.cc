@@ -50,9 +50,9 @@ void CheckArguments(const TensorView& q, const KVCacheView& cache, const Attenti
                   {num_blocks, params.num_kv_heads, cache.block_size, params.head_dim});
   HEDDLE_CHECK(metadata.query_start_loc.size() == metadata.seq_lens.size() + 1 && metadata.query_start_loc[0] == 0,
                "query_start_loc must begin at 0 and have one more entry than seq_lens");
-  HEDDLE_CHECK(metadata.block_table.size() >=
-                   metadata.seq_lens.size() * static_cast<size_t>(metadata.max_blocks_per_seq),
-               "block_table has " + std::to_string(metadata.block_table.size()) + " entries");
+  HEDDLE_CHECK(
+      metadata.block_table.size() >= metadata.seq_lens.size() * static_cast<size_t>(metadata.max_blocks_per_seq),
+      "block_table has " + std::to_string(metadata.block_table.size()) + " entries");
   for (size_t seq = 0; seq < metadata.seq_lens.size(); ++seq) CheckSequence(metadata, params, cache, seq);
   const Shape shape{metadata.query_start_loc.back(), int64_t{params.num_heads} * params.head_dim};
   CheckView("PagedAttention: q", q, DType::kFloat32, shape);
@@ -133,8 +133,7 @@ void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cach
   const size_t thread_floats = (floats + 15) / 16 * 16;
   const size_t all_floats = thread_floats * static_cast<size_t>(stream.threads().num_threads());
   const auto num_tasks = static_cast<size_t>(CountTasks(metadata, params.num_kv_heads, tile));
-  auto* scratch =
-      static_cast<float*>(stream.Scratch(all_floats * sizeof(float) + num_tasks * sizeof(AttentionTask)));
+  auto* scratch = static_cast<float*>(stream.Scratch(all_floats * sizeof(float) + num_tasks * sizeof(AttentionTask)));
   const std::span<AttentionTask> tasks(reinterpret_cast<AttentionTask*>(scratch + all_floats), num_tasks);
   FillTasks(metadata, params.num_kv_heads, tile, tasks);
   SortByCost(tasks, params.sliding_window);

@@ -22,7 +22,7 @@ struct Request {
   std::vector<int32_t> prompt_token_ids;  // at least one, fewer than max_model_len
   SamplingParams sampling_params;
   std::vector<int32_t> eos_token_ids;
-  int priority = 0;  // lower runs first, under SchedulingPolicy::kPriority
+  int priority = 0;        // lower runs first, under SchedulingPolicy::kPriority
   std::string cache_salt;  // requests share cached prefixes only with others of the same salt
 };
 
@@ -39,8 +39,8 @@ struct SequenceUpdate {
   LogprobsData logprobs;
   LogprobsData prompt_logprobs;
   FinishReason finish_reason = FinishReason::kNone;
-  int32_t stop_token_id = -1;  // the stop or end-of-sequence id that ended it
-  bool stopped_by_eos = false;       // stop_token_id is an end of sequence that nobody listed
+  int32_t stop_token_id = -1;   // the stop or end-of-sequence id that ended it
+  bool stopped_by_eos = false;  // stop_token_id is an end of sequence that nobody listed
   bool stopped_by_repetition = false;
 };
 

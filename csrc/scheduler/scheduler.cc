@@ -22,23 +22,6 @@ void CheckConfig(const SchedulerConfig& config) {
       std::to_string(config.num_blocks) + " blocks do not hold " + std::to_string(config.max_model_len) + " tokens");
 }
 
-void ValidateRequest(const Request& request, int max_model_len) {
-  const size_t prompt_len = request.prompt_token_ids.size();
-  if (prompt_len < 1 || prompt_len >= static_cast<size_t>(max_model_len)) {
-    throw Error(ErrorCode::kInvalidArgument, "prompt must have at least 1 and fewer than " +
-                                                 std::to_string(max_model_len) + " tokens, received " +
-                                                 std::to_string(prompt_len));
-  }
-  const SamplingParams& params = request.sampling_params;
-  if (params.n < 1) {
-    throw Error(ErrorCode::kInvalidArgument, "n must be at least 1, received " + std::to_string(params.n));
-  }
-  if (params.max_tokens < 1) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "max_tokens must be at least 1, received " + std::to_string(params.max_tokens));
-  }
-}
-
 }  // namespace
 
 class Scheduler::Impl {
@@ -183,7 +166,6 @@ void Scheduler::Impl::AppendScheduled(Sequence& sequence, int num_tokens, Schedu
 
 void Scheduler::Impl::AdmitWaiting(SchedulerOutput& step) {
   while (Sequence* sequence = queue_.NextWaiting()) {
-    if (static_cast<int>(queue_.running().size()) >= config_.max_num_seqs) return;
     if (BudgetedTokens(*sequence, step) == 0) return;
     std::vector<BlockId> prefix;
     if (sequence->blocks.empty() && MayReadPrefixCache(*sequence)) {

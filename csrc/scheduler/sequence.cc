@@ -1,7 +1,9 @@
 #include "scheduler/sequence.h"
 
 #include <algorithm>
+#include <string>
 
+#include "base/error.h"
 #include "scheduler/repetition.h"
 
 namespace heddle {
@@ -22,6 +24,23 @@ StopVerdict CheckStopTokens(const Request& request, int32_t token) {
 }
 
 }  // namespace
+
+void ValidateRequest(const Request& request, int max_model_len) {
+  const size_t prompt_len = request.prompt_token_ids.size();
+  if (prompt_len < 1 || prompt_len >= static_cast<size_t>(max_model_len)) {
+    throw Error(ErrorCode::kInvalidArgument, "prompt must have at least 1 and fewer than " +
+                                                 std::to_string(max_model_len) + " tokens, received " +
+                                                 std::to_string(prompt_len));
+  }
+  const SamplingParams& params = request.sampling_params;
+  if (params.n < 1) {
+    throw Error(ErrorCode::kInvalidArgument, "n must be at least 1, received " + std::to_string(params.n));
+  }
+  if (params.max_tokens < 1) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "max_tokens must be at least 1, received " + std::to_string(params.max_tokens));
+  }
+}
 
 int Sequence::num_generated_tokens() const { return num_tokens() - request->prompt_len; }
 

@@ -60,6 +60,10 @@ struct RequestState {
   Sequence& AddSequence(SequenceId id);
 };
 
+// Fails with kInvalidArgument when the prompt is empty or leaves no room in max_model_len, or when n or max_tokens is
+// not positive.
+void ValidateRequest(const Request& request, int max_model_len);
+
 // Whether the sequence's last token ends it. Asked once for each generated token, after it was appended.
 struct StopVerdict {
   FinishReason reason = FinishReason::kNone;

@@ -18,9 +18,7 @@ class ForwardBatch {
   std::span<const int32_t> token_ids() const { return token_ids_; }
   std::span<const int32_t> positions() const { return positions_; }
   std::span<const int64_t> slot_mapping() const { return slot_mapping_; }
-  ops::AttentionMetadata attention() const {
-    return {query_start_loc_, seq_lens_, block_table_, max_blocks_per_seq_};
-  }
+  ops::AttentionMetadata attention() const { return {query_start_loc_, seq_lens_, block_table_, max_blocks_per_seq_}; }
   // Row of sequence `i`'s first token in the step.
   int first_row(size_t i) const { return query_start_loc_[i]; }
 

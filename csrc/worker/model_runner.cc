@@ -54,8 +54,9 @@ ModelOutput ModelRunner::Execute(const SchedulerOutput& step) {
   HEDDLE_CHECK(batch_.token_ids().size() <= static_cast<size_t>(options_.max_num_batched_tokens), "step too large");
 
   const Arena::Scope scope(arena_);
-  ForwardContext context{stream_,   arena_, kv_cache_, batch_.token_ids(), batch_.positions(), batch_.slot_mapping(),
-                         batch_.attention(), cancelled_};
+  ForwardContext context{
+      stream_,   arena_, kv_cache_, batch_.token_ids(), batch_.positions(), batch_.slot_mapping(), batch_.attention(),
+      cancelled_};
   const TensorView hidden = arena_.Allocate(DType::kFloat32, {context.num_tokens(), config_.hidden_size});
   model_.Forward(context, hidden);
 
@@ -116,10 +117,10 @@ void ModelRunner::Consume(std::span<const LogitsRow> rows, const SchedulerOutput
       }
       continue;
     }
-    sampler_.Sample(stream_, logits,
-                    {&state.sampling_params, state.token_ids, state.prompt_len, state.sequence_index,
-                     config_.eos_token_ids},
-                    sequence);
+    sampler_.Sample(
+        stream_, logits,
+        {&state.sampling_params, state.token_ids, state.prompt_len, state.sequence_index, config_.eos_token_ids},
+        sequence);
   }
 }
 

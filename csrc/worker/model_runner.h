@@ -40,8 +40,8 @@ class ModelRunner {
   // A row of the final hidden states whose logits are wanted, and for what.
   struct LogitsRow {
     int row = 0;
-    size_t output = 0;           // index into ModelOutput::sequences
-    int32_t prompt_token = -1;   // the prompt token it predicts, or -1: sample
+    size_t output = 0;          // index into ModelOutput::sequences
+    int32_t prompt_token = -1;  // the prompt token it predicts, or -1: sample
   };
 
   std::vector<LogitsRow> SelectRows(const SchedulerOutput& step) const;

@@ -67,9 +67,9 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
   runner_ = std::make_unique<ModelRunner>(model, config_.runner, tp_, *stream_, *model_, *kv_cache_,
                                           footprint.activation_bytes_per_token, cancelled_);
   stats_.weight_bytes = static_cast<int64_t>(model_->weight_bytes());
-  stats_.kv_cache_bytes = config_.num_blocks * KVCache::BytesPerBlock(config_.kv_cache_dtype, model.num_layers,
-                                                                      config_.runner.block_size,
-                                                                      footprint.num_kv_heads, model.head_dim);
+  stats_.kv_cache_bytes =
+      config_.num_blocks * KVCache::BytesPerBlock(config_.kv_cache_dtype, model.num_layers, config_.runner.block_size,
+                                                  footprint.num_kv_heads, model.head_dim);
   stats_.num_heads = footprint.num_heads;
   stats_.num_kv_heads = footprint.num_kv_heads;
 }

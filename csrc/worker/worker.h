@@ -20,7 +20,7 @@ namespace heddle {
 struct WorkerConfig {
   ModelConfig model;
   const ModelFamily* family = nullptr;
-  DType dtype = DType::kFloat32;           // of weights
+  DType dtype = DType::kFloat32;  // of weights
   DType kv_cache_dtype = DType::kFloat32;
   int max_model_len = 0;
   int num_blocks = 0;

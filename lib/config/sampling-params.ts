@@ -92,9 +92,7 @@ const bias = number(-100, 100);
 const logitBias: Check<Map<number, number>> = (value, key) => {
   if (typeof value !== 'object' || value === null) refuse(key, 'an object or Map from token id to number', value);
   const entries: [unknown, unknown][] = readSafely(key, () =>
-    value instanceof Map
-      ? [...(value as Map<unknown, unknown>)]
-      : Object.entries(value).map(([id, b]) => [idOf(id), b]),
+    types.isMap(value) ? [...value] : Object.entries(value).map(([id, b]) => [idOf(id), b]),
   );
   if (entries.length > MAX_TOKEN_LIST) refuse(key, `an object of at most ${MAX_TOKEN_LIST} entries`, value);
   return new Map(entries.map(([id, b]) => [tokenId(id, `a key of ${key}`), bias(b, `${key}[${String(id)}]`)]));

@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { defaultMaxListeners, getMaxListeners, setMaxListeners } from 'node:events';
+
 import type {
   FinishReason,
   GenerationDelta,
@@ -93,7 +95,7 @@ export class RequestStream implements GenerationStream {
     });
     this.#final.catch(() => undefined);
     if (options.signal?.aborted) this.#onSignal();
-    else options.signal?.addEventListener('abort', this.#onSignal, { once: true });
+    else if (options.signal) listen(options.signal, this.#onSignal);
   }
 
   // The caller's side.
@@ -294,4 +296,11 @@ export class RequestStream implements GenerationStream {
       totalMs: endedAt - createdAt,
     };
   }
+}
+
+function listen(signal: AbortSignal, listener: () => void): void {
+  // Many requests may share a signal, as at a server's shutdown; Node takes more than ten listeners for a leak.
+  if (signal instanceof EventTarget && getMaxListeners(signal) === defaultMaxListeners)
+    setMaxListeners(Infinity, signal);
+  signal.addEventListener('abort', listener, { once: true });
 }

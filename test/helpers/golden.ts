@@ -52,7 +52,10 @@ export async function teacherForcedError(engine: Engine, golden: Golden): Promis
 }
 
 /** Ids and largest deviation of greedy decoding, up to the first position that the reference's margin leaves open. */
-export async function greedyAgreement(engine: Engine, golden: Golden): Promise<{ mismatches: string[]; error: number }> {
+export async function greedyAgreement(
+  engine: Engine,
+  golden: Golden,
+): Promise<{ mismatches: string[]; error: number }> {
   const mismatches: string[] = [];
   let error = 0;
   await Promise.all(

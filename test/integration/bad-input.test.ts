@@ -123,7 +123,9 @@ describe('model folders', () => {
     writeFileSync(file(name), JSON.stringify(json));
   };
   /** Rewrites a shard's header, keeping its data. */
-  const editHeader = (change: (header: Record<string, { dtype: string; shape: number[]; data_offsets: number[] }>) => void) => {
+  const editHeader = (
+    change: (header: Record<string, { dtype: string; shape: number[]; data_offsets: number[] }>) => void,
+  ) => {
     const bytes = readFileSync(file(SHARD));
     const length = Number(bytes.readBigUInt64LE(0));
     const header = JSON.parse(bytes.subarray(8, 8 + length).toString()) as Parameters<typeof change>[0];
@@ -144,29 +146,85 @@ describe('model folders', () => {
   const norm = 'model.norm.weight';
 
   const BROKEN: [string, string, () => void][] = [
-    ['a truncated shard', 'ERR_MODEL_FORMAT', () => writeFileSync(file(SHARD), readFileSync(file(SHARD)).subarray(0, 1000))],
+    [
+      'a truncated shard',
+      'ERR_MODEL_FORMAT',
+      () => writeFileSync(file(SHARD), readFileSync(file(SHARD)).subarray(0, 1000)),
+    ],
     ['an empty shard', 'ERR_MODEL_FORMAT', () => writeFileSync(file(SHARD), '')],
     ['a missing shard', 'ERR_MODEL_FORMAT', () => rmSync(file(SHARD))],
-    ['a shape that overflows', 'ERR_MODEL_FORMAT', () => editHeader((h) => (h[norm]!.shape = [4194305, 4194305, 211106198978564]))],
+    [
+      'a shape that overflows',
+      'ERR_MODEL_FORMAT',
+      () => editHeader((h) => (h[norm]!.shape = [4194305, 4194305, 211106198978564])),
+    ],
     ['a shape that lies', 'ERR_MODEL_FORMAT', () => editHeader((h) => (h[norm]!.shape = [1000000]))],
     ['tensors that overlap', 'ERR_MODEL_FORMAT', () => editHeader((h) => (h[norm]!.data_offsets = [0, 512]))],
     ['a dtype that does not exist', 'ERR_MODEL_FORMAT', () => editHeader((h) => (h[norm]!.dtype = 'BF17'))],
     ['a dtype that is no float', 'ERR_MODEL_FORMAT', () => editHeader((h) => (h[norm]!.dtype = 'I16'))],
-    ['a missing tensor', 'ERR_MODEL_FORMAT', () => editHeader((h) => { h['model.other.weight'] = h[norm]!; delete h[norm]; })],
-    ['a huge header', 'ERR_MODEL_FORMAT', () => { const b = readFileSync(file(SHARD)); b.writeBigUInt64LE(2n ** 63n); writeFileSync(file(SHARD), b); }],
+    [
+      'a missing tensor',
+      'ERR_MODEL_FORMAT',
+      () =>
+        editHeader((h) => {
+          h['model.other.weight'] = h[norm]!;
+          delete h[norm];
+        }),
+    ],
+    [
+      'a huge header',
+      'ERR_MODEL_FORMAT',
+      () => {
+        const b = readFileSync(file(SHARD));
+        b.writeBigUInt64LE(2n ** 63n);
+        writeFileSync(file(SHARD), b);
+      },
+    ],
     ['config.json that is no JSON', 'ERR_MODEL_FORMAT', () => writeFileSync(file('config.json'), '{"a":')],
     ['config.json of the wrong type', 'ERR_MODEL_FORMAT', () => writeFileSync(file('config.json'), '[]')],
-    ['config.json with a text for a number', 'ERR_MODEL_FORMAT', () => edit('config.json', (c) => (c['hidden_size'] = '256'))],
-    ['config.json with a negative size', 'ERR_MODEL_FORMAT', () => edit('config.json', (c) => (c['num_hidden_layers'] = -8))],
-    ['config.json with sizes that the weights contradict', 'ERR_MODEL_FORMAT', () => edit('config.json', (c) => (c['intermediate_size'] = 641))],
-    ['an unknown architecture', 'ERR_UNSUPPORTED_MODEL', () => edit('config.json', (c) => (c['architectures'] = ['MambaForCausalLM']))],
-    ['an unknown RoPE type', 'ERR_UNSUPPORTED_MODEL', () => edit('config.json', (c) => (c['rope_parameters'] = { rope_type: 'longrope', rope_theta: 1e4 }))],
+    [
+      'config.json with a text for a number',
+      'ERR_MODEL_FORMAT',
+      () => edit('config.json', (c) => (c['hidden_size'] = '256')),
+    ],
+    [
+      'config.json with a negative size',
+      'ERR_MODEL_FORMAT',
+      () => edit('config.json', (c) => (c['num_hidden_layers'] = -8)),
+    ],
+    [
+      'config.json with sizes that the weights contradict',
+      'ERR_MODEL_FORMAT',
+      () => edit('config.json', (c) => (c['intermediate_size'] = 641)),
+    ],
+    [
+      'an unknown architecture',
+      'ERR_UNSUPPORTED_MODEL',
+      () => edit('config.json', (c) => (c['architectures'] = ['MambaForCausalLM'])),
+    ],
+    [
+      'an unknown RoPE type',
+      'ERR_UNSUPPORTED_MODEL',
+      () => edit('config.json', (c) => (c['rope_parameters'] = { rope_type: 'longrope', rope_theta: 1e4 })),
+    ],
     ['an unknown activation', 'ERR_UNSUPPORTED_MODEL', () => edit('config.json', (c) => (c['hidden_act'] = 'relu2'))],
-    ['a quantised checkpoint', 'ERR_UNSUPPORTED_MODEL', () => edit('config.json', (c) => (c['quantization_config'] = { quant_method: 'gptq' }))],
+    [
+      'a quantised checkpoint',
+      'ERR_UNSUPPORTED_MODEL',
+      () => edit('config.json', (c) => (c['quantization_config'] = { quant_method: 'gptq' })),
+    ],
     ['a missing config.json', 'ERR_MODEL_FORMAT', () => rmSync(file('config.json'))],
     ['a broken tokenizer.json', 'ERR_MODEL_FORMAT', () => writeFileSync(file('tokenizer.json'), '{"version":')],
-    ['a tokenizer.json of another kind', 'ERR_MODEL_FORMAT', () => writeFileSync(file('tokenizer.json'), '{"model": 3}')],
-    ['a broken generation_config.json', 'ERR_MODEL_FORMAT', () => writeFileSync(file('generation_config.json'), 'nonsense')],
+    [
+      'a tokenizer.json of another kind',
+      'ERR_MODEL_FORMAT',
+      () => writeFileSync(file('tokenizer.json'), '{"model": 3}'),
+    ],
+    [
+      'a broken generation_config.json',
+      'ERR_MODEL_FORMAT',
+      () => writeFileSync(file('generation_config.json'), 'nonsense'),
+    ],
   ];
   it.each(BROKEN)('with %s are refused as %s', async (_, code, breakIt) => {
     breakIt();
@@ -185,7 +243,10 @@ describe('model folders', () => {
     const engine = await Engine.create({ model: folder });
     try {
       const chat = async () => engine.chat([{ role: 'user', content: 'hi' }], { maxTokens: 2 }).final();
-      await expect(chat()).rejects.toMatchObject({ name: expect.stringMatching(/Error$/), code: expect.stringMatching(/^ERR_/) });
+      await expect(chat()).rejects.toMatchObject({
+        name: expect.stringMatching(/Error$/),
+        code: expect.stringMatching(/^ERR_/),
+      });
       expect(await engine.generate('Hello', { maxTokens: 2, ignoreEos: true }).text()).toEqual(expect.any(String));
     } finally {
       await engine.close();
@@ -194,7 +255,9 @@ describe('model folders', () => {
   it('whose template throws refuse the chat and nothing else', () => withTemplate("{{ raise_exception('no') }}"));
   it('whose template is broken refuse the chat and nothing else', () => withTemplate('{% if %}'));
   it('whose template never ends refuse the chat and nothing else', () =>
-    withTemplate('{% for i in range(100000) %}{% for j in range(100000) %}{% for k in range(100000) %}x{% endfor %}{% endfor %}{% endfor %}'));
+    withTemplate(
+      '{% for i in range(100000) %}{% for j in range(100000) %}{% for k in range(100000) %}x{% endfor %}{% endfor %}{% endfor %}',
+    ));
 });
 
 describe('engine options', () => {

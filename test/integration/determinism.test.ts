@@ -9,7 +9,14 @@ import { bundledModel, fingerprint, withEngine } from '../helpers/engine';
 const prompt = (length: number, salt: number) =>
   Array.from({ length }, (_, i) => 6 + ((i * 7919 + salt * 104_729) % 4000));
 
-const PROBE: SamplingParams = { maxTokens: 6, seed: 7, logprobs: -1, promptLogprobs: -1, ignoreEos: true, detokenize: false };
+const PROBE: SamplingParams = {
+  maxTokens: 6,
+  seed: 7,
+  logprobs: -1,
+  promptLogprobs: -1,
+  ignoreEos: true,
+  detokenize: false,
+};
 
 /** The probe among `batch - 1` other requests of assorted lengths, all under way at once. */
 async function probe(engine: Engine, batch: number): Promise<GenerationOutput> {
@@ -69,9 +76,12 @@ it('a prefix-cache hit and a preemption leave every bit of the output alone', as
   // Room for about three such sequences: the youngest are preempted again and again. A block of 16 tokens takes
   // 8 layers x 2 x 16 x 4 heads x 64 x 2 bytes.
   const kvCacheBytes = 22 * (8 * 2 * 16 * 4 * 64 * 2);
-  await withEngine({ model: bundledModel, kvCacheBytes, maxModelLen: 128, enablePrefixCaching: false }, async (engine) => {
-    const outputs = await Promise.all(Array.from({ length: 6 }, () => run(engine)));
-    expect(engine.stats().numPreemptions).toBeGreaterThan(0);
-    expect(new Set(outputs.map(fingerprint))).toEqual(new Set([expected]));
-  });
+  await withEngine(
+    { model: bundledModel, kvCacheBytes, maxModelLen: 128, enablePrefixCaching: false },
+    async (engine) => {
+      const outputs = await Promise.all(Array.from({ length: 6 }, () => run(engine)));
+      expect(engine.stats().numPreemptions).toBeGreaterThan(0);
+      expect(new Set(outputs.map(fingerprint))).toEqual(new Set([expected]));
+    },
+  );
 });

@@ -6,17 +6,7 @@ import { greedyAgreement, readGolden, teacherForcedError, TOLERANCE } from '../h
 import { describeWithShared } from '../helpers/shared-data';
 
 /** Attention heads bound the ranks: llama-bias-tied has four, the others eight. */
-const CASES = [
-  'llama',
-  'llama3-rope',
-  'llama-bias-tied',
-  'mistral',
-  'qwen2',
-  'qwen3',
-  'gemma2',
-  'gemma3',
-  'phi3',
-];
+const CASES = ['llama', 'llama3-rope', 'llama-bias-tied', 'mistral', 'qwen2', 'qwen3', 'gemma2', 'gemma3', 'phi3'];
 const RANKS = [1, 2, 4];
 const CHUNKS: [string, Partial<EngineConfig>][] = [
   ['whole prompts', { maxNumBatchedTokens: 512 }],

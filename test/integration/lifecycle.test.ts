@@ -8,14 +8,20 @@ import { bundledModel, withEngine } from '../helpers/engine';
 const root = path.resolve(__dirname, '../..');
 
 /** Runs a script that sees `Engine` and `model`; resolves when it exits. */
-function runScript(body: string, timeoutMs = 60_000): Promise<{ code: number | null; signal: string | null; stdout: string; stderr: string }> {
+function runScript(
+  body: string,
+  timeoutMs = 60_000,
+): Promise<{ code: number | null; signal: string | null; stdout: string; stderr: string }> {
   const script = `
     const { Engine } = require(${JSON.stringify(path.join(root, 'dist/index.js'))});
     const model = ${JSON.stringify(bundledModel)};
     const tokenIds = Array.from({ length: 40 }, (_, i) => 6 + i);
     (async () => { ${body} })();`;
   return new Promise((resolve) => {
-    const child = spawn(process.execPath, ['--unhandled-rejections=strict', '-e', script], { cwd: root, timeout: timeoutMs });
+    const child = spawn(process.execPath, ['--unhandled-rejections=strict', '-e', script], {
+      cwd: root,
+      timeout: timeoutMs,
+    });
     let stdout = '';
     let stderr = '';
     child.stdout.on('data', (data: Buffer) => (stdout += data.toString()));
@@ -103,7 +109,12 @@ describe('several engines', () => {
 
   it('one hundred times created and closed leave memory where it was', async () => {
     const cycle = async () => {
-      const engine = await Engine.create({ model: bundledModel, threads: 1, kvCacheBytes: 16 * 2 ** 20, maxModelLen: 512 });
+      const engine = await Engine.create({
+        model: bundledModel,
+        threads: 1,
+        kvCacheBytes: 16 * 2 ** 20,
+        maxModelLen: 512,
+      });
       await engine.generate({ tokenIds: [6, 7, 8] }, { maxTokens: 2, ignoreEos: true }).final();
       await engine.close();
     };

@@ -155,8 +155,8 @@ class Scene {
           std::copy_n(scene.q_[seq].Row(position), scene.config_.q_size(), q.Row(row));
           std::copy_n(scene.k_[seq].Row(position), scene.config_.kv_size(), k.Row(row));
           std::copy_n(scene.v_[seq].Row(position), scene.config_.kv_size(), v.Row(row));
-          const size_t block = seq * static_cast<size_t>(scene.max_blocks_) +
-                               static_cast<size_t>(position / scene.config_.block_size);
+          const size_t block =
+              seq * static_cast<size_t>(scene.max_blocks_) + static_cast<size_t>(position / scene.config_.block_size);
           slot_mapping.push_back(int64_t{scene.block_table_[block]} * scene.config_.block_size +
                                  position % scene.config_.block_size);
         }

@@ -75,7 +75,8 @@ int CountWrongSums(const TensorView& x, int size, int round) {
   return wrong;
 }
 
-TEST(LocalCommunicator, "sums in the balanced tree over ranks, bit for bit on every rank, small and large, strided or not") {
+TEST(LocalCommunicator,
+     "sums in the balanced tree over ranks, bit for bit on every rank, small and large, strided or not") {
   for (int size : {1, 2, 4, 8}) {
     for (bool oversubscribed : {false, true}) {
       const Communicators group = CreateLocalGroup(size, kLongTimeout, oversubscribed);
@@ -116,7 +117,8 @@ TEST(LocalCommunicator, "stays right over thousands of collectives of mixed kind
           Buffer out(x.view.dim(0), columns * size, columns * size);
           comm.GatherColumns(x.view, round % size, out.view);
           if (rank != round % size) continue;
-          for (int from = 0; from < size; ++from) wrong += out.view.Row<float>(0)[from * columns] != Input(from, 0, round);
+          for (int from = 0; from < size; ++from)
+            wrong += out.view.Row<float>(0)[from * columns] != Input(from, 0, round);
         } else {
           comm.AllReduceSum(x.view);
           wrong += CountWrongSums(x.view, size, round);
@@ -145,7 +147,8 @@ TEST(LocalCommunicator, "gathers uneven and empty columns in rank order into str
       for (int64_t row = 0; row < kRows; ++row) {
         const float* at = out.view.Row<float>(row);
         for (int rank = 0; rank < size; ++rank) {
-          for (int64_t i = 0; i < columns_of(rank); ++i) EXPECT_EQ(*at++, Input(rank, row * columns_of(rank) + i, root));
+          for (int64_t i = 0; i < columns_of(rank); ++i)
+            EXPECT_EQ(*at++, Input(rank, row * columns_of(rank) + i, root));
         }
         EXPECT_EQ(*at, -7.0f);
       }

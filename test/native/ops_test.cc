@@ -347,9 +347,8 @@ TEST(SamplingOps, "give log-sum-exp of rows of any size and height") {
       for (float& value : row) value = random.Uniform(-20, 20) + offset;
       if (size > 1) row[0] = -kInfinity;
       const double expected = ops::reference::LogSumExp(row);
-      ForStreams([&](Stream& stream) {
-        EXPECT_NEAR(ops::LogSumExp(stream, row), expected, 1e-6 * (1 + std::abs(expected)));
-      });
+      ForStreams(
+          [&](Stream& stream) { EXPECT_NEAR(ops::LogSumExp(stream, row), expected, 1e-6 * (1 + std::abs(expected))); });
     }
   }
   ForStreams([&](Stream& stream) {

@@ -1,6 +1,6 @@
 // Expected values: the rotary embedding of Llama (of Phi-3 where the rotation is partial) in transformers 5.18.0 and
 // torch 2.13.0, float32, head_dim 16; for type dynamic fed position by position, as in incremental decoding.
-#include "layers/rotary_tables.h"
+#include "models/rotary_tables.h"
 
 #include <cmath>
 #include <vector>

@@ -261,6 +261,22 @@ TEST(Scheduler, "admits nobody in a step in which a sequence found no block, how
   EXPECT_TRUE(driver.Scheduled() == (Ids{1, 3}));
 }
 
+TEST(Scheduler, "admits nobody in a step in which a sequence took the blocks of another") {
+  SchedulerConfig config = TightConfig(5);
+  config.policy = SchedulingPolicy::kPriority;
+  SchedulerDriver driver(config);
+  driver.scheduler.AddRequest(MakeRequest(1, 8, 9));
+  driver.Step();
+  driver.scheduler.SetPaused(1, true);
+  driver.scheduler.AddRequest(MakeRequest(2, 10, 9));
+  driver.Step();
+  driver.scheduler.SetPaused(1, false);
+  driver.scheduler.AddRequest(Prioritized(3, 1, 1, -1));
+  driver.Step();
+  EXPECT_TRUE(driver.Scheduled() == Ids{1});
+  EXPECT_EQ(driver.scheduler.stats().num_preemptions, 1);
+}
+
 TEST(Scheduler, "takes back what a preempted sequence computed when its blocks are still there") {
   SchedulerDriver driver(TightConfig(5));
   RunTwoThatOutgrowThePool(driver);

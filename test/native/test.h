@@ -35,7 +35,7 @@ struct Registrar {
 
 template <typename T>
 std::string Show(const T& value) {
-  if constexpr (requires(std::ostream& stream) { stream << value; }) {
+  if constexpr (requires(std::ostream & stream) { stream << value; }) {
     std::ostringstream text;
     text.precision(9);
     text << value;
@@ -49,10 +49,10 @@ std::string Show(const T& value) {
 
 #define HEDDLE_TEST_CONCAT_(a, b) a##b
 #define HEDDLE_TEST_CONCAT(a, b) HEDDLE_TEST_CONCAT_(a, b)
-#define TEST(suite, claim)                                                             \
-  static void HEDDLE_TEST_CONCAT(TestBody, __LINE__)();                                \
-  static const ::heddle::test::Registrar HEDDLE_TEST_CONCAT(kRegistrar, __LINE__)(     \
-      #suite, claim, HEDDLE_TEST_CONCAT(TestBody, __LINE__));                          \
+#define TEST(suite, claim)                                                         \
+  static void HEDDLE_TEST_CONCAT(TestBody, __LINE__)();                            \
+  static const ::heddle::test::Registrar HEDDLE_TEST_CONCAT(kRegistrar, __LINE__)( \
+      #suite, claim, HEDDLE_TEST_CONCAT(TestBody, __LINE__));                      \
   static void HEDDLE_TEST_CONCAT(TestBody, __LINE__)()
 
 #define EXPECT_TRUE(condition)                                                                \
@@ -60,36 +60,38 @@ std::string Show(const T& value) {
     if (!(condition)) ::heddle::test::Fail(__FILE__, __LINE__, "expected true: " #condition); \
   } while (0)
 
-#define EXPECT_EQ(actual, expected)                                                                       \
-  do {                                                                                                    \
-    const auto actual_value = (actual);                                                                   \
-    const auto expected_value = (expected);                                                               \
-    if (!(actual_value == expected_value))                                                                \
-      ::heddle::test::Fail(__FILE__, __LINE__, #actual " is " + ::heddle::test::Show(actual_value) +      \
-                                                   ", expected " + ::heddle::test::Show(expected_value)); \
+#define EXPECT_EQ(actual, expected)                                                                                    \
+  do {                                                                                                                 \
+    const auto actual_value = (actual);                                                                                \
+    const auto expected_value = (expected);                                                                            \
+    if (!(actual_value == expected_value))                                                                             \
+      ::heddle::test::Fail(                                                                                            \
+          __FILE__, __LINE__,                                                                                          \
+          #actual " is " + ::heddle::test::Show(actual_value) + ", expected " + ::heddle::test::Show(expected_value)); \
   } while (0)
 
-#define EXPECT_NEAR(actual, expected, tolerance)                                                          \
-  do {                                                                                                    \
-    const double actual_value = static_cast<double>(actual);                                              \
-    const double expected_value = static_cast<double>(expected);                                          \
-    if (!(std::abs(actual_value - expected_value) <= (tolerance)))                                        \
-      ::heddle::test::Fail(__FILE__, __LINE__, #actual " is " + ::heddle::test::Show(actual_value) +      \
-                                                   ", expected " + ::heddle::test::Show(expected_value)); \
+#define EXPECT_NEAR(actual, expected, tolerance)                                                                       \
+  do {                                                                                                                 \
+    const double actual_value = static_cast<double>(actual);                                                           \
+    const double expected_value = static_cast<double>(expected);                                                       \
+    if (!(std::abs(actual_value - expected_value) <= (tolerance)))                                                     \
+      ::heddle::test::Fail(                                                                                            \
+          __FILE__, __LINE__,                                                                                          \
+          #actual " is " + ::heddle::test::Show(actual_value) + ", expected " + ::heddle::test::Show(expected_value)); \
   } while (0)
 
 // The expression throws heddle::Error with this code.
-#define EXPECT_ERROR(error_code, expression)                                                                     \
-  do {                                                                                                           \
-    bool threw = false;                                                                                          \
-    try {                                                                                                        \
-      (void)(expression);                                                                                        \
-    } catch (const ::heddle::Error& error) {                                                                     \
-      threw = true;                                                                                              \
-      if (error.code() != (error_code))                                                                          \
-        ::heddle::test::Fail(__FILE__, __LINE__,                                                                 \
-                             std::string(#expression " threw ") + ::heddle::ErrorCodeName(error.code()) + ": " + \
-                                 error.what());                                                                  \
-    }                                                                                                            \
-    if (!threw) ::heddle::test::Fail(__FILE__, __LINE__, #expression " did not throw");                          \
+#define EXPECT_ERROR(error_code, expression)                                                                   \
+  do {                                                                                                         \
+    bool threw = false;                                                                                        \
+    try {                                                                                                      \
+      (void)(expression);                                                                                      \
+    } catch (const ::heddle::Error& error) {                                                                   \
+      threw = true;                                                                                            \
+      if (error.code() != (error_code))                                                                        \
+        ::heddle::test::Fail(                                                                                  \
+            __FILE__, __LINE__,                                                                                \
+            std::string(#expression " threw ") + ::heddle::ErrorCodeName(error.code()) + ": " + error.what()); \
+    }                                                                                                          \
+    if (!threw) ::heddle::test::Fail(__FILE__, __LINE__, #expression " did not throw");                        \
   } while (0)

@@ -2,9 +2,8 @@ import os from 'node:os';
 import path from 'node:path';
 
 import { resolveEngineConfig } from '../../lib/config/engine-config';
-import type { EngineConfig } from '../../types/index';
 
-const resolve = (config: object) => resolveEngineConfig({ model: 'some/folder', ...config } as EngineConfig);
+const resolve = (config: object) => resolveEngineConfig({ model: 'some/folder', ...config });
 
 describe('EngineConfig', () => {
   it('has the documented defaults', () => {

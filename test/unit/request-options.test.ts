@@ -53,7 +53,7 @@ describe('a prompt', () => {
     [{ tokenIds: [1n] }],
     [{ tokenIds: BigInt64Array.of(1n) }],
     [{ tokenIds: [, 1] }],
-    [{ tokenIds: [{ valueOf: () => 1 }] }],
+    [{ tokenIds: [{ valueOf: (): number => 1 }] }],
     [{ tokenIds: [1, 2, 3, 4, 5] }],
     [{ get tokenIds() { throw new Error('no'); } }], // prettier-ignore
     [{ tokenIds: { length: 1, get 0() { throw new Error('no'); } } }], // prettier-ignore

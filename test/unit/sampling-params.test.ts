@@ -5,7 +5,7 @@ import type { SamplingParams } from '../../types/index';
 
 const plain: SamplingContext = { vocabSize: 100, defaults: readGenerationConfig(undefined), hasTokenizer: true };
 const resolve = (params: object, context: Partial<SamplingContext> = {}) =>
-  resolveSamplingParams(params as SamplingParams, { ...plain, ...context });
+  resolveSamplingParams(params, { ...plain, ...context });
 
 describe('SamplingParams', () => {
   it("have vLLM's defaults, except maxTokens", () => {

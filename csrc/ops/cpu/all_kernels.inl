@@ -12,8 +12,20 @@ namespace heddle::ops::cpu::HEDDLE_ISA {
 
 extern const Kernels kKernels;
 const Kernels kKernels = {
-    Matmul,         MatmulScratchFloats, Attention, AttentionScratchFloats, RmsNormRow, AddRow,    GatedActivationRow,
-    SoftCapRow,     RotateHead,          WidenRow,  NarrowRow,              ArgMaxRow,  LogSumExpRow, ExpAndSumRow,
+    Matmul,
+    MatmulScratchFloats,
+    Attention,
+    AttentionScratchFloats,
+    RmsNormRow,
+    AddRow,
+    GatedActivationRow,
+    SoftCapRow,
+    RotateHead,
+    WidenRow,
+    NarrowRow,
+    ArgMaxRow,
+    LogSumExpRow,
+    ExpAndSumRow,
 };
 
 }  // namespace heddle::ops::cpu::HEDDLE_ISA

@@ -7,26 +7,36 @@
 
 namespace heddle::ops::cpu::HEDDLE_ISA {
 
+// How a cache is read: 16 elements at a time, in any order of lanes that Ordered() undoes.
 struct Float32Cache {
   using Element = float;
   static F32x16 LoadVector(const Element* p) { return Load(p); }
+  static F32x16 Ordered(F32x16 a) { return a; }
 };
 struct BFloat16Cache {
   using Element = uint16_t;
-  static F32x16 LoadVector(const Element* p) { return LoadBFloat16(p); }
+  static F32x16 LoadVector(const Element* p) { return LoadBFloat16Unordered(p); }
+  static F32x16 Ordered(F32x16 a) { return InOrder(a); }
 };
 struct Float16Cache {
   using Element = uint16_t;
   static F32x16 LoadVector(const Element* p) { return LoadFloat16(p); }
+  static F32x16 Ordered(F32x16 a) { return a; }
 };
 
 constexpr int kChunk = 16;  // keys scored by the lanes of one vector
 constexpr int kChunks = kAttentionPartition / kChunk;
-// Rows that share each load of keys and values; with one vector they fill the registers of AVX2.
-constexpr int kRowBlock = 4;
+constexpr int kRowBlock = 4;  // rows that share each load of keys and values
 
-// Vectors that `rows` rows accumulate side by side, enough to hide the latency of the multiply-adds.
-constexpr int VectorsFor(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1; }
+// Sums kept side by side, enough to hide the latency of a multiply-add: eight registers either way.
+#if defined(__AVX512F__)
+constexpr int kSums = 8;
+#else
+constexpr int kSums = 4;
+#endif
+
+// How many vectors at a time that makes for each of `rows` rows.
+constexpr int VectorsFor(int rows) { return kSums / rows < kChunks ? kSums / rows : kChunks; }
 
 constexpr int PaddedHeadDim(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
@@ -43,7 +53,7 @@ struct KeyRange {
 struct AttentionRow {
   const float* q;
   float* out;
-  float* weighted;  // [PaddedHeadDim(head_dim)] sum of values
+  float* weighted;  // [PaddedHeadDim(head_dim)] sum of values, lanes in the order of the cache's loads
   float* lane_sum;  // [16] sum of exponentials, key i in lane i mod 16
   float* max;
   int begin;  // absolute positions of the keys it sees
@@ -92,11 +102,11 @@ struct Walk {
   int64_t ahead_stride;
 };
 
-// sums[r][v] += sum over i < count, upwards, of weights[r][i] * walk.vectors[v][i * stride ..].
+// sums[r][v] += sum over i in [begin, end), upwards, of weights[r][i] * walk.vectors[v][i * stride ..].
 template <typename Cache, int kRows, int kVectors>
-inline void MultiplyAdd(const float* const (&weights)[kRows], const Walk<Cache, kVectors>& walk, int64_t count,
-                        F32x16 (&sums)[kRows][kVectors]) {
-  for (int64_t i = 0; i < count; ++i) {
+inline void MultiplyAdd(const float* const (&weights)[kRows], const Walk<Cache, kVectors>& walk, int64_t begin,
+                        int64_t end, F32x16 (&sums)[kRows][kVectors]) {
+  for (int64_t i = begin; i < end; ++i) {
     F32x16 vector[kVectors];
     for (int v = 0; v < kVectors; ++v) {
       vector[v] = Cache::LoadVector(walk.vectors[v] + i * walk.stride);
@@ -126,9 +136,9 @@ inline void ScoreChunks(const AttentionArgs& args, const AttentionRow* rows, con
     q[r] = rows[r].q;
     for (int v = 0; v < kVectors; ++v) sums[r][v] = Zero();
   }
-  MultiplyAdd<Cache, kRows, kVectors>(q, walk, args.head_dim, sums);
+  MultiplyAdd<Cache, kRows, kVectors>(q, walk, 0, args.head_dim, sums);
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) Store(scores[r] + (chunk + v) * kChunk, sums[r][v]);
+    for (int v = 0; v < kVectors; ++v) Store(scores[r] + (chunk + v) * kChunk, Cache::Ordered(sums[r][v]));
   }
 }
 
@@ -180,18 +190,16 @@ inline void WeighColumns(const AttentionArgs& args, const AttentionRow* rows, co
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) sums[r][v] = Load(rows[r].weighted + d + v * 16);
   }
-  for (int key = range.begin; key < range.end;) {
-    const int chunk = key / kChunk;
-    const int chunk_end = (chunk + 1) * kChunk < range.end ? (chunk + 1) * kChunk : range.end;
+  for (int chunk = range.begin / kChunk; chunk * kChunk < range.end; ++chunk) {
+    const int first = chunk * kChunk;
     const float* row_weights[kRows];
     for (int v = 0; v < kVectors; ++v) {
-      const int column = d + v * 16;
-      walk.vectors[v] = partition.values[chunk] + int64_t{key % kChunk} * args.head_dim + column;
-      walk.ahead[v] = partition.next_keys[chunk] + int64_t{column + key % kChunk} * args.block_size;
+      walk.vectors[v] = partition.values[chunk] + d + v * 16;
+      walk.ahead[v] = partition.next_keys[chunk] + int64_t{d + v * 16} * args.block_size;
     }
-    for (int r = 0; r < kRows; ++r) row_weights[r] = weights[r] + key;
-    MultiplyAdd<Cache, kRows, kVectors>(row_weights, walk, chunk_end - key, sums);
-    key = chunk_end;
+    for (int r = 0; r < kRows; ++r) row_weights[r] = weights[r] + first;
+    MultiplyAdd<Cache, kRows, kVectors>(row_weights, walk, range.begin > first ? range.begin - first : 0,
+                                        range.end - first < kChunk ? range.end - first : kChunk, sums);
   }
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) Store(rows[r].weighted + d + v * 16, sums[r][v]);
@@ -314,11 +322,12 @@ inline void BeginRow(const AttentionArgs& args, const AttentionRow& row) {
   *row.max = -__builtin_inff();
 }
 
-inline void FinishRow(const AttentionArgs& args, const AttentionRow& row) {
+template <typename Cache>
+void FinishRow(const AttentionArgs& args, const AttentionRow& row) {
   const F32x16 sum = Set1(ReduceAdd(Load(row.lane_sum)));
   for (int d = 0; d < args.head_dim; d += 16) {
     const int count = args.head_dim - d < 16 ? args.head_dim - d : 16;
-    StorePartial(row.out + d, Div(Load(row.weighted + d), sum), count);
+    StorePartial(row.out + d, Div(Cache::Ordered(Load(row.weighted + d)), sum), count);
   }
 }
 
@@ -349,12 +358,11 @@ void AttentionOver(const AttentionArgs& args, const AttentionTask& task) {
   const int end = task.position + task.num_tokens;
   for (int base = begin / kAttentionPartition * kAttentionPartition; base < end; base += kAttentionPartition) {
     const Partition<Cache> partition = PartitionAt<Cache>(args, task, base, begin, end);
-    ForRowBlocks(args, task, [&](const AttentionRow* rows, int count) {
-      AttendRows<Cache>(args, rows, count, partition, base);
-    });
+    ForRowBlocks(args, task,
+                 [&](const AttentionRow* rows, int count) { AttendRows<Cache>(args, rows, count, partition, base); });
   }
   ForRowBlocks(args, task, [&](const AttentionRow* rows, int count) {
-    for (int r = 0; r < count; ++r) FinishRow(args, rows[r]);
+    for (int r = 0; r < count; ++r) FinishRow<Cache>(args, rows[r]);
   });
 }
 

@@ -1,10 +1,11 @@
 // y = x * weight^T over packed panels.
 //
-// Lanes are outputs: each output is one chain of fused multiply-adds a slice, upwards over K, and slices are joined in a
-// balanced tree. Every path below keeps that order, so they agree to the bit; they differ in what they keep in
+// Lanes are outputs: each output is one chain of fused multiply-adds a slice, upwards over K, and slices are joined in
+// a balanced tree. Every path below keeps that order, so they agree to the bit; they differ in what they keep in
 // registers and caches only:
 //   up to four rows    all of K in registers, several panels at once: streams the weights at memory speed
-//   more rows          tiles of rows, blocked so that x stays in the second cache level and a panel's chunk in the first
+//   more rows          tiles of rows, blocked so that x stays in the second cache level and a panel's chunk in the
+//   first
 namespace heddle::ops::cpu::HEDDLE_ISA {
 
 // Slices 1, 2, 4 or 8: partial sums of 1, 2, 4 and 8 slices, and the one being computed.
@@ -105,8 +106,9 @@ void FewRows(const MatmulArgs& args, int64_t row, int64_t panel) {
     }
     const Type* weights[kPanels];
     for (int p = 0; p < kPanels; ++p) {
-      weights[p] = reinterpret_cast<const Type*>(static_cast<const char*>(args.weight) + (panel + p) * args.panel_bytes) +
-                   args.packed_bounds[slice] * 16;
+      weights[p] =
+          reinterpret_cast<const Type*>(static_cast<const char*>(args.weight) + (panel + p) * args.panel_bytes) +
+          args.packed_bounds[slice] * 16;
     }
     const int64_t begin = args.slice_bounds[slice];
     Accumulate<S, kRows, kPanels>(x + begin, args.x_stride, weights, args.slice_bounds[slice + 1] - begin, sums);
@@ -139,7 +141,8 @@ void FewRowsOverPanels(const MatmulArgs& args, int64_t panel_begin, int64_t pane
 
 // sums [kRows][16] (+)= x * panel over a chunk of K.
 template <Storage S, int kRows>
-void Tile(const float* x, int64_t x_stride, const typename Element<S>::Type* panel, int64_t k, bool first, float* sums) {
+void Tile(const float* x, int64_t x_stride, const typename Element<S>::Type* panel, int64_t k, bool first,
+          float* sums) {
   F32x16 registers[kRows][1];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) registers[r][0] = first ? Zero() : Load(sums + r * 16);

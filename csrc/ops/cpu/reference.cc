@@ -152,7 +152,8 @@ void GatedActivation(Activation activation, const TensorView& gate_up, const Ten
   for (int64_t i = 0; i < y.dim(0); ++i) {
     const float* gate = gate_up.Row<float>(i);
     const float* up = gate + y.dim(1);
-    for (int64_t j = 0; j < y.dim(1); ++j) y.Row<float>(i)[j] = static_cast<float>(Activate(activation, gate[j]) * up[j]);
+    for (int64_t j = 0; j < y.dim(1); ++j)
+      y.Row<float>(i)[j] = static_cast<float>(Activate(activation, gate[j]) * up[j]);
   }
 }
 
@@ -175,7 +176,8 @@ void StoreKVCache(const TensorView& k, const TensorView& v, std::span<const int6
       const int64_t base = block * num_heads + head;
       for (int64_t d = 0; d < head_dim; ++d) {
         const auto row = static_cast<int64_t>(token);
-        StoreElement(cache.keys, (base * head_dim + d) * cache.block_size + offset, Element(k, row, head * head_dim + d));
+        StoreElement(cache.keys, (base * head_dim + d) * cache.block_size + offset,
+                     Element(k, row, head * head_dim + d));
         StoreElement(cache.values, (base * cache.block_size + offset) * head_dim + d,
                      Element(v, row, head * head_dim + d));
       }

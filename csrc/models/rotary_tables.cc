@@ -1,4 +1,4 @@
-#include "layers/rotary_tables.h"
+#include "models/rotary_tables.h"
 
 #include <algorithm>
 #include <cmath>
