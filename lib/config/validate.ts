@@ -156,7 +156,8 @@ export const label: Check<string> = (value, key) =>
 /** A string of whole characters: no lone surrogates, which no tokenizer can read. */
 export const wellFormedText: Check<string> = (value, key) => {
   if (typeof value !== 'string') refuse(key, 'a string', value);
-  if (/\p{Surrogate}/u.test(value)) {
+  // Node 20 has it; TypeScript's es2023 does not know it yet. It is some thousand times faster than a regular expression.
+  if (!(value as string & { isWellFormed(): boolean }).isWellFormed()) {
     throw new InvalidArgumentError(`${key} must be well-formed Unicode, received a string with a lone surrogate`);
   }
   return value;

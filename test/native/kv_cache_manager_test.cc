@@ -247,8 +247,7 @@ void ExpectOnlyTrueHits(PrefixHash hash, int num_lookups, int* num_hits) {
     }
     manager.CacheBlocks(salt, tokens, table);
   }
-  std::vector<const BlockTable*> all;
-  for (const BlockTable& table : tables) all.push_back(&table);
+  const BlockTable* const all[] = {&tables[0], &tables[1], &tables[2], &tables[3]};
   manager.CheckConsistency(all);
 }
 

@@ -1,249 +1,254 @@
-// y = x * weight^T over packed panels.
+// y = x * weight^T over panels of 16 outputs.
 //
-// Lanes are outputs: each output is one chain of fused multiply-adds a slice, upwards over K, and slices are joined in
-// a balanced tree. Every path below keeps that order, so they agree to the bit; they differ in what they keep in
-// registers and caches only:
-//   up to four rows    all of K in registers, several panels at once: streams the weights at memory speed
-//   more rows          tiles of rows, blocked so that x stays in the second cache level and a panel's chunk in the
-//   first
+// Every element of y is one accumulator that walks its slice of K upwards with fused multiply-adds; tiles and blocks
+// below choose only which elements are computed together, so none of the sizes here is part of a result.
+
 namespace heddle::ops::cpu::HEDDLE_ISA {
 
-// Slices 1, 2, 4 or 8: partial sums of 1, 2, 4 and 8 slices, and the one being computed.
-constexpr int kNumPartials = 5;
-constexpr int kMatmulRows = 96;
-constexpr int kPanelGroup = 4;
-constexpr int64_t kMatmulChunk = 512;  // of K; even
-constexpr int kPrefetchBytes = 2048;
-
-// Tile shapes by the number of vector registers: 32 with AVX-512, 16 of half the width with AVX2.
+// A tile is the rows x panels whose accumulators stay in registers.
 #if defined(__AVX512F__)
-constexpr int kTileRows = 14;
-constexpr int kPanelsForRows[5] = {0, 8, 8, 6, 4};
+constexpr int kMaxTileRows = 12;
+constexpr int kMaxTilePanels = 8;
+constexpr int kTileAccumulators = 16;  // of 32 registers, one each
+#elif defined(__AVX2__)
+constexpr int kMaxTileRows = 6;
+constexpr int kMaxTilePanels = 4;
+constexpr int kTileAccumulators = 6;  // of 16 registers, two each
 #else
-constexpr int kTileRows = 6;
-constexpr int kPanelsForRows[5] = {0, 4, 2, 2, 1};
+constexpr int kMaxTileRows = 2;
+constexpr int kMaxTilePanels = 2;
+constexpr int kTileAccumulators = 2;
 #endif
 
-template <Storage S>
-struct Element {
-  using Type = uint16_t;
-};
-template <>
-struct Element<Storage::kFloat32> {
-  using Type = float;
-};
+// What stays in cache when x has more rows than a tile: a block of x in L2, a panel's part of a chunk in L1.
+constexpr int kBlockRows = 96;
+constexpr int kChunk = 256;
+constexpr int kChunkStride = kChunk + 16;  // not a power of two: rows of a chunk shall not share cache sets
+constexpr int kMaxPartialSums = 4;         // log2 of the most slices, and one
+constexpr int kSumColumns = 512;           // of all partial sums together
+constexpr int kPanelOutputs = 16;
 
-inline F32x16 LoadWeights(const float* p) { return Load(p); }
-inline F32x16 LoadWeights(const uint16_t* p) { return LoadFloat16(p); }
+// The furthest power of two of panels that `rows` leave accumulators for.
+constexpr int TilePanels(int rows) {
+  int panels = 1;
+  while (2 * panels * rows <= kTileAccumulators && 2 * panels <= kMaxTilePanels) panels *= 2;
+  return panels;
+}
 
-// sums[row][panel] += x[row][0 .. k) * panel[0 .. k). A pair's second half beyond k is never multiplied: x may hold
-// anything there.
-template <Storage S, int kRows, int kPanels>
-inline __attribute__((always_inline)) void Accumulate(const float* x, int64_t x_stride,
-                                                      const typename Element<S>::Type* const* panels, int64_t k,
-                                                      F32x16 (&sums)[kRows][kPanels]) {
-  using Type = typename Element<S>::Type;
-  constexpr int kAhead = kPrefetchBytes / static_cast<int>(sizeof(Type));
-  if constexpr (S == Storage::kBFloat16) {
-    int64_t i = 0;
-    for (; i + 1 < k; i += 2) {
-#pragma GCC unroll 8
-      for (int p = 0; p < kPanels; ++p) {
-        F32x16 first, second;
-        const Type* weights = panels[p] + i * 16;
-        __builtin_prefetch(weights + kAhead);
-        LoadBFloat16Pairs(weights, &first, &second);
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride + i]), first, sums[r][p]);
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride + i + 1]), second, sums[r][p]);
-      }
-    }
-    if (i < k) {
-      for (int p = 0; p < kPanels; ++p) {
-        F32x16 first, second;
-        LoadBFloat16Pairs(panels[p] + i * 16, &first, &second);
-        for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride + i]), first, sums[r][p]);
-      }
-    }
+constexpr int64_t StorageBytes(Storage storage) { return storage == Storage::kFloat32 ? 4 : 2; }
+
+// How far ahead of its use a panel is asked for: about a memory latency at full bandwidth.
+constexpr int64_t kPrefetchBytes = 1024;
+
+template <Storage kStorage>
+inline void LoadWeightPair(const char* p, F32x16* first, F32x16* second) {
+  if constexpr (kStorage == Storage::kFloat32) {
+    *first = Load(reinterpret_cast<const float*>(p));
+    *second = Load(reinterpret_cast<const float*>(p) + 16);
+  } else if constexpr (kStorage == Storage::kBFloat16) {
+    LoadBFloat16Pairs(reinterpret_cast<const uint16_t*>(p), first, second);
   } else {
-    for (int64_t i = 0; i < k; ++i) {
-#pragma GCC unroll 8
-      for (int p = 0; p < kPanels; ++p) {
-        const Type* weights = panels[p] + i * 16;
-        __builtin_prefetch(weights + kAhead);
-        const F32x16 loaded = LoadWeights(weights);
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride + i]), loaded, sums[r][p]);
-      }
-    }
+    *first = LoadFloat16(reinterpret_cast<const uint16_t*>(p));
+    *second = LoadFloat16(reinterpret_cast<const uint16_t*>(p) + 16);
   }
 }
 
-inline void StoreOutputs(const MatmulArgs& args, int64_t row, int64_t panel, F32x16 sum) {
-  const int64_t column = panel * 16;
-  const int count = args.n - column < 16 ? static_cast<int>(args.n - column) : 16;
-  if (args.bias != nullptr) sum = Add(sum, LoadPartial(args.bias + column, count));
-  float* y = args.y + row * args.y_stride + column;
-  if (count == 16) {
-    Store(y, sum);
-  } else {
-    StorePartial(y, sum, count);
-  }
-}
+// One tile over `k` elements of one slice.
+struct TileArgs {
+  const float* x;
+  int64_t x_stride;
+  const char* weight;
+  int64_t panel_bytes;
+  int64_t k;
+  bool resume;  // go on from what `sums` holds instead of from zero
+  float* sums;
+  int64_t sums_stride;
+};
 
-// kRows rows from `row`, kPanels panels from `panel`, all of K.
-template <Storage S, int kRows, int kPanels>
-void FewRows(const MatmulArgs& args, int64_t row, int64_t panel) {
-  using Type = typename Element<S>::Type;
-  const float* x = args.x + row * args.x_stride;
-  // partials[i]: the sum of 2^i finished slices, as bit i of the number of finished slices says.
-  F32x16 partials[kNumPartials - 1][kRows][kPanels];
-  for (int slice = 0;; ++slice) {
-    F32x16 sums[kRows][kPanels];
-    for (int r = 0; r < kRows; ++r) {
-      for (int p = 0; p < kPanels; ++p) sums[r][p] = Zero();
-    }
-    const Type* weights[kPanels];
+template <Storage kStorage, int kRows, int kPanels>
+void MultiplyTile(const TileArgs& args) {
+  constexpr int64_t kPairBytes = 2 * kPanelOutputs * StorageBytes(kStorage);
+  F32x16 sums[kRows][kPanels];
+  for (int r = 0; r < kRows; ++r) {
     for (int p = 0; p < kPanels; ++p) {
-      weights[p] =
-          reinterpret_cast<const Type*>(static_cast<const char*>(args.weight) + (panel + p) * args.panel_bytes) +
-          args.packed_bounds[slice] * 16;
+      sums[r][p] = args.resume ? Load(args.sums + r * args.sums_stride + p * kPanelOutputs) : Zero();
     }
-    const int64_t begin = args.slice_bounds[slice];
-    Accumulate<S, kRows, kPanels>(x + begin, args.x_stride, weights, args.slice_bounds[slice + 1] - begin, sums);
+  }
 
-    int level = 0;
-    for (; (slice >> level) & 1; ++level) {
-      for (int r = 0; r < kRows; ++r) {
-        for (int p = 0; p < kPanels; ++p) sums[r][p] = Add(partials[level][r][p], sums[r][p]);
-      }
-    }
-    if (slice + 1 == args.num_slices) {
-      for (int r = 0; r < kRows; ++r) {
-        for (int p = 0; p < kPanels; ++p) StoreOutputs(args, row + r, panel + p, sums[r][p]);
-      }
-      return;
+  const float* x = args.x;
+  const int64_t x_stride = args.x_stride;
+  const char* weight = args.weight;
+  const int64_t panel_bytes = args.panel_bytes;
+  for (int64_t pair = 0; pair < args.k / 2; ++pair) {
+    F32x16 first[kPanels];
+    F32x16 second[kPanels];
+    for (int p = 0; p < kPanels; ++p) {
+      const char* at = weight + p * panel_bytes;
+      for (int64_t line = 0; line < kPairBytes; line += 64) __builtin_prefetch(at + kPrefetchBytes + line);
+      LoadWeightPair<kStorage>(at, &first[p], &second[p]);
     }
     for (int r = 0; r < kRows; ++r) {
-      for (int p = 0; p < kPanels; ++p) partials[level][r][p] = sums[r][p];
+      const F32x16 value = Set1(x[r * x_stride]);
+      for (int p = 0; p < kPanels; ++p) sums[r][p] = Fma(value, first[p], sums[r][p]);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      const F32x16 value = Set1(x[r * x_stride + 1]);
+      for (int p = 0; p < kPanels; ++p) sums[r][p] = Fma(value, second[p], sums[r][p]);
+    }
+    x += 2;
+    weight += kPairBytes;
+  }
+  if (args.k % 2 != 0) {
+    for (int p = 0; p < kPanels; ++p) {
+      F32x16 first;
+      F32x16 padding;
+      LoadWeightPair<kStorage>(weight + p * panel_bytes, &first, &padding);
+      for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride]), first, sums[r][p]);
     }
   }
-}
 
-template <Storage S, int kRows>
-void FewRowsOverPanels(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end) {
-  constexpr int kPanels = kPanelsForRows[kRows];
-  int64_t panel = panel_begin;
-  for (; panel + kPanels <= panel_end; panel += kPanels) FewRows<S, kRows, kPanels>(args, 0, panel);
-  for (; panel < panel_end; ++panel) FewRows<S, kRows, 1>(args, 0, panel);
-}
-
-// sums [kRows][16] (+)= x * panel over a chunk of K.
-template <Storage S, int kRows>
-void Tile(const float* x, int64_t x_stride, const typename Element<S>::Type* panel, int64_t k, bool first,
-          float* sums) {
-  F32x16 registers[kRows][1];
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) registers[r][0] = first ? Zero() : Load(sums + r * 16);
-  Accumulate<S, kRows, 1>(x, x_stride, &panel, k, registers);
-#pragma GCC unroll 16
-  for (int r = 0; r < kRows; ++r) Store(sums + r * 16, registers[r][0]);
-}
-
-// All rows of a block, in tiles of kTileRows; the rest in one smaller tile.
-template <Storage S, int kRows = kTileRows>
-void Tiles(const float* x, int64_t x_stride, int64_t num_rows, const typename Element<S>::Type* panel, int64_t k,
-           bool first, float* sums) {
-  for (; num_rows >= kRows; num_rows -= kRows, x += kRows * x_stride, sums += kRows * 16) {
-    Tile<S, kRows>(x, x_stride, panel, k, first, sums);
-  }
-  if constexpr (kRows > 1) {
-    if (num_rows > 0) Tiles<S, kRows - 1>(x, x_stride, num_rows, panel, k, first, sums);
+  for (int r = 0; r < kRows; ++r) {
+    for (int p = 0; p < kPanels; ++p) Store(args.sums + r * args.sums_stride + p * kPanelOutputs, sums[r][p]);
   }
 }
 
-// One slice of a block of rows and a group of panels into sums [panels][num_rows][16].
-template <Storage S>
-void SliceOfGroup(const MatmulArgs& args, int slice, int64_t row, int64_t num_rows, int64_t panel, int num_panels,
-                  float* sums) {
-  using Type = typename Element<S>::Type;
-  const int64_t begin = args.slice_bounds[slice];
-  const int64_t size = args.slice_bounds[slice + 1] - begin;
-  // An empty slice still sets its sums, to zero.
-  for (int64_t k = 0; k == 0 || k < size; k += kMatmulChunk) {
-    const int64_t length = size - k < kMatmulChunk ? size - k : kMatmulChunk;
-    const float* x = args.x + row * args.x_stride + begin + k;
-    for (int p = 0; p < num_panels; ++p) {
-      const Type* weights =
-          reinterpret_cast<const Type*>(static_cast<const char*>(args.weight) + (panel + p) * args.panel_bytes) +
-          (args.packed_bounds[slice] + k) * 16;
-      Tiles<S>(x, args.x_stride, num_rows, weights, length, k == 0, sums + p * num_rows * 16);
-    }
+using TileFunction = void (*)(const TileArgs& args);
+
+// MultiplyTile for `rows` and `panels`, a power of two up to TilePanels(rows).
+template <Storage kStorage, int kRows = kMaxTileRows, int kPanels = TilePanels(kMaxTileRows)>
+TileFunction FindTile(int rows, int panels) {
+  if (rows == kRows && panels == kPanels) return MultiplyTile<kStorage, kRows, kPanels>;
+  if constexpr (kPanels > 1) {
+    return FindTile<kStorage, kRows, kPanels / 2>(rows, panels);
+  } else if constexpr (kRows > 1) {
+    return FindTile<kStorage, kRows - 1, TilePanels(kRows - 1)>(rows, panels);
+  } else {
+    return nullptr;
   }
 }
 
-template <Storage S>
-void ManyRows(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end) {
-  constexpr int64_t kPartialFloats = int64_t{kPanelGroup} * kMatmulRows * 16;
-  for (int64_t row = 0; row < args.m; row += kMatmulRows) {
-    const int64_t num_rows = args.m - row < kMatmulRows ? args.m - row : kMatmulRows;
-    for (int64_t panel = panel_begin; panel < panel_end; panel += kPanelGroup) {
-      const int num_panels = panel_end - panel < kPanelGroup ? static_cast<int>(panel_end - panel) : kPanelGroup;
-      const int64_t floats = num_panels * num_rows * 16;
-      float* partials[kNumPartials];
-      for (int i = 0; i < kNumPartials; ++i) partials[i] = args.scratch + i * kPartialFloats;
-      float* sums = partials[kNumPartials - 1];
-      for (int slice = 0; slice < args.num_slices; ++slice) {
-        SliceOfGroup<S>(args, slice, row, num_rows, panel, num_panels, sums);
-        int level = 0;
-        for (; (slice >> level) & 1; ++level) {
-          for (int64_t i = 0; i < floats; i += 16) Store(sums + i, Add(Load(partials[level] + i), Load(sums + i)));
-        }
-        float* const free = partials[level];
-        partials[level] = sums;
-        sums = free;
-      }
-      const float* total = nullptr;
-      for (int level = 0; level < kNumPartials - 1; ++level) {
-        if ((args.num_slices >> level) & 1) total = partials[level];
-      }
-      for (int p = 0; p < num_panels; ++p) {
-        for (int64_t r = 0; r < num_rows; ++r) {
-          StoreOutputs(args, row + r, panel + p, Load(total + (p * num_rows + r) * 16));
-        }
-      }
-    }
-  }
-}
-
-template <Storage S>
-void MatmulOf(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end) {
-  switch (args.m) {
-    case 1:
-      return FewRowsOverPanels<S, 1>(args, panel_begin, panel_end);
-    case 2:
-      return FewRowsOverPanels<S, 2>(args, panel_begin, panel_end);
-    case 3:
-      return FewRowsOverPanels<S, 3>(args, panel_begin, panel_end);
-    case 4:
-      return FewRowsOverPanels<S, 4>(args, panel_begin, panel_end);
+inline TileFunction FindTile(Storage storage, int rows, int panels) {
+  switch (storage) {
+    case Storage::kFloat32:
+      return FindTile<Storage::kFloat32>(rows, panels);
+    case Storage::kBFloat16:
+      return FindTile<Storage::kBFloat16>(rows, panels);
     default:
-      return ManyRows<S>(args, panel_begin, panel_end);
+      return FindTile<Storage::kFloat16>(rows, panels);
   }
 }
+
+inline int64_t MinOf(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// A block of rows times a group of panels.
+struct Block {
+  int64_t row;
+  int64_t rows;
+  int64_t panel;
+  int64_t panels;
+  int64_t columns() const { return panels * kPanelOutputs; }
+};
+
+// Adds to `sums` [rows, columns] the products over columns [begin, begin + k) of x, starting at `packed` in packed K.
+inline void MultiplyChunk(const MatmulArgs& args, const Block& block, const float* x, int64_t x_stride, int64_t packed,
+                          int64_t k, bool resume, float* sums) {
+  const int64_t num_tiles = (block.rows + kMaxTileRows - 1) / kMaxTileRows;
+  const int panels_at_once = TilePanels(static_cast<int>((block.rows + num_tiles - 1) / num_tiles));
+  TileArgs tile;
+  tile.x_stride = x_stride;
+  tile.panel_bytes = args.panel_bytes;
+  tile.k = k;
+  tile.resume = resume;
+  tile.sums_stride = block.columns();
+  for (int64_t panel = 0; panel < block.panels;) {
+    int panels = panels_at_once;
+    while (panels > block.panels - panel) panels /= 2;
+    tile.weight = static_cast<const char*>(args.weight) + (block.panel + panel) * args.panel_bytes +
+                  packed * kPanelOutputs * StorageBytes(args.storage);
+    // Tiles differ by one row at most.
+    for (int64_t i = 0; i < num_tiles; ++i) {
+      const int64_t row = block.rows * i / num_tiles;
+      const int64_t rows = block.rows * (i + 1) / num_tiles - row;
+      tile.x = x + row * x_stride;
+      tile.sums = sums + row * block.columns() + panel * kPanelOutputs;
+      FindTile(args.storage, static_cast<int>(rows), panels)(tile);
+    }
+    panel += panels;
+  }
+}
+
+// sums [rows, columns] = the products over one slice. `x_chunk` holds kBlockRows * kChunkStride floats.
+inline void MultiplySlice(const MatmulArgs& args, const Block& block, int slice, float* x_chunk, float* sums) {
+  const int64_t begin = args.slice_bounds[slice];
+  const int64_t end = args.slice_bounds[slice + 1];
+  const float* x = args.x + block.row * args.x_stride;
+  if (block.rows <= kMaxTileRows || begin == end) {
+    MultiplyChunk(args, block, x + begin, args.x_stride, args.packed_bounds[slice], end - begin, false, sums);
+    return;
+  }
+  for (int64_t at = begin; at < end; at += kChunk) {
+    const int64_t k = MinOf(kChunk, end - at);
+    for (int64_t row = 0; row < block.rows; ++row) {
+      std::memcpy(x_chunk + row * kChunkStride, x + row * args.x_stride + at, static_cast<size_t>(k) * sizeof(float));
+    }
+    MultiplyChunk(args, block, x_chunk, kChunkStride, args.packed_bounds[slice] + at - begin, k, at > begin, sums);
+  }
+}
+
+inline void AddSums(const float* source, int64_t count, float* destination) {
+  for (int64_t i = 0; i < count; i += 16) Store(destination + i, Add(Load(destination + i), Load(source + i)));
+}
+
+// All slices of a block, added up in a balanced tree: whenever two neighbouring subtrees of one size are complete they
+// become one, as carries do in a binary counter. The result lies at the beginning of `sums`.
+inline void MultiplyBlock(const MatmulArgs& args, const Block& block, float* x_chunk, float* sums) {
+  const int64_t count = block.rows * block.columns();
+  int depth = 0;
+  for (int slice = 0; slice < args.num_slices; ++slice) {
+    MultiplySlice(args, block, slice, x_chunk, sums + depth * count);
+    ++depth;
+    for (int complete = slice + 1; complete % 2 == 0; complete /= 2) {
+      --depth;
+      AddSums(sums + depth * count, count, sums + (depth - 1) * count);
+    }
+  }
+}
+
+inline void StoreBlock(const MatmulArgs& args, const Block& block, const float* sums) {
+  for (int64_t row = 0; row < block.rows; ++row) {
+    float* y = args.y + (block.row + row) * args.y_stride;
+    for (int64_t panel = 0; panel < block.panels; ++panel) {
+      const int64_t column = (block.panel + panel) * kPanelOutputs;
+      const int count = static_cast<int>(MinOf(kPanelOutputs, args.n - column));
+      F32x16 sum = Load(sums + row * block.columns() + panel * kPanelOutputs);
+      if (args.bias != nullptr) sum = Add(sum, LoadPartial(args.bias + column, count));
+      StorePartial(y + column, sum, count);
+    }
+  }
+}
+
+inline size_t MatmulScratchFloats() { return kBlockRows * (kSumColumns + kChunkStride); }
 
 void Matmul(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end) {
-  switch (args.storage) {
-    case Storage::kFloat32:
-      return MatmulOf<Storage::kFloat32>(args, panel_begin, panel_end);
-    case Storage::kBFloat16:
-      return MatmulOf<Storage::kBFloat16>(args, panel_begin, panel_end);
-    case Storage::kFloat16:
-      return MatmulOf<Storage::kFloat16>(args, panel_begin, panel_end);
+  int depth = 1;
+  while ((1 << (depth - 1)) < args.num_slices) ++depth;
+  float* const sums = args.scratch;
+  float* const x_chunk = args.scratch + kBlockRows * kSumColumns;
+
+  const int64_t num_row_blocks = (args.m + kBlockRows - 1) / kBlockRows;
+  for (int64_t i = 0; i < num_row_blocks; ++i) {
+    Block block;
+    block.row = args.m * i / num_row_blocks;
+    block.rows = args.m * (i + 1) / num_row_blocks - block.row;
+    // With a single tile of rows nothing is read twice: whole panels then stream through, a few at a time.
+    const int64_t group =
+        block.rows <= kMaxTileRows ? TilePanels(static_cast<int>(block.rows)) : kSumColumns / kPanelOutputs / depth;
+    for (block.panel = panel_begin; block.panel < panel_end; block.panel += group) {
+      block.panels = MinOf(group, panel_end - block.panel);
+      MultiplyBlock(args, block, x_chunk, sums);
+      StoreBlock(args, block, sums);
+    }
   }
 }
-
-size_t MatmulScratchFloats() { return size_t{kNumPartials} * kPanelGroup * kMatmulRows * 16; }
 
 }  // namespace heddle::ops::cpu::HEDDLE_ISA

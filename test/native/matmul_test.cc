@@ -1,0 +1,210 @@
+// Packed matrices and their product: against double precision, and to the bit against themselves, whatever the batch,
+// the number of threads and the number of ranks.
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "comm/tensor_parallel.h"
+#include "ops/ops.h"
+#include "test.h"
+
+namespace heddle {
+namespace {
+
+std::vector<CpuIsa> SupportedIsas() {
+  std::vector<CpuIsa> isas;
+  for (CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
+    if (isa <= DetectCpuIsa()) isas.push_back(isa);
+  }
+  return isas;
+}
+
+// Repeatable values in [-1, 1).
+Tensor RandomMatrix(int64_t rows, int64_t columns, uint32_t seed) {
+  Tensor tensor(DType::kFloat32, {rows, columns});
+  uint32_t state = seed * 2654435761u + 1;
+  for (int64_t i = 0; i < rows * columns; ++i) {
+    state = state * 1664525u + 1013904223u;
+    tensor.view().Data<float>()[i] = static_cast<float>(state >> 8) / 8388608.0f - 1.0f;
+  }
+  return tensor;
+}
+
+PackedMatrix Pack(DType dtype, const TensorView& weight, std::vector<int64_t> slices) {
+  PackedMatrix packed(dtype, weight.dim(0), weight.dim(1), std::move(slices));
+  packed.PackRows(0, weight);
+  return packed;
+}
+
+std::vector<int64_t> Slices(int64_t k, int64_t unit) { return TensorParallel{}.ShardSlices(k, unit); }
+
+Tensor Product(CpuIsa isa, int threads, const TensorView& x, const PackedMatrix& weight,
+               const TensorView* bias = nullptr) {
+  Stream stream(threads, /*oversubscribed=*/true, isa);
+  Tensor y(DType::kFloat32, {x.dim(0), weight.n()});
+  ops::Matmul(stream, x, weight, y, bias);
+  return y;
+}
+
+bool SameBits(const TensorView& a, const TensorView& b) {
+  for (int64_t i = 0; i < a.dim(0); ++i) {
+    if (std::memcmp(a.Row<float>(i), b.Row<float>(i), static_cast<size_t>(a.dim(1)) * sizeof(float)) != 0) return false;
+  }
+  return true;
+}
+
+// Largest deviation from the double-precision product with the weights as stored, relative to the sum of magnitudes.
+double WorstError(const TensorView& x, const PackedMatrix& weight, const TensorView& y) {
+  double worst = 0;
+  std::vector<float> row(static_cast<size_t>(weight.k()));
+  for (int64_t n = 0; n < weight.n(); ++n) {
+    weight.UnpackRow(n, row);
+    for (int64_t m = 0; m < x.dim(0); ++m) {
+      double sum = 0;
+      double magnitude = 1e-30;
+      for (int64_t k = 0; k < weight.k(); ++k) {
+        const double term = static_cast<double>(x.Row<float>(m)[k]) * static_cast<double>(row[static_cast<size_t>(k)]);
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      worst = std::max(worst, std::abs(sum - static_cast<double>(y.Row<float>(m)[n])) / magnitude);
+    }
+  }
+  return worst;
+}
+
+constexpr DType kStorages[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
+
+TEST(PackedMatrix, "gives back every row it was given, rounded to its dtype") {
+  for (DType dtype : kStorages) {
+    const Tensor weight = RandomMatrix(37, 101, 1);
+    PackedMatrix packed(dtype, 37, 101, Slices(101, 2));
+    // In parts that begin inside a panel.
+    packed.PackRows(0, weight.view().Rows(0, 5));
+    packed.PackRows(5, weight.view().Rows(5, 37));
+    std::vector<float> row(101);
+    for (int64_t n = 0; n < 37; ++n) {
+      packed.UnpackRow(n, row);
+      for (size_t k = 0; k < row.size(); ++k) {
+        const float value = weight.view().Row<float>(n)[k];
+        const float expected = dtype == DType::kFloat32    ? value
+                               : dtype == DType::kBFloat16 ? BFloat16ToFloat(FloatToBFloat16(value))
+                                                           : Float16ToFloat(FloatToFloat16(value));
+        EXPECT_EQ(row[k], expected);
+      }
+    }
+  }
+}
+
+TEST(PackedMatrix, "knows its size before it is made") {
+  for (DType dtype : kStorages) {
+    const PackedMatrix packed(dtype, 37, 101, Slices(101, 2));
+    EXPECT_EQ(static_cast<int64_t>(packed.size_bytes()), PackedMatrix::SizeBytes(dtype, 37, Slices(101, 2)));
+  }
+}
+
+TEST(Matmul, "agrees with double precision over awkward sizes, storages and slices") {
+  for (CpuIsa isa : SupportedIsas()) {
+    for (DType dtype : kStorages) {
+      for (int64_t k : {1, 2, 7, 64, 160, 989, 1500}) {
+        for (int64_t n : {1, 15, 16, 17, 111}) {
+          const Tensor weight = RandomMatrix(n, k, 2);
+          for (const bool sliced : {false, true}) {
+            const PackedMatrix packed = Pack(dtype, weight, sliced ? Slices(k, 2) : std::vector<int64_t>{0, k});
+            for (int64_t m : {1, 2, 3, 4, 5, 13, 97}) {
+              const Tensor x = RandomMatrix(m, k, 3);
+              const Tensor y = Product(isa, 1, x, packed);
+              EXPECT_TRUE(WorstError(x, packed, y) < 2e-6);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Matmul, "gives each row what it gets alone, for every batch and number of threads") {
+  for (CpuIsa isa : SupportedIsas()) {
+    for (DType dtype : kStorages) {
+      const Tensor weight = RandomMatrix(200, 1303, 4);
+      const PackedMatrix packed = Pack(dtype, weight, Slices(1303, 16));
+      const Tensor x = RandomMatrix(130, 1303, 5);
+      const Tensor whole = Product(isa, 1, x, packed);
+      EXPECT_TRUE(SameBits(Product(isa, 3, x, packed), whole));
+      for (int64_t m = 1; m <= 20; ++m) {
+        EXPECT_TRUE(SameBits(Product(isa, 1, x.view().Rows(7, 7 + m), packed), whole.view().Rows(7, 7 + m)));
+      }
+    }
+  }
+}
+
+TEST(Matmul, "gives the same bits on every vectorised instruction set") {
+  const Tensor weight = RandomMatrix(50, 700, 6);
+  const Tensor x = RandomMatrix(9, 700, 7);
+  for (DType dtype : kStorages) {
+    const PackedMatrix packed = Pack(dtype, weight, Slices(700, 16));
+    for (CpuIsa isa : SupportedIsas()) {
+      if (isa != CpuIsa::kScalar)
+        EXPECT_TRUE(SameBits(Product(isa, 1, x, packed), Product(CpuIsa::kAvx2, 1, x, packed)));
+    }
+  }
+}
+
+TEST(Matmul, "does not depend on the number of ranks that share out K, even unevenly") {
+  for (int64_t k : {8, 150, 640, 1333}) {
+    const Tensor weight = RandomMatrix(70, k, 8);
+    const Tensor x = RandomMatrix(6, k, 9);
+    const CpuIsa isa = DetectCpuIsa();
+    const Tensor alone = Product(isa, 1, x, Pack(DType::kBFloat16, weight, Slices(k, 16)));
+    for (int size : {2, 4, 8}) {
+      std::vector<Tensor> parts;
+      for (int rank = 0; rank < size; ++rank) {
+        const TensorParallel tp{rank, size, nullptr};
+        const Range shard = tp.Shard(k, 16);
+        PackedMatrix packed(DType::kBFloat16, 70, shard.size(), tp.ShardSlices(k, 16));
+        packed.PackRows(0, weight.view().Columns(shard.begin, shard.end));
+        parts.push_back(Product(isa, 1, x.view().Columns(shard.begin, shard.end), packed));
+      }
+      for (int step = 1; step < size; step *= 2) {
+        for (int rank = 0; rank < size; rank += 2 * step) {
+          float* sum = parts[static_cast<size_t>(rank)].view().Data<float>();
+          const float* other = parts[static_cast<size_t>(rank + step)].view().Data<float>();
+          for (int64_t i = 0; i < 6 * 70; ++i) sum[i] = sum[i] + other[i];
+        }
+      }
+      EXPECT_TRUE(SameBits(parts[0], alone));
+    }
+  }
+}
+
+TEST(Matmul, "adds the bias last, reads strided rows and never multiplies what lies beyond a row") {
+  for (CpuIsa isa : SupportedIsas()) {
+    for (int64_t m : {1, 9}) {
+      const Tensor weight = RandomMatrix(33, 63, 10);
+      const PackedMatrix packed = Pack(DType::kBFloat16, weight, {0, 63});
+      const Tensor wide = RandomMatrix(m, 80, 11);
+      for (int64_t row = 0; row < m; ++row) wide.view().Row<float>(row)[63] = NAN;
+      const Tensor bias = RandomMatrix(33, 1, 12);
+      const TensorView bias_view = bias.view().Reshaped({33});
+      const Tensor plain = Product(isa, 1, wide.view().Columns(0, 63), packed);
+      const Tensor biased = Product(isa, 1, wide.view().Columns(0, 63), packed, &bias_view);
+      for (int64_t row = 0; row < m; ++row) {
+        for (int64_t n = 0; n < 33; ++n) {
+          EXPECT_EQ(biased.view().Row<float>(row)[n], plain.view().Row<float>(row)[n] + bias_view.Data<float>()[n]);
+        }
+      }
+    }
+  }
+}
+
+TEST(Matmul, "takes shards without rows or columns") {
+  const Tensor x = RandomMatrix(3, 16, 13);
+  const PackedMatrix no_rows(DType::kFloat32, 0, 16, {0, 16});
+  EXPECT_EQ(Product(DetectCpuIsa(), 1, x, no_rows).view().dim(1), int64_t{0});
+  const PackedMatrix no_columns(DType::kFloat32, 5, 0, {0, 0, 0});
+  const Tensor y = Product(DetectCpuIsa(), 1, x.view().Columns(0, 0), no_columns);
+  for (int64_t i = 0; i < 15; ++i) EXPECT_EQ(y.view().Data<float>()[i], 0.0f);
+}
+
+}  // namespace
+}  // namespace heddle
