@@ -3,8 +3,6 @@
  *
  * @module
  */
-import { defaultMaxListeners, getMaxListeners, setMaxListeners } from 'node:events';
-
 import type {
   FinishReason,
   GenerationDelta,
@@ -22,6 +20,7 @@ import {
   type CallSite,
   type HeddleError,
 } from '../errors';
+import { onAbort } from './abort-signal';
 import { DeltaQueue } from './delta-queue';
 import { LogprobsBuffer, SequenceOutput, toGenerationDelta, type SequenceDelta } from './sequence-output';
 
@@ -95,7 +94,7 @@ export class RequestStream implements GenerationStream {
     });
     this.#final.catch(() => undefined);
     if (options.signal?.aborted) this.#onSignal();
-    else if (options.signal) listen(options.signal, this.#onSignal);
+    else if (options.signal) onAbort(options.signal, this.#onSignal);
   }
 
   // The caller's side.
@@ -296,11 +295,4 @@ export class RequestStream implements GenerationStream {
       totalMs: endedAt - createdAt,
     };
   }
-}
-
-function listen(signal: AbortSignal, listener: () => void): void {
-  // Many requests may share a signal, as at a server's shutdown; Node takes more than ten listeners for a leak.
-  if (signal instanceof EventTarget && getMaxListeners(signal) === defaultMaxListeners)
-    setMaxListeners(Infinity, signal);
-  signal.addEventListener('abort', listener, { once: true });
 }

@@ -6,6 +6,7 @@
 // out of scores and skipped in sums, never multiplied by zero, and a partition wholly outside leaves the row untouched.
 
 namespace heddle::ops::cpu::HEDDLE_ISA {
+namespace attention {
 
 // How a cache is read: 16 elements at a time, in any order of lanes that Ordered() undoes.
 struct Float32Cache {
@@ -366,19 +367,21 @@ void AttentionOver(const AttentionArgs& args, const AttentionTask& task) {
   });
 }
 
+}  // namespace attention
+
 size_t AttentionScratchFloats(int num_heads, int num_kv_heads, int head_dim) {
   const int num_rows = kAttentionQueryTile * (num_heads / num_kv_heads);
-  return static_cast<size_t>(num_rows) * static_cast<size_t>(StateFloats(head_dim));
+  return static_cast<size_t>(num_rows) * static_cast<size_t>(attention::StateFloats(head_dim));
 }
 
 void Attention(const AttentionArgs& args, const AttentionTask& task) {
   switch (args.storage) {
     case Storage::kFloat32:
-      return AttentionOver<Float32Cache>(args, task);
+      return attention::AttentionOver<attention::Float32Cache>(args, task);
     case Storage::kBFloat16:
-      return AttentionOver<BFloat16Cache>(args, task);
+      return attention::AttentionOver<attention::BFloat16Cache>(args, task);
     case Storage::kFloat16:
-      return AttentionOver<Float16Cache>(args, task);
+      return attention::AttentionOver<attention::Float16Cache>(args, task);
   }
 }
 

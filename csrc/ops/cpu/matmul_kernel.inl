@@ -11,9 +11,9 @@ constexpr int kMaxTileRows = 12;
 constexpr int kMaxTilePanels = 8;
 constexpr int kTileAccumulators = 16;  // of 32 registers, one each
 #elif defined(__AVX2__)
-constexpr int kMaxTileRows = 6;
+constexpr int kMaxTileRows = 5;
 constexpr int kMaxTilePanels = 4;
-constexpr int kTileAccumulators = 6;  // of 16 registers, two each
+constexpr int kTileAccumulators = 5;  // of 16 registers, two each
 #else
 constexpr int kMaxTileRows = 2;
 constexpr int kMaxTilePanels = 2;
@@ -21,7 +21,7 @@ constexpr int kTileAccumulators = 2;
 #endif
 
 // What stays in cache when x has more rows than a tile: a block of x in L2, a panel's part of a chunk in L1.
-constexpr int kBlockRows = 96;
+constexpr int kBlockRows = 100;
 constexpr int kChunk = 256;
 constexpr int kChunkStride = kChunk + 16;  // not a power of two: rows of a chunk shall not share cache sets
 constexpr int kMaxPartialSums = 4;         // log2 of the most slices, and one
@@ -38,7 +38,17 @@ constexpr int TilePanels(int rows) {
 constexpr int64_t StorageBytes(Storage storage) { return storage == Storage::kFloat32 ? 4 : 2; }
 
 // How far ahead of its use a panel is asked for: about a memory latency at full bandwidth.
-constexpr int64_t kPrefetchBytes = 1024;
+#ifndef PFB
+#define PFB 1024
+#endif
+#ifndef LOC
+#define LOC 3
+#endif
+#ifndef GRP
+#define GRP 16
+#endif
+constexpr int kLocality = LOC;
+constexpr int64_t kPrefetchBytes = PFB;
 
 template <Storage kStorage>
 inline void LoadWeightPair(const char* p, F32x16* first, F32x16* second) {
@@ -60,6 +70,8 @@ struct TileArgs {
   const char* weight;
   int64_t panel_bytes;
   int64_t k;
+  const char* prefetch;  // what to bring near meanwhile: for each panel, prefetch_step bytes onwards a pair of K
+  int64_t prefetch_step;
   bool resume;  // go on from what `sums` holds instead of from zero
   float* sums;
   int64_t sums_stride;
@@ -79,22 +91,19 @@ void MultiplyTile(const TileArgs& args) {
   const int64_t x_stride = args.x_stride;
   const char* weight = args.weight;
   const int64_t panel_bytes = args.panel_bytes;
+  const char* prefetch = args.prefetch;
   for (int64_t pair = 0; pair < args.k / 2; ++pair) {
-    F32x16 first[kPanels];
-    F32x16 second[kPanels];
     for (int p = 0; p < kPanels; ++p) {
-      const char* at = weight + p * panel_bytes;
-      for (int64_t line = 0; line < kPairBytes; line += 64) __builtin_prefetch(at + kPrefetchBytes + line);
-      LoadWeightPair<kStorage>(at, &first[p], &second[p]);
+      for (int64_t line = 0; line < kPairBytes; line += 64) {
+        __builtin_prefetch(prefetch + p * panel_bytes + line, 0, kLocality);
+      }
+      F32x16 first;
+      F32x16 second;
+      LoadWeightPair<kStorage>(weight + p * panel_bytes, &first, &second);
+      for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride]), first, sums[r][p]);
+      for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride + 1]), second, sums[r][p]);
     }
-    for (int r = 0; r < kRows; ++r) {
-      const F32x16 value = Set1(x[r * x_stride]);
-      for (int p = 0; p < kPanels; ++p) sums[r][p] = Fma(value, first[p], sums[r][p]);
-    }
-    for (int r = 0; r < kRows; ++r) {
-      const F32x16 value = Set1(x[r * x_stride + 1]);
-      for (int p = 0; p < kPanels; ++p) sums[r][p] = Fma(value, second[p], sums[r][p]);
-    }
+    prefetch += args.prefetch_step;
     x += 2;
     weight += kPairBytes;
   }
@@ -159,6 +168,8 @@ inline void MultiplyChunk(const MatmulArgs& args, const Block& block, const floa
   tile.panel_bytes = args.panel_bytes;
   tile.k = k;
   tile.resume = resume;
+  const int64_t pair_bytes = 2 * kPanelOutputs * StorageBytes(args.storage);
+  tile.prefetch_step = num_tiles == 1 ? pair_bytes : (pair_bytes + num_tiles - 1) / num_tiles;
   tile.sums_stride = block.columns();
   for (int64_t panel = 0; panel < block.panels;) {
     int panels = panels_at_once;
@@ -170,6 +181,7 @@ inline void MultiplyChunk(const MatmulArgs& args, const Block& block, const floa
       const int64_t row = block.rows * i / num_tiles;
       const int64_t rows = block.rows * (i + 1) / num_tiles - row;
       tile.x = x + row * x_stride;
+      tile.prefetch = num_tiles == 1 ? tile.weight + kPrefetchBytes : tile.weight + panels * args.panel_bytes + k/2*tile.prefetch_step*i;
       tile.sums = sums + row * block.columns() + panel * kPanelOutputs;
       FindTile(args.storage, static_cast<int>(rows), panels)(tile);
     }
@@ -242,7 +254,7 @@ void Matmul(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end) {
     block.rows = args.m * (i + 1) / num_row_blocks - block.row;
     // With a single tile of rows nothing is read twice: whole panels then stream through, a few at a time.
     const int64_t group =
-        block.rows <= kMaxTileRows ? TilePanels(static_cast<int>(block.rows)) : kSumColumns / kPanelOutputs / depth;
+        block.rows <= kMaxTileRows ? TilePanels(static_cast<int>(block.rows)) : MinOf(GRP, kSumColumns / kPanelOutputs / depth);
     for (block.panel = panel_begin; block.panel < panel_end; block.panel += group) {
       block.panels = MinOf(group, panel_end - block.panel);
       MultiplyBlock(args, block, x_chunk, sums);
