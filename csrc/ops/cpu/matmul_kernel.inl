@@ -1,113 +1,114 @@
 // y = x * weight^T over panels of 16 outputs.
 //
-// Every element of y is one accumulator that walks its slice of K upwards with fused multiply-adds; tiles and blocks
-// below choose only which elements are computed together, so none of the sizes here is part of a result.
+// Every element of y is one accumulator that walks its slice of K upwards with fused multiply-adds; the tiles, blocks
+// and chunks below choose only what is computed together, so none of their sizes is part of a result.
+//
+// A few rows of x (decoding) stream the panels once, several at a time, straight from memory. More rows (prefill) are
+// cut into blocks; a chunk of K of a block's rows is copied together and stays in L2, and each panel's part of that
+// chunk is widened into L1, from where all rows of the block use it.
 
 namespace heddle::ops::cpu::HEDDLE_ISA {
 
-// A tile is the rows x panels whose accumulators stay in registers.
+// A tile is the rows times panels whose accumulators stay in registers.
 #if defined(__AVX512F__)
-constexpr int kMaxTileRows = 12;
-constexpr int kMaxTilePanels = 8;
-constexpr int kTileAccumulators = 16;  // of 32 registers, one each
+constexpr int kMaxStreamRows = 8;
+constexpr int kMaxStreamPanels = 8;
+constexpr int kStreamAccumulators = 16;  // of 32 registers, one each
+constexpr int kMaxBlockTileRows = 12;
 #elif defined(__AVX2__)
-constexpr int kMaxTileRows = 5;
-constexpr int kMaxTilePanels = 4;
-constexpr int kTileAccumulators = 5;  // of 16 registers, two each
+constexpr int kMaxStreamRows = 5;
+constexpr int kMaxStreamPanels = 4;
+constexpr int kStreamAccumulators = 5;  // of 16 registers, two each; widening needs the other six
+constexpr int kMaxBlockTileRows = 6;
 #else
-constexpr int kMaxTileRows = 2;
-constexpr int kMaxTilePanels = 2;
-constexpr int kTileAccumulators = 2;
+constexpr int kMaxStreamRows = 2;
+constexpr int kMaxStreamPanels = 2;
+constexpr int kStreamAccumulators = 2;
+constexpr int kMaxBlockTileRows = 2;
 #endif
 
-// What stays in cache when x has more rows than a tile: a block of x in L2, a panel's part of a chunk in L1.
-constexpr int kBlockRows = 100;
-constexpr int kChunk = 256;
-constexpr int kChunkStride = kChunk + 16;  // not a power of two: rows of a chunk shall not share cache sets
-constexpr int kMaxPartialSums = 4;         // log2 of the most slices, and one
-constexpr int kSumColumns = 512;           // of all partial sums together
 constexpr int kPanelOutputs = 16;
+constexpr int kBlockRows = 96;
+constexpr int kChunk = 256;
+constexpr int kXStride = kChunk + 16;  // not a power of two, so that the rows of a chunk do not share cache sets
+constexpr int kMaxGroupPanels = 16;    // panels whose sums stay in L2 beside the chunk of x
+constexpr int kSumColumns = 512;       // of all partial sums together
 
-// The furthest power of two of panels that `rows` leave accumulators for.
-constexpr int TilePanels(int rows) {
-  int panels = 1;
-  while (2 * panels * rows <= kTileAccumulators && 2 * panels <= kMaxTilePanels) panels *= 2;
-  return panels;
-}
+// Floats of a thread's scratch memory.
+constexpr int kSumsFloats = kBlockRows * kSumColumns;
+constexpr int kXFloats = kBlockRows * kXStride;
+constexpr int kWeightFloats = kChunk * kPanelOutputs;
 
-constexpr int64_t StorageBytes(Storage storage) { return storage == Storage::kFloat32 ? 4 : 2; }
-
-// How far ahead of its use a panel is asked for: about a memory latency at full bandwidth.
+// How far ahead of its use a streamed panel is asked for: about a memory latency at full bandwidth.
 #ifndef PFB
 #define PFB 1024
 #endif
-#ifndef LOC
-#define LOC 3
-#endif
-#ifndef GRP
-#define GRP 16
-#endif
-constexpr int kLocality = LOC;
 constexpr int64_t kPrefetchBytes = PFB;
+constexpr int64_t kCacheLine = 64;
 
+constexpr int64_t StorageBytes(Storage storage) { return storage == Storage::kFloat32 ? 4 : 2; }
+
+// The largest power of two of panels that `rows` leave accumulators for.
+constexpr int StreamPanels(int rows) {
+  int panels = 1;
+  while (2 * panels * rows <= kStreamAccumulators && 2 * panels <= kMaxStreamPanels) panels *= 2;
+  return panels;
+}
+
+inline int64_t MinOf(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Two neighbours in K of the 16 outputs of a panel.
 template <Storage kStorage>
 inline void LoadWeightPair(const char* p, F32x16* first, F32x16* second) {
   if constexpr (kStorage == Storage::kFloat32) {
     *first = Load(reinterpret_cast<const float*>(p));
-    *second = Load(reinterpret_cast<const float*>(p) + 16);
+    *second = Load(reinterpret_cast<const float*>(p) + kPanelOutputs);
   } else if constexpr (kStorage == Storage::kBFloat16) {
     LoadBFloat16Pairs(reinterpret_cast<const uint16_t*>(p), first, second);
   } else {
     *first = LoadFloat16(reinterpret_cast<const uint16_t*>(p));
-    *second = LoadFloat16(reinterpret_cast<const uint16_t*>(p) + 16);
+    *second = LoadFloat16(reinterpret_cast<const uint16_t*>(p) + kPanelOutputs);
   }
 }
 
-// One tile over `k` elements of one slice.
-struct TileArgs {
+// ---- a few rows: whole slices, streamed ----
+
+struct StreamArgs {
   const float* x;
   int64_t x_stride;
   const char* weight;
   int64_t panel_bytes;
   int64_t k;
-  const char* prefetch;  // what to bring near meanwhile: for each panel, prefetch_step bytes onwards a pair of K
-  int64_t prefetch_step;
-  bool resume;  // go on from what `sums` holds instead of from zero
-  float* sums;
-  int64_t sums_stride;
+  float* sums;  // [rows, panels * 16]
 };
 
+// sums = x * weight^T over k, starting from zero.
 template <Storage kStorage, int kRows, int kPanels>
-void MultiplyTile(const TileArgs& args) {
+void StreamTile(const StreamArgs& args) {
   constexpr int64_t kPairBytes = 2 * kPanelOutputs * StorageBytes(kStorage);
   F32x16 sums[kRows][kPanels];
   for (int r = 0; r < kRows; ++r) {
-    for (int p = 0; p < kPanels; ++p) {
-      sums[r][p] = args.resume ? Load(args.sums + r * args.sums_stride + p * kPanelOutputs) : Zero();
-    }
+    for (int p = 0; p < kPanels; ++p) sums[r][p] = Zero();
   }
-
   const float* x = args.x;
   const int64_t x_stride = args.x_stride;
   const char* weight = args.weight;
   const int64_t panel_bytes = args.panel_bytes;
-  const char* prefetch = args.prefetch;
   for (int64_t pair = 0; pair < args.k / 2; ++pair) {
     for (int p = 0; p < kPanels; ++p) {
-      for (int64_t line = 0; line < kPairBytes; line += 64) {
-        __builtin_prefetch(prefetch + p * panel_bytes + line, 0, kLocality);
-      }
+      const char* at = weight + p * panel_bytes;
+      for (int64_t line = 0; line < kPairBytes; line += kCacheLine) __builtin_prefetch(at + kPrefetchBytes + line);
       F32x16 first;
       F32x16 second;
-      LoadWeightPair<kStorage>(weight + p * panel_bytes, &first, &second);
+      LoadWeightPair<kStorage>(at, &first, &second);
       for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride]), first, sums[r][p]);
       for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride + 1]), second, sums[r][p]);
     }
-    prefetch += args.prefetch_step;
     x += 2;
     weight += kPairBytes;
   }
   if (args.k % 2 != 0) {
+    // The other half of the last pair is padding; what stands beside it in x belongs to the next slice or to nobody.
     for (int p = 0; p < kPanels; ++p) {
       F32x16 first;
       F32x16 padding;
@@ -115,41 +116,76 @@ void MultiplyTile(const TileArgs& args) {
       for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride]), first, sums[r][p]);
     }
   }
-
   for (int r = 0; r < kRows; ++r) {
-    for (int p = 0; p < kPanels; ++p) Store(args.sums + r * args.sums_stride + p * kPanelOutputs, sums[r][p]);
+    for (int p = 0; p < kPanels; ++p) Store(args.sums + (r * kPanels + p) * kPanelOutputs, sums[r][p]);
   }
 }
 
-using TileFunction = void (*)(const TileArgs& args);
+using StreamFunction = void (*)(const StreamArgs& args);
 
-// MultiplyTile for `rows` and `panels`, a power of two up to TilePanels(rows).
-template <Storage kStorage, int kRows = kMaxTileRows, int kPanels = TilePanels(kMaxTileRows)>
-TileFunction FindTile(int rows, int panels) {
-  if (rows == kRows && panels == kPanels) return MultiplyTile<kStorage, kRows, kPanels>;
+// StreamTile for `rows` and `panels`, a power of two up to StreamPanels(rows).
+template <Storage kStorage, int kRows = kMaxStreamRows, int kPanels = StreamPanels(kMaxStreamRows)>
+StreamFunction FindStreamTile(int64_t rows, int64_t panels) {
+  if (rows == kRows && panels == kPanels) return StreamTile<kStorage, kRows, kPanels>;
   if constexpr (kPanels > 1) {
-    return FindTile<kStorage, kRows, kPanels / 2>(rows, panels);
+    return FindStreamTile<kStorage, kRows, kPanels / 2>(rows, panels);
   } else if constexpr (kRows > 1) {
-    return FindTile<kStorage, kRows - 1, TilePanels(kRows - 1)>(rows, panels);
+    return FindStreamTile<kStorage, kRows - 1, StreamPanels(kRows - 1)>(rows, panels);
   } else {
     return nullptr;
   }
 }
 
-inline TileFunction FindTile(Storage storage, int rows, int panels) {
+inline StreamFunction FindStreamTile(Storage storage, int64_t rows, int64_t panels) {
   switch (storage) {
     case Storage::kFloat32:
-      return FindTile<Storage::kFloat32>(rows, panels);
+      return FindStreamTile<Storage::kFloat32>(rows, panels);
     case Storage::kBFloat16:
-      return FindTile<Storage::kBFloat16>(rows, panels);
+      return FindStreamTile<Storage::kBFloat16>(rows, panels);
     default:
-      return FindTile<Storage::kFloat16>(rows, panels);
+      return FindStreamTile<Storage::kFloat16>(rows, panels);
   }
 }
 
-inline int64_t MinOf(int64_t a, int64_t b) { return a < b ? a : b; }
+// ---- many rows: a chunk of K at a time ----
 
-// A block of rows times a group of panels.
+// sums += x * weight^T over k <= kChunk, the sums kept in memory between chunks: rounded nowhere, since accumulators
+// are float32 in registers too. Rows of x are kXStride apart, rows of sums sums_stride; weight is [k, 16].
+template <int kRows>
+void BlockTile(const float* x, const float* weight, int64_t k, float* sums, int64_t sums_stride) {
+  F32x16 tile[kRows];
+  for (int r = 0; r < kRows; ++r) tile[r] = Load(sums + r * sums_stride);
+  for (int64_t i = 0; i < k; ++i) {
+    const F32x16 w = Load(weight + i * kPanelOutputs);
+    for (int r = 0; r < kRows; ++r) tile[r] = Fma(Set1(x[r * kXStride + i]), w, tile[r]);
+  }
+  for (int r = 0; r < kRows; ++r) Store(sums + r * sums_stride, tile[r]);
+}
+
+using BlockFunction = void (*)(const float* x, const float* weight, int64_t k, float* sums, int64_t sums_stride);
+
+template <int kRows = kMaxBlockTileRows>
+BlockFunction FindBlockTile(int64_t rows) {
+  if (rows == kRows) return BlockTile<kRows>;
+  if constexpr (kRows > 1) return FindBlockTile<kRows - 1>(rows);
+  return nullptr;
+}
+
+// k neighbours in K of a panel as float32 [k, 16]; one more when k is odd, which is padding.
+template <Storage kStorage>
+void WidenChunk(const char* weight, int64_t k, float* widened) {
+  for (int64_t i = 0; i < k; i += 2) {
+    F32x16 first;
+    F32x16 second;
+    LoadWeightPair<kStorage>(weight + i * kPanelOutputs * StorageBytes(kStorage), &first, &second);
+    Store(widened + i * kPanelOutputs, first);
+    Store(widened + (i + 1) * kPanelOutputs, second);
+  }
+}
+
+// ---- blocks ----
+
+// Some rows times some panels.
 struct Block {
   int64_t row;
   int64_t rows;
@@ -158,52 +194,70 @@ struct Block {
   int64_t columns() const { return panels * kPanelOutputs; }
 };
 
-// Adds to `sums` [rows, columns] the products over columns [begin, begin + k) of x, starting at `packed` in packed K.
-inline void MultiplyChunk(const MatmulArgs& args, const Block& block, const float* x, int64_t x_stride, int64_t packed,
-                          int64_t k, bool resume, float* sums) {
-  const int64_t num_tiles = (block.rows + kMaxTileRows - 1) / kMaxTileRows;
-  const int panels_at_once = TilePanels(static_cast<int>((block.rows + num_tiles - 1) / num_tiles));
-  TileArgs tile;
-  tile.x_stride = x_stride;
+inline const char* WeightAt(const MatmulArgs& args, int64_t panel, int64_t packed) {
+  return static_cast<const char*>(args.weight) + panel * args.panel_bytes +
+         packed * kPanelOutputs * StorageBytes(args.storage);
+}
+
+// sums [rows, columns] = the products over one slice. REQUIRES: at most kMaxStreamRows rows, and so many panels as a
+// tile of so many rows may have.
+inline void StreamSlice(const MatmulArgs& args, const Block& block, int slice, float* sums) {
+  StreamArgs tile;
+  tile.x = args.x + block.row * args.x_stride + args.slice_bounds[slice];
+  tile.x_stride = args.x_stride;
+  tile.weight = WeightAt(args, block.panel, args.packed_bounds[slice]);
   tile.panel_bytes = args.panel_bytes;
-  tile.k = k;
-  tile.resume = resume;
-  const int64_t pair_bytes = 2 * kPanelOutputs * StorageBytes(args.storage);
-  tile.prefetch_step = num_tiles == 1 ? pair_bytes : (pair_bytes + num_tiles - 1) / num_tiles;
-  tile.sums_stride = block.columns();
-  for (int64_t panel = 0; panel < block.panels;) {
-    int panels = panels_at_once;
-    while (panels > block.panels - panel) panels /= 2;
-    tile.weight = static_cast<const char*>(args.weight) + (block.panel + panel) * args.panel_bytes +
-                  packed * kPanelOutputs * StorageBytes(args.storage);
-    // Tiles differ by one row at most.
-    for (int64_t i = 0; i < num_tiles; ++i) {
-      const int64_t row = block.rows * i / num_tiles;
-      const int64_t rows = block.rows * (i + 1) / num_tiles - row;
-      tile.x = x + row * x_stride;
-      tile.prefetch = num_tiles == 1 ? tile.weight + kPrefetchBytes : tile.weight + panels * args.panel_bytes + k/2*tile.prefetch_step*i;
-      tile.sums = sums + row * block.columns() + panel * kPanelOutputs;
-      FindTile(args.storage, static_cast<int>(rows), panels)(tile);
+  tile.k = args.slice_bounds[slice + 1] - args.slice_bounds[slice];
+  tile.sums = sums;
+  FindStreamTile(args.storage, block.rows, block.panels)(tile);
+}
+
+// One panel of a chunk: widens it and multiplies all rows of the block with it.
+inline void MultiplyPanel(const MatmulArgs& args, const Block& block, const float* x, const char* weight, int64_t k,
+                          float* widened, float* sums) {
+  const float* w = widened;
+  switch (args.storage) {
+    case Storage::kFloat32:
+      w = reinterpret_cast<const float*>(weight);
+      break;
+    case Storage::kBFloat16:
+      WidenChunk<Storage::kBFloat16>(weight, k, widened);
+      break;
+    case Storage::kFloat16:
+      WidenChunk<Storage::kFloat16>(weight, k, widened);
+      break;
+  }
+  const int64_t num_tiles = (block.rows + kMaxBlockTileRows - 1) / kMaxBlockTileRows;
+  const int64_t chunk_bytes = k * kPanelOutputs * StorageBytes(args.storage);
+  for (int64_t i = 0; i < num_tiles; ++i) {
+    // The next panel's chunk comes from memory meanwhile, a part with each tile.
+    const char* next = weight + args.panel_bytes;
+    for (int64_t at = chunk_bytes * i / num_tiles / kCacheLine * kCacheLine; at < chunk_bytes * (i + 1) / num_tiles;
+         at += kCacheLine) {
+      __builtin_prefetch(next + at, 0, 2);
     }
-    panel += panels;
+    const int64_t row = block.rows * i / num_tiles;  // tiles differ by one row at most
+    const int64_t rows = block.rows * (i + 1) / num_tiles - row;
+    FindBlockTile(rows)(x + row * kXStride, w, k, sums + row * block.columns(), block.columns());
   }
 }
 
-// sums [rows, columns] = the products over one slice. `x_chunk` holds kBlockRows * kChunkStride floats.
-inline void MultiplySlice(const MatmulArgs& args, const Block& block, int slice, float* x_chunk, float* sums) {
+// sums [rows, columns] = the products over one slice.
+inline void MultiplySlice(const MatmulArgs& args, const Block& block, int slice, float* x_chunk, float* widened,
+                          float* sums) {
+  std::memset(sums, 0, static_cast<size_t>(block.rows * block.columns()) * sizeof(float));
   const int64_t begin = args.slice_bounds[slice];
   const int64_t end = args.slice_bounds[slice + 1];
-  const float* x = args.x + block.row * args.x_stride;
-  if (block.rows <= kMaxTileRows || begin == end) {
-    MultiplyChunk(args, block, x + begin, args.x_stride, args.packed_bounds[slice], end - begin, false, sums);
-    return;
-  }
   for (int64_t at = begin; at < end; at += kChunk) {
     const int64_t k = MinOf(kChunk, end - at);
     for (int64_t row = 0; row < block.rows; ++row) {
-      std::memcpy(x_chunk + row * kChunkStride, x + row * args.x_stride + at, static_cast<size_t>(k) * sizeof(float));
+      std::memcpy(x_chunk + row * kXStride, args.x + (block.row + row) * args.x_stride + at,
+                  static_cast<size_t>(k) * sizeof(float));
     }
-    MultiplyChunk(args, block, x_chunk, kChunkStride, args.packed_bounds[slice] + at - begin, k, at > begin, sums);
+    for (int64_t panel = 0; panel < block.panels; ++panel) {
+      const char* weight = WeightAt(args, block.panel + panel, args.packed_bounds[slice] + at - begin);
+      MultiplyPanel(args, block, x_chunk, weight, k, widened, sums + panel * kPanelOutputs);
+    }
   }
 }
 
@@ -211,13 +265,20 @@ inline void AddSums(const float* source, int64_t count, float* destination) {
   for (int64_t i = 0; i < count; i += 16) Store(destination + i, Add(Load(destination + i), Load(source + i)));
 }
 
-// All slices of a block, added up in a balanced tree: whenever two neighbouring subtrees of one size are complete they
-// become one, as carries do in a binary counter. The result lies at the beginning of `sums`.
-inline void MultiplyBlock(const MatmulArgs& args, const Block& block, float* x_chunk, float* sums) {
+// All slices of a block, joined in a balanced tree: whenever two neighbouring subtrees of one size are complete they
+// become one, as carries do in a binary counter. The result lies at the beginning of the scratch memory.
+inline void MultiplyBlock(const MatmulArgs& args, const Block& block) {
+  float* const sums = args.scratch;
+  float* const x_chunk = sums + kSumsFloats;
+  float* const widened = x_chunk + kXFloats;
   const int64_t count = block.rows * block.columns();
   int depth = 0;
   for (int slice = 0; slice < args.num_slices; ++slice) {
-    MultiplySlice(args, block, slice, x_chunk, sums + depth * count);
+    if (block.rows <= kMaxStreamRows) {
+      StreamSlice(args, block, slice, sums + depth * count);
+    } else {
+      MultiplySlice(args, block, slice, x_chunk, widened, sums + depth * count);
+    }
     ++depth;
     for (int complete = slice + 1; complete % 2 == 0; complete /= 2) {
       --depth;
@@ -226,39 +287,44 @@ inline void MultiplyBlock(const MatmulArgs& args, const Block& block, float* x_c
   }
 }
 
-inline void StoreBlock(const MatmulArgs& args, const Block& block, const float* sums) {
+inline void StoreBlock(const MatmulArgs& args, const Block& block) {
   for (int64_t row = 0; row < block.rows; ++row) {
+    const float* sums = args.scratch + row * block.columns();
     float* y = args.y + (block.row + row) * args.y_stride;
     for (int64_t panel = 0; panel < block.panels; ++panel) {
       const int64_t column = (block.panel + panel) * kPanelOutputs;
       const int count = static_cast<int>(MinOf(kPanelOutputs, args.n - column));
-      F32x16 sum = Load(sums + row * block.columns() + panel * kPanelOutputs);
+      F32x16 sum = Load(sums + panel * kPanelOutputs);
       if (args.bias != nullptr) sum = Add(sum, LoadPartial(args.bias + column, count));
       StorePartial(y + column, sum, count);
     }
   }
 }
 
-inline size_t MatmulScratchFloats() { return kBlockRows * (kSumColumns + kChunkStride); }
+inline size_t MatmulScratchFloats() { return kSumsFloats + kXFloats + kWeightFloats; }
+
+// The panels that a block of `rows` takes at once, when `remaining` are left.
+inline int64_t GroupPanels(const MatmulArgs& args, int64_t rows, int64_t remaining) {
+  if (rows <= kMaxStreamRows) {
+    int64_t panels = StreamPanels(static_cast<int>(rows));
+    while (panels > remaining) panels /= 2;
+    return panels;
+  }
+  int64_t num_partial_sums = 1;
+  for (int slices = args.num_slices; slices > 1; slices /= 2) ++num_partial_sums;
+  return MinOf(remaining, MinOf(kMaxGroupPanels, kSumColumns / kPanelOutputs / num_partial_sums));
+}
 
 void Matmul(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end) {
-  int depth = 1;
-  while ((1 << (depth - 1)) < args.num_slices) ++depth;
-  float* const sums = args.scratch;
-  float* const x_chunk = args.scratch + kBlockRows * kSumColumns;
-
-  const int64_t num_row_blocks = (args.m + kBlockRows - 1) / kBlockRows;
-  for (int64_t i = 0; i < num_row_blocks; ++i) {
+  const int64_t num_blocks = (args.m + kBlockRows - 1) / kBlockRows;
+  for (int64_t i = 0; i < num_blocks; ++i) {
     Block block;
-    block.row = args.m * i / num_row_blocks;
-    block.rows = args.m * (i + 1) / num_row_blocks - block.row;
-    // With a single tile of rows nothing is read twice: whole panels then stream through, a few at a time.
-    const int64_t group =
-        block.rows <= kMaxTileRows ? TilePanels(static_cast<int>(block.rows)) : MinOf(GRP, kSumColumns / kPanelOutputs / depth);
-    for (block.panel = panel_begin; block.panel < panel_end; block.panel += group) {
-      block.panels = MinOf(group, panel_end - block.panel);
-      MultiplyBlock(args, block, x_chunk, sums);
-      StoreBlock(args, block, sums);
+    block.row = args.m * i / num_blocks;
+    block.rows = args.m * (i + 1) / num_blocks - block.row;
+    for (block.panel = panel_begin; block.panel < panel_end; block.panel += block.panels) {
+      block.panels = GroupPanels(args, block.rows, panel_end - block.panel);
+      MultiplyBlock(args, block);
+      StoreBlock(args, block);
     }
   }
 }
