@@ -96,7 +96,7 @@ TEST(RmsNorm, "normalises rows of any size, strided or not, in place or not") {
         TestTensor y(kF32, {5, size});
         ops::RmsNorm(stream, x, weight, 1e-5f, y);
         EXPECT_NEAR(MaxError(y, expected), 0, 5e-7);
-        TestTensor in_place(x);
+        TestTensor in_place = x.DeepCopy();
         ops::RmsNorm(stream, in_place, weight, 1e-5f, in_place);
         EXPECT_TRUE(SameBits(in_place, y));
       });
@@ -111,7 +111,7 @@ TEST(RmsNorm, "normalises each head of a strided view of three dimensions alone"
   x.Fill(random);
   weight.Fill(random);
   ForStreams([&](Stream& stream) {
-    TestTensor y(x);
+    TestTensor y = x.DeepCopy();
     ops::RmsNorm(stream, y, weight, 1e-6f, y);
     for (int64_t token = 0; token < 3; ++token) {
       for (int64_t head = 0; head < 5; ++head) {
@@ -150,12 +150,12 @@ TEST(RmsNorm, "adds the residual first when fused, also with the output over the
     x.Fill(random);
     residual.Fill(random);
     weight.Fill(random);
-    TestTensor expected_sum(residual);
+    TestTensor expected_sum = residual.DeepCopy();
     TestTensor expected(kF32, {20, size});
     ops::reference::AddRmsNorm(x, expected_sum, weight, 1e-5f, expected);
     ForStreams([&](Stream& stream) {
-      TestTensor y(x);
-      TestTensor sum(residual);
+      TestTensor y = x.DeepCopy();
+      TestTensor sum = residual.DeepCopy();
       ops::AddRmsNorm(stream, y, sum, weight, 1e-5f, y);
       EXPECT_TRUE(SameBits(sum, expected_sum));
       EXPECT_NEAR(MaxError(y, expected), 0, 5e-7);
@@ -172,11 +172,11 @@ TEST(Add, "adds rows and biases of any size exactly, and touches nothing between
     x.Fill(random, -1e30f, 1e30f);
     y.Fill(random);
     bias.Fill(random);
-    TestTensor expected(y);
+    TestTensor expected = y.DeepCopy();
     ops::reference::Add(x, expected);
     ops::reference::AddBias(bias, expected);
     ForStreams([&](Stream& stream) {
-      TestTensor sum(y);
+      TestTensor sum = y.DeepCopy();
       ops::Add(stream, x, sum);
       ops::AddBias(stream, bias, sum);
       EXPECT_TRUE(SameBits(sum, expected));
@@ -195,10 +195,10 @@ TEST(RotaryEmbedding, "rotates the first part of every head and leaves the rest"
       TestTensor cos_sin(kF32, {10, rotary_dim});
       x.Fill(random);
       cos_sin.Fill(random);
-      TestTensor expected(x);
+      TestTensor expected = x.DeepCopy();
       ops::reference::RotaryEmbedding(positions, cos_sin, 3, static_cast<int>(head_dim), expected);
       ForStreams([&](Stream& stream) {
-        TestTensor y(x);
+        TestTensor y = x.DeepCopy();
         ops::RotaryEmbedding(stream, positions, cos_sin, 3, static_cast<int>(head_dim), y);
         EXPECT_NEAR(MaxError(y, expected), 0, 2e-7);
         for (int64_t i = rotary_dim; i < head_dim; ++i) EXPECT_EQ(y.Row(1)[i], x.Row(1)[i]);
@@ -264,10 +264,10 @@ TEST(SoftCap, "caps rows of any size, infinities included") {
     x.Row(0)[0] = kInfinity;
     x.Row(1)[0] = -1e30f;
     x.Row(1)[size - 1] = 1e-40f;
-    TestTensor expected(x);
+    TestTensor expected = x.DeepCopy();
     ops::reference::SoftCap(30, expected);
     ForStreams([&](Stream& stream) {
-      TestTensor y(x);
+      TestTensor y = x.DeepCopy();
       ops::SoftCap(stream, 30, y);
       EXPECT_NEAR(MaxError(y, expected), 0, 4e-7);
     });
@@ -287,12 +287,12 @@ TEST(StoreKVCache, "writes keys transposed and values plain into their slots, an
         v.Fill(random, -10, 10);
         TestTensor keys(dtype, {num_blocks, 3, head_dim, block_size});
         TestTensor values(dtype, {num_blocks, 3, block_size, head_dim});
-        TestTensor expected_keys(keys);
-        TestTensor expected_values(values);
+        TestTensor expected_keys = keys.DeepCopy();
+        TestTensor expected_values = values.DeepCopy();
         ops::reference::StoreKVCache(k, v, slots, {expected_keys, expected_values, block_size});
         ForStreams([&](Stream& stream) {
-          TestTensor actual_keys(keys);
-          TestTensor actual_values(values);
+          TestTensor actual_keys = keys.DeepCopy();
+          TestTensor actual_values = values.DeepCopy();
           ops::StoreKVCache(stream, k, v, slots, {actual_keys, actual_values, block_size});
           EXPECT_TRUE(SameBits(actual_keys, expected_keys));
           EXPECT_TRUE(SameBits(actual_values, expected_values));

@@ -14,7 +14,6 @@ namespace heddle {
 namespace {
 
 namespace simd = ops::cpu::scalar;
-using ops::cpu::GatedKind;
 using ops::cpu::Kernels;
 using ops::cpu::KernelsFor;
 using ops::cpu::Storage;

@@ -73,10 +73,13 @@ class TestTensor {
         view_(memory_.get(), dtype, shape, RowSize(shape) + gap) {
     for (int64_t i = 0; i < size_; ++i) SetElement(view_, i, std::nanf(""));
   }
-  TestTensor(const TestTensor& other) : TestTensor(other.view_.dtype, other.view_.shape, other.gap()) {
-    std::memcpy(memory_.get(), other.memory_.get(), static_cast<size_t>(size_) * DTypeSize(view_.dtype));
+
+  // Plain copies share memory.
+  TestTensor DeepCopy() const {
+    TestTensor copy(view_.dtype, view_.shape, gap());
+    std::memcpy(copy.memory_.get(), memory_.get(), static_cast<size_t>(size_) * DTypeSize(view_.dtype));
+    return copy;
   }
-  TestTensor& operator=(const TestTensor&) = delete;
 
   TestTensor& Fill(Random& random, float low = -1, float high = 1) {
     for (int64_t i = 0; i < view_.dim(0); ++i) {
