@@ -40,10 +40,7 @@ constexpr int kXFloats = kBlockRows * kXStride;
 constexpr int kWeightFloats = kChunk * kPanelOutputs;
 
 // How far ahead of its use a streamed panel is asked for: about a memory latency at full bandwidth.
-#ifndef PFB
-#define PFB 1024
-#endif
-constexpr int64_t kPrefetchBytes = PFB;
+constexpr int64_t kPrefetchBytes = 1024;
 constexpr int64_t kCacheLine = 64;
 
 constexpr int64_t StorageBytes(Storage storage) { return storage == Storage::kFloat32 ? 4 : 2; }
