@@ -1,8 +1,9 @@
-// The compute threads of one rank: the thread that calls Run, and num_threads - 1 helpers.
+// A fixed team of threads: the one that calls Run, and num_threads - 1 helpers. It serves as the compute threads of a
+// rank, and as the ranks of a process.
 //
 // Helpers spin briefly for the next piece of work and then park, so that an idle engine uses no processor. When the
 // process has more compute threads than the machine has cores (`oversubscribed`), they yield instead of spinning.
-// Run is called by one thread at a time: the rank's. Construction and destruction on any thread.
+// Run is called by one thread at a time: the team's owner. Construction and destruction on any thread.
 #pragma once
 
 #include <cstdint>

@@ -1,11 +1,10 @@
 #include "executor/thread_executor.h"
 
-#include <condition_variable>
 #include <mutex>
 #include <optional>
-#include <thread>
 
 #include "comm/local_communicator.h"
+#include "device/thread_pool.h"
 
 namespace heddle {
 namespace {
@@ -32,22 +31,12 @@ class LoadProgress {
 class ThreadExecutor : public Executor {
  public:
   ThreadExecutor(const WorkerConfig& config, int size, int64_t timeout_ms, std::atomic<bool>& cancelled)
-      : config_(config) {
+      : config_(config), ranks_(size, config.oversubscribed) {
     auto group = CreateLocalGroup(size, std::chrono::milliseconds(timeout_ms), config_.oversubscribed);
     for (int rank = 0; rank < size; ++rank) {
       workers_.push_back(
           std::make_unique<Worker>(config_, rank, size, std::move(group[static_cast<size_t>(rank)]), cancelled));
     }
-    for (int rank = 1; rank < size; ++rank) threads_.emplace_back([this, rank] { RankLoop(rank); });
-  }
-
-  ~ThreadExecutor() override {
-    {
-      const std::lock_guard lock(mutex_);
-      stopping_ = true;
-    }
-    task_ready_.notify_all();
-    for (std::thread& thread : threads_) thread.join();
   }
 
   void Load(WeightSource& weights, const std::function<void(double)>& on_progress) {
@@ -84,48 +73,17 @@ class ThreadExecutor : public Executor {
   }
 
  private:
-  using Task = std::function<void(int rank)>;
-
   int size() const { return static_cast<int>(workers_.size()); }
 
   // Returns when every rank has run `task`, and throws the first failure.
+  template <typename Task>
   void RunOnAllRanks(const Task& task) {
-    {
-      const std::lock_guard lock(mutex_);
-      if (failure_) throw *failure_;
-      task_ = &task;
-      ++task_number_;
-      num_pending_ = size() - 1;
-    }
-    task_ready_.notify_all();
-    RunTask(task, 0);
-    std::unique_lock lock(mutex_);
-    task_done_.wait(lock, [&] { return num_pending_ == 0; });
-    task_ = nullptr;
-    if (failure_) throw *failure_;
+    ThrowFailure();
+    ranks_.Run([&](int rank) { RunTask(task, rank); });
+    ThrowFailure();
   }
 
-  void RankLoop(int rank) {
-    uint64_t last_task = 0;
-    while (true) {
-      const Task* task;
-      {
-        std::unique_lock lock(mutex_);
-        task_ready_.wait(lock, [&] { return stopping_ || task_number_ != last_task; });
-        if (stopping_) return;
-        last_task = task_number_;
-        task = task_;
-      }
-      RunTask(*task, rank);
-      bool last;
-      {
-        const std::lock_guard lock(mutex_);
-        last = --num_pending_ == 0;
-      }
-      if (last) task_done_.notify_one();
-    }
-  }
-
+  template <typename Task>
   void RunTask(const Task& task, int rank) {
     try {
       task(rank);
@@ -136,6 +94,11 @@ class ThreadExecutor : public Executor {
     } catch (const std::exception& error) {
       Fail(rank, ErrorCode::kInternal, error.what());
     }
+  }
+
+  void ThrowFailure() {
+    const std::lock_guard lock(mutex_);
+    if (failure_) throw *failure_;
   }
 
   // Keeps the first failure, and frees ranks that wait for the failed one. What those throw then is a consequence.
@@ -158,16 +121,10 @@ class ThreadExecutor : public Executor {
   const WorkerConfig config_;
   std::vector<std::unique_ptr<Worker>> workers_;
 
-  std::mutex mutex_;  // guards what follows
-  std::condition_variable task_ready_;
-  std::condition_variable task_done_;
-  const Task* task_ = nullptr;
-  uint64_t task_number_ = 0;
-  int num_pending_ = 0;
-  bool stopping_ = false;
-  std::optional<Error> failure_;
+  std::mutex mutex_;
+  std::optional<Error> failure_;  // guarded by mutex_
 
-  std::vector<std::thread> threads_;  // last: they use all of the above
+  ThreadPool ranks_;  // last: its threads use all of the above
 };
 
 }  // namespace
