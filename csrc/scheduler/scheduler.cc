@@ -2,76 +2,29 @@
 
 #include <algorithm>
 #include <string>
-#include <unordered_map>
 #include <utility>
 
 #include "base/error.h"
-#include "scheduler/kv_cache_manager.h"
-#include "scheduler/request_queue.h"
-#include "scheduler/sequence.h"
 
 namespace heddle {
 namespace {
 
-void CheckConfig(const SchedulerConfig& config) {
+const SchedulerConfig& Checked(const SchedulerConfig& config) {
   HEDDLE_CHECK(config.max_num_seqs > 0 && config.max_num_batched_tokens > 0 && config.max_num_waiting > 0 &&
                    config.max_model_len > 0 && config.block_size > 0,
                "a limit is not positive");
   HEDDLE_CHECK(
       int64_t{config.num_blocks - 1} * config.block_size >= config.max_model_len,
       std::to_string(config.num_blocks) + " blocks do not hold " + std::to_string(config.max_model_len) + " tokens");
+  return config;
 }
 
 }  // namespace
 
-class Scheduler::Impl {
- public:
-  explicit Impl(const SchedulerConfig& config)
-      : config_(config), kv_cache_(config.num_blocks, config.block_size, config.enable_prefix_caching) {}
+Scheduler::Scheduler(const SchedulerConfig& config)
+    : config_(Checked(config)), kv_cache_(config.num_blocks, config.block_size, config.enable_prefix_caching) {}
 
-  void AddRequest(Request request);
-  SchedulerOutput Schedule();
-  std::vector<SequenceUpdate> Update(const SchedulerOutput& step, const ModelOutput& output);
-  void FinishSequence(SequenceId id);
-  void AbortRequest(RequestId id);
-  void SetPaused(RequestId id, bool paused);
-  bool HasRequests() const { return !requests_.empty(); }
-  void ResetPrefixCache() { kv_cache_.ResetPrefixCache(); }
-  SchedulerStats stats() const;
-  void CheckConsistency() const;
-
- private:
-  bool ScheduleRunning(SchedulerOutput& step);
-  void AdmitWaiting(SchedulerOutput& step);
-  bool MakeRoomToAdmit(const Sequence& sequence, std::span<const BlockId> prefix, const SchedulerOutput& step);
-  void Admit(Sequence& sequence, std::span<const BlockId> prefix, SchedulerOutput& step);
-  void Preempt(Sequence& sequence);
-  int BudgetedTokens(const Sequence& sequence, const SchedulerOutput& step) const;
-  void AppendScheduled(Sequence& sequence, int num_tokens, SchedulerOutput& step);
-
-  void TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, const SequenceOutput& result,
-              std::vector<SequenceUpdate>& updates);
-  void AppendToken(Sequence& sequence, const SequenceOutput& result, SequenceUpdate& update);
-  void ForkOthers(const Sequence& leader);
-  void Finish(Sequence& sequence);
-  void PromoteFork(RequestState& request);
-  Sequence* FindSequence(SequenceId id) const;
-
-  const SchedulerConfig config_;
-  KVCacheManager kv_cache_;
-  std::unordered_map<RequestId, std::unique_ptr<RequestState>> requests_;
-  std::unordered_map<SequenceId, Sequence*> sequences_;
-  RequestQueue queue_;
-  std::vector<SequenceId> finished_;  // to be reported with the next step
-  SequenceId last_sequence_id_ = 0;
-  uint64_t last_arrival_ = 0;
-  int num_queued_requests_ = 0;  // of which no sequence was ever admitted
-  int64_t prefix_cache_queries_ = 0;
-  int64_t prefix_cache_hits_ = 0;
-  int64_t num_preemptions_ = 0;
-};
-
-void Scheduler::Impl::AddRequest(Request request) {
+void Scheduler::AddRequest(Request request) {
   ValidateRequest(request, config_.max_model_len);
   if (num_queued_requests_ >= config_.max_num_waiting) {
     throw Error(ErrorCode::kQueueFull,
@@ -94,7 +47,7 @@ void Scheduler::Impl::AddRequest(Request request) {
 }
 
 // Lets the first sequence that awaits the prompt compute it.
-void Scheduler::Impl::PromoteFork(RequestState& request) {
+void Scheduler::PromoteFork(RequestState& request) {
   for (const auto& sequence : request.sequences) {
     if (sequence == nullptr) continue;
     HEDDLE_CHECK(sequence->status == SequenceStatus::kAwaitingPrompt, "two sequences compute one prompt");
@@ -110,7 +63,7 @@ void Scheduler::Impl::PromoteFork(RequestState& request) {
   }
 }
 
-SchedulerOutput Scheduler::Impl::Schedule() {
+SchedulerOutput Scheduler::Schedule() {
   SchedulerOutput step;
   // Whoever found no block lets nobody in, unless it stepped back for someone who waits.
   if (ScheduleRunning(step) || step.empty()) AdmitWaiting(step);
@@ -120,7 +73,7 @@ SchedulerOutput Scheduler::Impl::Schedule() {
 }
 
 // False when a sequence found no free block.
-bool Scheduler::Impl::ScheduleRunning(SchedulerOutput& step) {
+bool Scheduler::ScheduleRunning(SchedulerOutput& step) {
   const std::vector<Sequence*>& running = queue_.running();
   step.scheduled.reserve(running.size());
   step.cached_sequences.reserve(running.size());
@@ -128,7 +81,9 @@ bool Scheduler::Impl::ScheduleRunning(SchedulerOutput& step) {
   // Victims come after the sequence in need, so they were not scheduled in this step, and nothing before i moves.
   for (size_t i = 0; i < running.size(); ++i) {
     Sequence& sequence = *running[i];
-    const int num_tokens = BudgetedTokens(sequence, step);
+    // A long prompt leaves a token to each sequence after it, so that nobody's decoding halts meanwhile.
+    const int num_after = static_cast<int>(running.size() - i) - 1;
+    const int num_tokens = BudgetedTokens(sequence, step, num_after);
     if (num_tokens == 0) break;
     while (!kv_cache_.AllocateSlots(sequence.num_computed_tokens + num_tokens, sequence.blocks)) {
       enough_blocks = false;
@@ -149,14 +104,15 @@ bool Scheduler::Impl::ScheduleRunning(SchedulerOutput& step) {
   return enough_blocks;
 }
 
-// Tokens that the sequence may compute in this step; 0 when the step is full.
-int Scheduler::Impl::BudgetedTokens(const Sequence& sequence, const SchedulerOutput& step) const {
-  if (static_cast<int>(step.scheduled.size()) >= config_.max_num_seqs) return 0;
-  return std::min(sequence.num_tokens() - sequence.num_computed_tokens,
-                  config_.max_num_batched_tokens - step.total_num_scheduled_tokens);
+// Tokens that the sequence may compute in this step, leaving `num_reserved` of the budget as long as one remains for
+// it; 0 when the step is full.
+int Scheduler::BudgetedTokens(const Sequence& sequence, const SchedulerOutput& step, int num_reserved) const {
+  const int budget = config_.max_num_batched_tokens - step.total_num_scheduled_tokens;
+  if (budget == 0 || static_cast<int>(step.scheduled.size()) >= config_.max_num_seqs) return 0;
+  return std::min(sequence.num_tokens() - sequence.num_computed_tokens, std::max(budget - num_reserved, 1));
 }
 
-void Scheduler::Impl::AppendScheduled(Sequence& sequence, int num_tokens, SchedulerOutput& step) {
+void Scheduler::AppendScheduled(Sequence& sequence, int num_tokens, SchedulerOutput& step) {
   const bool samples = sequence.num_computed_tokens + num_tokens == sequence.num_tokens();
   step.scheduled.push_back({sequence.id, num_tokens, samples});
   step.total_num_scheduled_tokens += num_tokens;
@@ -164,9 +120,9 @@ void Scheduler::Impl::AppendScheduled(Sequence& sequence, int num_tokens, Schedu
   sequence.num_sent_blocks = sequence.blocks.size();
 }
 
-void Scheduler::Impl::AdmitWaiting(SchedulerOutput& step) {
+void Scheduler::AdmitWaiting(SchedulerOutput& step) {
   while (Sequence* sequence = queue_.NextWaiting()) {
-    if (BudgetedTokens(*sequence, step) == 0) return;
+    if (BudgetedTokens(*sequence, step, 0) == 0) return;
     std::vector<BlockId> prefix;
     if (sequence->blocks.empty() && MayReadPrefixCache(*sequence)) {
       prefix = kv_cache_.FindPrefix(sequence->request->request.cache_salt, sequence->token_ids);
@@ -178,8 +134,8 @@ void Scheduler::Impl::AdmitWaiting(SchedulerOutput& step) {
 
 // Whether all tokens of the front of the line fit. Paused sequences make room for it; forks that wait behind it do so
 // only when nothing runs that would make room in time.
-bool Scheduler::Impl::MakeRoomToAdmit(const Sequence& sequence, std::span<const BlockId> prefix,
-                                      const SchedulerOutput& step) {
+bool Scheduler::MakeRoomToAdmit(const Sequence& sequence, std::span<const BlockId> prefix,
+                                const SchedulerOutput& step) {
   const int spare = static_cast<int>(queue_.running().size());
   while (kv_cache_.NumFreeBlocksNeeded(sequence.blocks, prefix, sequence.num_tokens()) + spare >
          kv_cache_.num_free_blocks()) {
@@ -192,7 +148,7 @@ bool Scheduler::Impl::MakeRoomToAdmit(const Sequence& sequence, std::span<const 
   return true;
 }
 
-void Scheduler::Impl::Admit(Sequence& sequence, std::span<const BlockId> prefix, SchedulerOutput& step) {
+void Scheduler::Admit(Sequence& sequence, std::span<const BlockId> prefix, SchedulerOutput& step) {
   RequestState& request = *sequence.request;
   queue_.Remove(sequence);
   if (!prefix.empty()) {
@@ -208,7 +164,7 @@ void Scheduler::Impl::Admit(Sequence& sequence, std::span<const BlockId> prefix,
       prefix_cache_hits_ += request.num_cached_tokens;
     }
   }
-  const int num_tokens = BudgetedTokens(sequence, step);
+  const int num_tokens = BudgetedTokens(sequence, step, 0);
   HEDDLE_CHECK(kv_cache_.AllocateSlots(sequence.num_computed_tokens + num_tokens, sequence.blocks), "no room made");
   sequence.status = SequenceStatus::kRunning;
   queue_.Insert(sequence);
@@ -224,7 +180,7 @@ void Scheduler::Impl::Admit(Sequence& sequence, std::span<const BlockId> prefix,
   AppendScheduled(sequence, num_tokens, step);
 }
 
-void Scheduler::Impl::Preempt(Sequence& sequence) {
+void Scheduler::Preempt(Sequence& sequence) {
   queue_.Remove(sequence);
   kv_cache_.Free(sequence.blocks);
   sequence.num_computed_tokens = 0;
@@ -236,7 +192,7 @@ void Scheduler::Impl::Preempt(Sequence& sequence) {
   queue_.Insert(sequence);
 }
 
-std::vector<SequenceUpdate> Scheduler::Impl::Update(const SchedulerOutput& step, const ModelOutput& output) {
+std::vector<SequenceUpdate> Scheduler::Update(const SchedulerOutput& step, const ModelOutput& output) {
   HEDDLE_CHECK(output.sequences.size() == step.scheduled.size(), "the output belongs to another step");
   std::vector<SequenceUpdate> updates;
   updates.reserve(step.scheduled.size());
@@ -248,8 +204,8 @@ std::vector<SequenceUpdate> Scheduler::Impl::Update(const SchedulerOutput& step,
   return updates;
 }
 
-void Scheduler::Impl::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, const SequenceOutput& result,
-                             std::vector<SequenceUpdate>& updates) {
+void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, const SequenceOutput& result,
+                       std::vector<SequenceUpdate>& updates) {
   RequestState& request = *sequence.request;
   const int begin = sequence.num_computed_tokens;
   sequence.num_computed_tokens += scheduled.num_scheduled_tokens;
@@ -277,7 +233,7 @@ void Scheduler::Impl::TakeIn(Sequence& sequence, const ScheduledSequence& schedu
   if (ended) Finish(sequence);
 }
 
-void Scheduler::Impl::AppendToken(Sequence& sequence, const SequenceOutput& result, SequenceUpdate& update) {
+void Scheduler::AppendToken(Sequence& sequence, const SequenceOutput& result, SequenceUpdate& update) {
   HEDDLE_CHECK(result.sampled, "sequence " + std::to_string(sequence.id) + " got no token");
   sequence.token_ids.push_back(result.token_id);
   update.sampled = true;
@@ -293,7 +249,7 @@ void Scheduler::Impl::AppendToken(Sequence& sequence, const SequenceOutput& resu
 
 // The prompt is computed: the other sequences share its full blocks, short of one token, which each must compute itself
 // to sample its own next one.
-void Scheduler::Impl::ForkOthers(const Sequence& leader) {
+void Scheduler::ForkOthers(const Sequence& leader) {
   RequestState& request = *leader.request;
   request.prompt_computed = true;
   const int num_shared_blocks = (request.prompt_len - 1) / config_.block_size;
@@ -309,11 +265,11 @@ void Scheduler::Impl::ForkOthers(const Sequence& leader) {
   std::vector<int32_t>().swap(request.request.prompt_token_ids);
 }
 
-void Scheduler::Impl::FinishSequence(SequenceId id) {
+void Scheduler::FinishSequence(SequenceId id) {
   if (Sequence* sequence = FindSequence(id)) Finish(*sequence);
 }
 
-void Scheduler::Impl::AbortRequest(RequestId id) {
+void Scheduler::AbortRequest(RequestId id) {
   const auto it = requests_.find(id);
   if (it == requests_.end()) return;
   // From the last, so that no fork takes over from a sequence that ends before it.
@@ -327,7 +283,7 @@ void Scheduler::Impl::AbortRequest(RequestId id) {
 }
 
 // Destroys the sequence, and with the last one the request.
-void Scheduler::Impl::Finish(Sequence& sequence) {
+void Scheduler::Finish(Sequence& sequence) {
   RequestState& request = *sequence.request;
   const bool was_leader = !request.prompt_computed && sequence.status != SequenceStatus::kAwaitingPrompt;
   queue_.Remove(sequence);
@@ -343,7 +299,7 @@ void Scheduler::Impl::Finish(Sequence& sequence) {
   requests_.erase(request.request.id);
 }
 
-void Scheduler::Impl::SetPaused(RequestId id, bool paused) {
+void Scheduler::SetPaused(RequestId id, bool paused) {
   const auto it = requests_.find(id);
   if (it == requests_.end() || it->second->paused == paused) return;
   RequestState& request = *it->second;
@@ -356,12 +312,12 @@ void Scheduler::Impl::SetPaused(RequestId id, bool paused) {
   }
 }
 
-Sequence* Scheduler::Impl::FindSequence(SequenceId id) const {
+Sequence* Scheduler::FindSequence(SequenceId id) const {
   const auto it = sequences_.find(id);
   return it == sequences_.end() ? nullptr : it->second;
 }
 
-SchedulerStats Scheduler::Impl::stats() const {
+SchedulerStats Scheduler::stats() const {
   return {.num_running = queue_.num_running(),
           .num_waiting = queue_.num_waiting(),
           .num_free_blocks = kv_cache_.num_free_blocks(),
@@ -371,7 +327,7 @@ SchedulerStats Scheduler::Impl::stats() const {
           .num_preemptions = num_preemptions_};
 }
 
-void Scheduler::Impl::CheckConsistency() const {
+void Scheduler::CheckConsistency() const {
   std::vector<Sequence*> sequences;
   std::vector<const BlockTable*> tables;
   for (const auto& [id, sequence] : sequences_) {
@@ -385,23 +341,5 @@ void Scheduler::Impl::CheckConsistency() const {
   queue_.CheckConsistency(sequences);
   kv_cache_.CheckConsistency(tables);
 }
-
-Scheduler::Scheduler(const SchedulerConfig& config) {
-  CheckConfig(config);
-  impl_ = std::make_unique<Impl>(config);
-}
-Scheduler::~Scheduler() = default;
-void Scheduler::AddRequest(Request request) { impl_->AddRequest(std::move(request)); }
-SchedulerOutput Scheduler::Schedule() { return impl_->Schedule(); }
-std::vector<SequenceUpdate> Scheduler::Update(const SchedulerOutput& step, const ModelOutput& output) {
-  return impl_->Update(step, output);
-}
-void Scheduler::FinishSequence(SequenceId id) { impl_->FinishSequence(id); }
-void Scheduler::AbortRequest(RequestId id) { impl_->AbortRequest(id); }
-void Scheduler::SetPaused(RequestId id, bool paused) { impl_->SetPaused(id, paused); }
-bool Scheduler::HasRequests() const { return impl_->HasRequests(); }
-void Scheduler::ResetPrefixCache() { impl_->ResetPrefixCache(); }
-SchedulerStats Scheduler::stats() const { return impl_->stats(); }
-void Scheduler::CheckConsistency() const { impl_->CheckConsistency(); }
 
 }  // namespace heddle

@@ -4,7 +4,8 @@
 // token budget a step; that one rule covers prompts cut into chunks, prefix-cache hits, preemption and decoding.
 //
 //   (1) Running sequences come first, in order of age (kFcfs) or of priority, then age (kPriority); then waiting ones
-//       are admitted while budget, max_num_seqs and free blocks last. A long prompt takes what budget is left.
+//       are admitted while budget, max_num_seqs and free blocks last. A long prompt takes what budget is left, but for
+//       one token of each running sequence after it.
 //   (2) When a running sequence finds no block, the youngest (or least urgent) sequence that holds blocks gives all of
 //       its own back and starts over from its tokens later; paused sequences give theirs first. It may be the needy
 //       sequence itself. The oldest is never the victim of a younger one, so the head of the line always progresses.
@@ -26,13 +27,19 @@
 // Engine thread only.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "core/engine_config.h"
 #include "core/model_output.h"
 #include "core/scheduler_output.h"
+#include "scheduler/kv_cache_manager.h"
 #include "scheduler/request.h"
+#include "scheduler/request_queue.h"
+#include "scheduler/sequence.h"
 
 namespace heddle {
 
@@ -50,7 +57,8 @@ class Scheduler {
  public:
   // REQUIRES: (num_blocks - 1) * block_size >= max_model_len, so that any one sequence fits alone; all limits positive.
   explicit Scheduler(const SchedulerConfig& config);
-  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
 
   // Queues a request. Fails, changing nothing, with kQueueFull when max_num_waiting requests wait of which no sequence
   // was ever admitted, and with kInvalidArgument when the prompt is empty or leaves no room in max_model_len, or when
@@ -77,10 +85,10 @@ class Scheduler {
   void SetPaused(RequestId id, bool paused);
 
   // Whether any request is queued or running, paused ones included.
-  bool HasRequests() const;
+  bool HasRequests() const { return !requests_.empty(); }
 
   // Forgets every cached prefix that nobody uses.
-  void ResetPrefixCache();
+  void ResetPrefixCache() { kv_cache_.ResetPrefixCache(); }
 
   SchedulerStats stats() const;
 
@@ -88,8 +96,34 @@ class Scheduler {
   void CheckConsistency() const;
 
  private:
-  class Impl;
-  std::unique_ptr<Impl> impl_;
+  bool ScheduleRunning(SchedulerOutput& step);
+  void AdmitWaiting(SchedulerOutput& step);
+  bool MakeRoomToAdmit(const Sequence& sequence, std::span<const BlockId> prefix, const SchedulerOutput& step);
+  void Admit(Sequence& sequence, std::span<const BlockId> prefix, SchedulerOutput& step);
+  void Preempt(Sequence& sequence);
+  int BudgetedTokens(const Sequence& sequence, const SchedulerOutput& step, int num_reserved) const;
+  void AppendScheduled(Sequence& sequence, int num_tokens, SchedulerOutput& step);
+
+  void TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, const SequenceOutput& result,
+              std::vector<SequenceUpdate>& updates);
+  void AppendToken(Sequence& sequence, const SequenceOutput& result, SequenceUpdate& update);
+  void ForkOthers(const Sequence& leader);
+  void Finish(Sequence& sequence);
+  void PromoteFork(RequestState& request);
+  Sequence* FindSequence(SequenceId id) const;
+
+  const SchedulerConfig config_;
+  KVCacheManager kv_cache_;
+  std::unordered_map<RequestId, std::unique_ptr<RequestState>> requests_;
+  std::unordered_map<SequenceId, Sequence*> sequences_;
+  RequestQueue queue_;
+  std::vector<SequenceId> finished_;  // to be reported with the next step
+  SequenceId last_sequence_id_ = 0;
+  uint64_t last_arrival_ = 0;
+  int num_queued_requests_ = 0;  // of which no sequence was ever admitted
+  int64_t prefix_cache_queries_ = 0;
+  int64_t prefix_cache_hits_ = 0;
+  int64_t num_preemptions_ = 0;
 };
 
 }  // namespace heddle

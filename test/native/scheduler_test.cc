@@ -69,6 +69,22 @@ TEST(Scheduler, "gives running sequences their token first and prompts what is l
   EXPECT_EQ(driver.step.total_num_scheduled_tokens, 10);
 }
 
+TEST(Scheduler, "leaves a token to each running sequence that comes after a long prompt") {
+  SchedulerConfig config = RoomyConfig();
+  config.max_num_batched_tokens = 10;
+  SchedulerDriver driver(config);
+  driver.scheduler.AddRequest(MakeRequest(1, 40, 9));
+  driver.Step();
+  driver.scheduler.SetPaused(1, true);
+  driver.scheduler.AddRequest(MakeRequest(2, 4, 9));
+  driver.scheduler.AddRequest(MakeRequest(3, 4, 9));
+  driver.Step();
+  driver.scheduler.SetPaused(1, false);
+  driver.Step();
+  EXPECT_TRUE(driver.Scheduled() == (Ids{1, 2, 3}));
+  EXPECT_TRUE(driver.ScheduledTokens() == (Counts{8, 1, 1}));
+}
+
 TEST(Scheduler, "sends ranks all of a new sequence and then only what changed") {
   SchedulerDriver driver(RoomyConfig());
   driver.scheduler.AddRequest(MakeRequest(1, 7, 9));
