@@ -2,6 +2,10 @@
  * The same request gives the same bits, whatever runs beside it and however the work is cut. The log-probabilities of
  * the whole vocabulary stand for the logits: they are one subtraction away from them.
  */
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+
 import type { Engine } from '../../lib/index';
 import type { GenerationOutput, SamplingParams } from '../../types/index';
 import { bundledModel, fingerprint, withEngine } from '../helpers/engine';
@@ -59,6 +63,39 @@ describe.each(['float32', 'bfloat16'] as const)('%s logits are the same to the b
       }
     }
   }
+});
+
+describe('a model whose vocabulary and ffn divide by no number of ranks', () => {
+  const model = mkdtempSync(path.join(tmpdir(), 'heddle-uneven-'));
+
+  beforeAll(() => {
+    const config = {
+      architectures: ['LlamaForCausalLM'],
+      model_type: 'llama',
+      hidden_act: 'silu',
+      hidden_size: 104,
+      intermediate_size: 333,
+      num_hidden_layers: 2,
+      num_attention_heads: 4,
+      num_key_value_heads: 2,
+      head_dim: 26,
+      vocab_size: 4099,
+      max_position_embeddings: 256,
+      rms_norm_eps: 1e-5,
+      torch_dtype: 'float32',
+    };
+    writeFileSync(path.join(model, 'config.json'), JSON.stringify(config));
+  });
+  afterAll(() => rmSync(model, { recursive: true }));
+
+  it.each(['float32', 'bfloat16'] as const)('gives the same %s bits for tp 1, 2 and 4', async (dtype) => {
+    const bits = [];
+    for (const tensorParallelSize of [1, 2, 4]) {
+      const config = { model, loadFormat: 'dummy' as const, dtype, threads: 1, parallel: { tensorParallelSize } };
+      bits.push(await withEngine(config, async (engine) => fingerprint(await probe(engine, 7))));
+    }
+    expect(bits).toEqual([bits[0], bits[0], bits[0]]);
+  });
 });
 
 it('a prefix-cache hit and a preemption leave every bit of the output alone', async () => {
