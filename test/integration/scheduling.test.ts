@@ -16,6 +16,11 @@ function expectAllBlocksBack(engine: Engine): void {
   });
 }
 
+async function nativeCallbacks(engine: Engine): Promise<number> {
+  const metric = await engine.metrics.getSingleMetric('heddle:native_callbacks_total')!.get();
+  return metric.values[0]!.value;
+}
+
 describe('lengths at the edge', () => {
   it('takes a prompt of one token', async () => {
     await withEngine({ model }, async (engine) => {
@@ -81,7 +86,7 @@ describe('64 concurrent streams with a shared prefix of 200 tokens', () => {
     await withEngine(config, async (engine) => {
       const shared = ids(200);
       await engine.generate({ tokenIds: shared }, { ...plain, maxTokens: 1 }).final();
-      const before = engine.stats();
+      const before = { ...engine.stats(), callbacks: await nativeCallbacks(engine) };
       await Promise.all(
         Array.from({ length: 64 }, async (_, i) => {
           let tokens = 0;
@@ -95,6 +100,9 @@ describe('64 concurrent streams with a shared prefix of 200 tokens', () => {
       const after = engine.stats();
       // Twelve full blocks of sixteen, for each.
       expect(after.prefixCacheHits - before.prefixCacheHits).toBe(64 * 192);
+      const callbacks = (await nativeCallbacks(engine)) - before.callbacks;
+      expect(callbacks).toBeGreaterThan(0);
+      expect(callbacks).toBeLessThanOrEqual(after.steps - before.steps);
       expectAllBlocksBack(engine);
     });
   });
