@@ -277,6 +277,7 @@ std::vector<std::unique_ptr<Communicator>> CreateLocalGroup(int size, std::chron
   HEDDLE_CHECK(size == 1 || size == 2 || size == 4 || size == 8, std::to_string(size));
   const auto group = std::make_shared<Group>(size, timeout, oversubscribed);
   std::vector<std::unique_ptr<Communicator>> communicators;
+  communicators.reserve(static_cast<size_t>(size));
   for (int rank = 0; rank < size; ++rank) communicators.push_back(std::make_unique<LocalCommunicator>(rank, group));
   return communicators;
 }

@@ -2,7 +2,7 @@
 
 namespace heddle {
 
-RequestOutput::RequestOutput(const Request& request, std::shared_ptr<const Vocabulary> vocabulary)
+RequestOutput::RequestOutput(const Request& request, const std::shared_ptr<const Vocabulary>& vocabulary)
     : params_(request.sampling_params), eos_token_ids_(request.eos_token_ids), num_open_(request.sampling_params.n) {
   sequences_.resize(static_cast<size_t>(num_open_));
   for (int i = 0; i < num_open_; ++i) {

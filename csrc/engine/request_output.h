@@ -12,7 +12,7 @@ namespace heddle {
 class RequestOutput {
  public:
   // `vocabulary` may be null: no text is made then.
-  RequestOutput(const Request& request, std::shared_ptr<const Vocabulary> vocabulary);
+  RequestOutput(const Request& request, const std::shared_ptr<const Vocabulary>& vocabulary);
 
   // Takes in what a step gave a sequence. Returns true when a stop string ended it here, which the scheduler cannot
   // know yet.

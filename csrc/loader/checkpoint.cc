@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <filesystem>
 #include <optional>
 #include <tuple>
 
@@ -87,12 +88,13 @@ void AddShard(const std::string& index_path, ShardIndex& index, const std::strin
 }
 
 std::vector<StoredTensor> OpenShards(const std::string& folder) {
-  const std::string index_path = folder + "/" + kIndexFile;
+  const std::filesystem::path base(folder);
+  const std::string index_path = base / kIndexFile;
   ShardIndex index = ReadIndex(index_path);
   std::vector<StoredTensor> tensors;
   tensors.reserve(index.mappings.size());
   for (const std::string& shard : index.shards) {
-    const std::string path = folder + "/" + shard;
+    const std::string path = base / shard;
     if (!PathExists(path)) Throw(path, std::string("missing, though ") + kIndexFile + " names it");
     AddShard(index_path, index, shard, SafetensorsFile::Open(path), tensors);
   }
