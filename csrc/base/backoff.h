@@ -7,6 +7,7 @@
 // memory_order_seq_cst: a notifier that sees no parked thread has then stored before that thread looks once more.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -34,12 +35,17 @@ class Backoff {
     });
   }
 
-  // Returns whether ready() became true before `timeout` had passed.
+  // Returns whether ready() became true before `timeout` had passed. Time in which this thread itself was held up (a
+  // stopped process, a frozen container) hardly counts: whoever is awaited was probably held up with it.
   template <typename Ready>
   bool WaitFor(Clock::duration timeout, const Ready& ready) {
     if (Poll(ready)) return true;
-    const Clock::time_point deadline = Clock::now() + timeout;
-    return Park([&](std::unique_lock<std::mutex>& lock) { return parked_cv_.wait_until(lock, deadline, ready); });
+    return Park([&](std::unique_lock<std::mutex>& lock) {
+      for (Clock::duration left = timeout; left > Clock::duration::zero(); left -= kWaitSlice) {
+        if (parked_cv_.wait_for(lock, std::min<Clock::duration>(left, kWaitSlice), ready)) return true;
+      }
+      return false;
+    });
   }
 
   // Wakes every parked waiter. Call after making the condition true.
@@ -54,6 +60,8 @@ class Backoff {
   // About as long as waking a parked thread takes.
   static constexpr std::chrono::microseconds kSpinTime{30};
   static constexpr int kPausesPerClockRead = 32;
+  // The most that one wake-up takes off a timeout.
+  static constexpr std::chrono::milliseconds kWaitSlice{100};
   // A yield costs about half a microsecond when no other thread wants the core.
   static constexpr int kNumYields = 200;
 

@@ -69,6 +69,22 @@ describe('the end of the process', () => {
   });
 });
 
+describe('a process that is stopped for longer than the time limit of its ranks', () => {
+  it('goes on generating when it is continued', async () => {
+    const { code, signal, stdout, stderr } = await runScript(`
+      const { spawn } = require('node:child_process');
+      const engine = await Engine.create({ model, threads: 1, parallel: { tensorParallelSize: 2, timeoutMs: 500 } });
+      const stream = engine.generate({ tokenIds }, { maxTokens: 1500, ignoreEos: true, detokenize: false });
+      let tokens = 0;
+      for await (const delta of stream) {
+        if (tokens === 0) spawn('sh', ['-c', 'kill -STOP ' + process.pid + '; sleep 1.5; kill -CONT ' + process.pid]);
+        tokens += delta.tokenIds.length;
+      }
+      console.log(tokens);`);
+    expect({ code, signal, stdout, stderr }).toEqual({ code: 0, signal: null, stdout: '1500\n', stderr: '' });
+  });
+});
+
 describe('worker threads', () => {
   it('run engines of their own, and may be terminated in the middle of generation', async () => {
     const { code, signal, stdout, stderr } = await runScript(`
