@@ -25,6 +25,7 @@ export interface NativeEngineConfig {
   schedulingPolicy: 'fcfs' | 'priority';
   seed: number;
   tensorParallelSize: number;
+  /** 0: the processors available over the ranks. */
   threads: number;
   timeoutMs: number;
   /** `''`: the best that this machine runs. */

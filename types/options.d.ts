@@ -52,7 +52,10 @@ export interface EngineConfig {
   maxNumWaiting?: number;
   /** Whether requests reuse KV-cache blocks of earlier requests with the same beginning. Defaults to `true`. */
   enablePrefixCaching?: boolean;
-  /** Compute threads of each rank. An integer from 1 to 256. Defaults to cores ÷ ranks, at least 1. */
+  /**
+   * Compute threads of each rank. An integer from 1 to 256. Defaults to the processors available ÷ ranks, at least 1; a
+   * container's quota of processor time counts as so many processors.
+   */
   threads?: number;
   /** Called while weights load, with the fraction done in [0, 1]. Exceptions it throws are ignored. Not called when absent. */
   onProgress?: (fraction: number) => void;

@@ -42,7 +42,7 @@ struct EngineConfig {
   uint64_t seed = 0;
 
   int tensor_parallel_size = 1;
-  int threads_per_rank = 1;
+  int threads_per_rank = 0;  // 0: the processors available over the ranks, at least 1
   int64_t comm_timeout_ms = 0;
   std::string cpu_isa;                 // "": the best
   std::vector<int32_t> eos_token_ids;  // beside those of config.json

@@ -4,22 +4,15 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
-#include <limits>
 #include <string>
 #include <thread>
 
+#include "device/control_group.h"
+
 namespace heddle {
 namespace {
-
-constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
-
-// The number in a one-line file of the control-group tree; "max" and absence mean no limit.
-int64_t ReadNumber(const char* path) {
-  std::ifstream file(path);
-  int64_t value = 0;
-  return file >> value ? value : kUnlimited;
-}
 
 int64_t SystemAvailable() {
   std::ifstream file("/proc/meminfo");
@@ -36,26 +29,16 @@ int64_t SystemAvailable() {
 
 }  // namespace
 
-int64_t AvailableHostMemory() {
-  int64_t available = SystemAvailable();
-  const int64_t limits[][2] = {
-      {ReadNumber("/sys/fs/cgroup/memory.max"), ReadNumber("/sys/fs/cgroup/memory.current")},
-      {ReadNumber("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-       ReadNumber("/sys/fs/cgroup/memory/memory.usage_in_bytes")},
-  };
-  for (const auto& [limit, usage] : limits) {
-    if (limit != kUnlimited && usage != kUnlimited)
-      available = std::min(available, std::max<int64_t>(limit - usage, 0));
-  }
-  return available;
-}
+int64_t AvailableHostMemory() { return std::min(SystemAvailable(), ReadControlGroupLimits().available_memory); }
 
 int NumAvailableProcessors() {
+  int processors = static_cast<int>(std::thread::hardware_concurrency());
 #if defined(__linux__)
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) return std::max(1, CPU_COUNT(&set));
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) processors = CPU_COUNT(&set);
 #endif
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const double quota = std::ceil(ReadControlGroupLimits().processors);
+  return std::max(1, static_cast<int>(std::min<double>(processors, quota)));
 }
 
 }  // namespace heddle

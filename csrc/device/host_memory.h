@@ -9,7 +9,8 @@ namespace heddle {
 // group's limit when that is less.
 int64_t AvailableHostMemory();
 
-// Processors that this process may run on, at least 1.
+// Processors that this process may run on, at least 1: those of its affinity mask, or as many as the control group's
+// quota of processor time keeps busy when that is less.
 int NumAvailableProcessors();
 
 }  // namespace heddle

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import os from 'node:os';
 import path from 'node:path';
 
 import type { EngineConfig, FloatType, ParallelConfig } from '../../types/options';
@@ -39,6 +38,7 @@ export interface ResolvedEngineConfig {
   readonly schedulingPolicy: 'fcfs' | 'priority';
   readonly seed: number;
   readonly tensorParallelSize: number;
+  /** 0: chosen by the native side. */
   readonly threads: number;
   readonly timeoutMs: number;
   /** `''`: the best that this machine runs. */
@@ -142,7 +142,7 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
     schedulingPolicy: given.schedulingPolicy ?? 'fcfs',
     seed: given.seed ?? 0,
     tensorParallelSize,
-    threads: given.threads ?? Math.max(1, Math.floor(os.availableParallelism() / tensorParallelSize)),
+    threads: given.threads ?? 0,
     timeoutMs: parallel.timeoutMs ?? 60_000,
     cpuIsa: cpuIsaFromEnvironment(),
     onProgress: given.onProgress ?? null,

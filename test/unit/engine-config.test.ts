@@ -1,4 +1,3 @@
-import os from 'node:os';
 import path from 'node:path';
 
 import { resolveEngineConfig } from '../../lib/config/engine-config';
@@ -22,7 +21,7 @@ describe('EngineConfig', () => {
       schedulingPolicy: 'fcfs',
       seed: 0,
       tensorParallelSize: 1,
-      threads: os.availableParallelism(),
+      threads: 0,
       timeoutMs: 60_000,
       cpuIsa: '',
       onProgress: null,
@@ -30,12 +29,6 @@ describe('EngineConfig', () => {
   });
 
   it('is frozen', () => expect(Object.isFrozen(resolve({}))).toBe(true));
-
-  it('divides the cores among ranks, at least one each', () => {
-    expect(resolve({ parallel: { tensorParallelSize: 8 } }).threads).toBe(
-      Math.max(1, Math.floor(os.availableParallelism() / 8)),
-    );
-  });
 
   it('lets maxNumBatchedTokens follow maxNumSeqs', () => {
     expect(resolve({ maxNumSeqs: 1000 }).maxNumBatchedTokens).toBe(1000);
