@@ -42,7 +42,8 @@ struct ModelConfig {
   int num_heads = 0;
   int num_kv_heads = 0;
   int head_dim = 0;
-  int max_position_embeddings = 0;
+  int max_position_embeddings = 0;  // as config.json says: trained, or with some RoPE types reached by scaling
+  int max_positions = 0;            // that can be computed: more where RoPE scaling extends them
 
   float rms_norm_eps = 1e-6f;
   HiddenActivation activation = HiddenActivation::kSilu;

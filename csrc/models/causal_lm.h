@@ -28,6 +28,7 @@ class CausalLM {
 struct ModelFootprint {
   int64_t weight_bytes = 0;                // as CausalLM::weight_bytes() of the loaded model
   int64_t activation_bytes_per_token = 0;  // of the arena, for each token of the largest step
+  int64_t bytes_per_position = 0;          // of tables, for each position of the longest sequence
   int num_heads = 0;                       // of this rank
   int num_kv_heads = 0;
 };

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "models/rotary_tables.h"
-
 namespace heddle {
 namespace {
 
@@ -87,7 +85,7 @@ Decoder::Decoder(const BuildContext& context, const ModelConfig& config, const D
                  int max_model_len)
     : config_(config), options_(options) {
   for (const RopeConfig& rope : config.ropes) {
-    cos_sin_.push_back(BuildCosSinTable(rope, config.head_dim, config.max_position_embeddings, max_model_len));
+    rotary_tables_.emplace_back(rope, config.head_dim, config.max_position_embeddings, max_model_len);
   }
   const std::string embedding = "model.embed_tokens.weight";
   lm_head_ = std::make_unique<ParallelLMHead>(context, config.tie_word_embeddings ? embedding : "lm_head.weight",
@@ -124,7 +122,7 @@ Decoder::Layer Decoder::BuildLayer(const BuildContext& context, int index) const
   const bool sandwich = options_.sandwich_norms;
   return {norm("input_layernorm.weight"),
           Attention(context, attention, AttentionWeightsOf(config_, prefix + "self_attn.", fused),
-                    cos_sin_[static_cast<size_t>(config_.layer_rope[i])]),
+                    rotary_tables_[static_cast<size_t>(config_.layer_rope[i])].cos_sin()),
           norm("post_attention_layernorm.weight"),
           sandwich ? norm("pre_feedforward_layernorm.weight") : Tensor(),
           GatedMlp(context, MlpWeightsOf(config_, prefix + "mlp.", fused), ToActivation(config_.activation),
@@ -138,6 +136,8 @@ void Decoder::Forward(ForwardContext& context, const TensorView& hidden) const {
   const float eps = config_.rms_norm_eps;
   const TensorView residual = context.arena.Allocate(DType::kFloat32, {context.num_tokens(), config_.hidden_size});
   embedding_->Forward(context, config_.embedding_scale, residual);
+  const int num_positions = *std::max_element(context.positions.begin(), context.positions.end()) + 1;
+  for (RotaryTable& table : rotary_tables_) table.FillTo(num_positions);
 
   // `hidden` carries the branch: normed residual in, what is to be added to the residual out.
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -192,6 +192,9 @@ ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParalle
   // The residual stream and the branch, and the larger of what attention and MLP keep at once.
   const int64_t floats = 2 * hidden + std::max(qkv_size + q_size, 3 * mlp_size);
   footprint.activation_bytes_per_token = floats * static_cast<int64_t>(sizeof(float));
+  for (const RopeConfig& rope : config.ropes) {
+    footprint.bytes_per_position += rope.rotary_dim * static_cast<int64_t>(sizeof(float));
+  }
   footprint.num_heads = static_cast<int>(heads.heads.size());
   footprint.num_kv_heads = static_cast<int>(heads.kv_heads.size());
   return footprint;

@@ -9,6 +9,7 @@
 #include "layers/gated_mlp.h"
 #include "layers/vocab_parallel_embedding.h"
 #include "models/causal_lm.h"
+#include "models/rotary_table.h"
 
 namespace heddle {
 
@@ -43,7 +44,7 @@ class Decoder : public CausalLM {
 
   ModelConfig config_;
   DecoderOptions options_;
-  std::vector<Tensor> cos_sin_;  // one table a RoPE setting
+  mutable std::vector<RotaryTable> rotary_tables_;  // one a RoPE setting; filled in as positions come
   std::unique_ptr<ParallelLMHead> lm_head_;
   std::unique_ptr<VocabParallelEmbedding> embedding_;
   std::vector<Layer> layers_;

@@ -158,6 +158,7 @@ ModelConfig ParseModelConfig(const Json& config, const ConfigDefaults& defaults)
   model.layer_sliding_window.assign(num_layers, 0);
   model.layer_rope.assign(num_layers, 0);
   model.ropes = ParseRopes(config, defaults, model);
+  model.max_positions = MaxPositions(model, defaults);
   model.eos_token_ids = ParseEosTokenIds(reader, model.vocab_size);
   return model;
 }

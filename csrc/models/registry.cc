@@ -7,7 +7,8 @@ namespace heddle {
 namespace {
 
 const std::vector<ModelFamily>& Families() {
-  static const std::vector<ModelFamily> families = {
+  // Never destroyed: process.exit() ends the process beside running engines, which hold pointers into it.
+  static const auto& families = *new std::vector<ModelFamily>{
       LlamaFamily(),  // Llama 2, Llama 3.x, DeepSeek-LLM, TinyLlama and others of that shape
       MistralFamily(),
       Qwen2Family(),  // Qwen2, Qwen2.5
@@ -19,12 +20,6 @@ const std::vector<ModelFamily>& Families() {
 }
 
 }  // namespace
-
-std::vector<std::string> SupportedArchitectures() {
-  std::vector<std::string> names;
-  for (const ModelFamily& family : Families()) names.emplace_back(family.architecture);
-  return names;
-}
 
 const ModelFamily& FindModelFamily(const Json& config) {
   const std::string architecture = ParseArchitecture(config);

@@ -2,8 +2,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
-#include <vector>
 
 #include "base/json.h"
 #include "models/causal_lm.h"
@@ -20,7 +18,5 @@ struct ModelFamily {
 
 // The family of config["architectures"][0]. Fails with kUnsupportedModel naming it and those there are.
 const ModelFamily& FindModelFamily(const Json& config);
-
-std::vector<std::string> SupportedArchitectures();
 
 }  // namespace heddle

@@ -1,5 +1,6 @@
 #include "models/rope_config_parser.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/error.h"
@@ -158,6 +159,16 @@ std::vector<RopeConfig> ParseRopes(const Json& config, const ConfigDefaults& def
   const ConfigReader sliding = LayerTypeReader(nullptr, parameters, kLayerTypes[1]);
   return {RopeParser(full, top, defaults, model).Parse(theta),
           RopeParser(sliding, top, defaults, model).Parse(sliding_theta)};
+}
+
+int MaxPositions(const ModelConfig& model, const ConfigDefaults& defaults) {
+  // Gemma 3 scales its full attention alone, and counts that in max_position_embeddings already.
+  if (defaults.rope_layout != RopeLayout::kShared) return model.max_position_embeddings;
+  const RopeConfig& rope = model.ropes[0];
+  double positions = model.max_position_embeddings;
+  if (rope.type == RopeType::kYarn) positions = rope.original_max_position_embeddings;
+  if (rope.type != RopeType::kDefault && rope.type != RopeType::kLlama3) positions *= rope.factor;
+  return static_cast<int>(std::clamp(positions, 1.0, static_cast<double>(kMaxPositions)));
 }
 
 }  // namespace heddle

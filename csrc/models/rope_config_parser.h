@@ -15,4 +15,9 @@ namespace heddle {
 // REQUIRES: model.head_dim and model.max_position_embeddings are set. Fails as ParseModelConfig does.
 std::vector<RopeConfig> ParseRopes(const Json& config, const ConfigDefaults& defaults, const ModelConfig& model);
 
+// The longest sequence that the model reaches with its RoPE scaling, by the rules of vLLM: linear and dynamic multiply
+// max_position_embeddings by their factor, yarn the original length; otherwise it is max_position_embeddings.
+// REQUIRES: model.ropes are set.
+int MaxPositions(const ModelConfig& model, const ConfigDefaults& defaults);
+
 }  // namespace heddle

@@ -1,4 +1,4 @@
-#include "models/rotary_tables.h"
+#include "models/rotary_table.h"
 
 #include <algorithm>
 #include <cmath>
@@ -128,19 +128,22 @@ void FillRow(const std::vector<float>& frequencies, int position, float scale, f
 
 }  // namespace
 
-Tensor BuildCosSinTable(const RopeConfig& rope, int head_dim, int max_position_embeddings, int max_positions) {
+RotaryTable::RotaryTable(const RopeConfig& rope, int head_dim, int max_position_embeddings, int max_positions)
+    : rope_(rope), max_position_embeddings_(max_position_embeddings), scale_(AttentionFactor(rope)) {
   HEDDLE_CHECK(rope.rotary_dim >= 2 && rope.rotary_dim % 2 == 0 && rope.rotary_dim <= head_dim,
                std::to_string(rope.rotary_dim) + " of " + std::to_string(head_dim));
-  Tensor table(DType::kFloat32, {max_positions, rope.rotary_dim});
-  std::vector<float> frequencies = Frequencies(rope);
-  const float scale = AttentionFactor(rope);
-  for (int position = 0; position < max_positions; ++position) {
-    if (rope.type == RopeType::kDynamic && position >= max_position_embeddings) {
-      frequencies = DynamicFrequencies(rope, max_position_embeddings, position + 1);
+  frequencies_ = Frequencies(rope);
+  cos_sin_ = Tensor(DType::kFloat32, {max_positions, rope.rotary_dim});
+}
+
+void RotaryTable::FillTo(int num_positions) {
+  HEDDLE_CHECK(num_positions <= cos_sin_.view().dim(0), std::to_string(num_positions));
+  for (; num_filled_ < num_positions; ++num_filled_) {
+    if (rope_.type == RopeType::kDynamic && num_filled_ >= max_position_embeddings_) {
+      frequencies_ = DynamicFrequencies(rope_, max_position_embeddings_, num_filled_ + 1);
     }
-    FillRow(frequencies, position, scale, table.view().Row<float>(position));
+    FillRow(frequencies_, num_filled_, scale_, cos_sin_.view().Row<float>(num_filled_));
   }
-  return table;
 }
 
 }  // namespace heddle

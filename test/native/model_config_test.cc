@@ -214,6 +214,16 @@ TEST(ModelConfig, "reads yarn with defaults, and derives a missing factor from t
   EXPECT_TRUE(!full.truncate);
 }
 
+TEST(ModelConfig, "reaches as many positions as its RoPE scaling extends it to") {
+  const auto positions = [](const std::string& scaling) { return Parse({{"rope_scaling", scaling}}).max_positions; };
+  EXPECT_EQ(positions("null"), 2048);
+  EXPECT_EQ(positions("{\"type\":\"linear\",\"factor\":4.0}"), 8192);
+  EXPECT_EQ(positions("{\"type\":\"dynamic\",\"factor\":2.0}"), 4096);
+  EXPECT_EQ(positions("{\"type\":\"yarn\",\"factor\":8.0,\"original_max_position_embeddings\":512}"), 4096);
+  EXPECT_EQ(positions("{\"type\":\"yarn\",\"factor\":4.0}"), 8192);
+  EXPECT_EQ(positions("{\"rope_type\":\"llama3\",\"factor\":8.0,\"low_freq_factor\":1,\"high_freq_factor\":4}"), 2048);
+}
+
 TEST(ModelConfig, "refuses RoPE types that we do not compute, by key and value") {
   for (const std::string type : {"longrope", "su", "mrope", "proportional", "ntk"}) {
     EXPECT_CONTAINS(ParseError({{"rope_parameters", "{\"rope_type\":\"" + type + "\"}"}}),

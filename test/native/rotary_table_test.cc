@@ -1,6 +1,6 @@
 // Expected values: the rotary embedding of Llama (of Phi-3 where the rotation is partial) in transformers 5.18.0 and
 // torch 2.13.0, float32, head_dim 16; for type dynamic fed position by position, as in incremental decoding.
-#include "models/rotary_tables.h"
+#include "models/rotary_table.h"
 
 #include <cmath>
 #include <vector>
@@ -34,7 +34,9 @@ struct ExpectedRow {
 
 void ExpectRows(const RopeConfig& rope, int max_position_embeddings, const std::vector<ExpectedRow>& expected) {
   const int max_positions = expected.back().position + 1;
-  const Tensor table = BuildCosSinTable(rope, kHeadDim, max_position_embeddings, max_positions);
+  RotaryTable rotary_table(rope, kHeadDim, max_position_embeddings, max_positions);
+  rotary_table.FillTo(max_positions);
+  const Tensor& table = rotary_table.cos_sin();
   EXPECT_EQ(table.view().shape, (Shape{max_positions, rope.rotary_dim}));
   EXPECT_EQ(table.view().dtype, DType::kFloat32);
   for (const ExpectedRow& row : expected) {
@@ -45,7 +47,7 @@ void ExpectRows(const RopeConfig& rope, int max_position_embeddings, const std::
   }
 }
 
-TEST(RotaryTables, "follow the original paper") {
+TEST(RotaryTable, "follows the original paper") {
   const RopeConfig rope = Rope(RopeType::kDefault);
   ExpectRows(
       rope, 2048,
@@ -60,7 +62,7 @@ TEST(RotaryTables, "follow the original paper") {
          0.82687956f, 0.87868720f, -0.50636566f, 0.20537944f, -0.54402113f, -0.02068381f, 0.84147096f, 0.31098363f}}});
 }
 
-TEST(RotaryTables, "divide frequencies for type linear") {
+TEST(RotaryTable, "divides frequencies for type linear") {
   RopeConfig rope = Rope(RopeType::kLinear);
   rope.factor = 4.0;
   ExpectRows(
@@ -76,7 +78,7 @@ TEST(RotaryTables, "divide frequencies for type linear") {
          -0.97052801f, -0.49438035f, -0.13235176f, 0.99866319f, 0.59847212f, 0.71075398f, 0.24740396f, 0.07897462f}}});
 }
 
-TEST(RotaryTables, "stretch frequencies position by position beyond the trained length for type dynamic") {
+TEST(RotaryTable, "stretches frequencies position by position beyond the trained length for type dynamic") {
   RopeConfig rope = Rope(RopeType::kDynamic);
   rope.factor = 2.0;
   ExpectRows(
@@ -92,7 +94,7 @@ TEST(RotaryTables, "stretch frequencies position by position beyond the trained 
          -0.87329727f, -0.39133251f, -0.13417155f, 0.04212268f, 0.69810504f, 0.19146942f, 0.04801472f, 0.01197520f}}});
 }
 
-TEST(RotaryTables, "follow YaRN with its default parameters") {
+TEST(RotaryTable, "follows YaRN with its default parameters") {
   const RopeConfig rope = Yarn(4.0, 2048);
   ExpectRows(
       rope, 8192,
@@ -107,7 +109,7 @@ TEST(RotaryTables, "follow YaRN with its default parameters") {
          0.94150943f, 1.00049913f, -0.57656282f, 0.60556203f, -0.03777938f, 1.11871552f, 0.28170145f, 0.08992282f}}});
 }
 
-TEST(RotaryTables, "follow YaRN with an untruncated ramp between other rotations") {
+TEST(RotaryTable, "follows YaRN with an untruncated ramp between other rotations") {
   RopeConfig rope = Yarn(4.0, 4096, 1000000.0);
   rope.beta_fast = 16.0;
   rope.beta_slow = 2.0;
@@ -125,7 +127,7 @@ TEST(RotaryTables, "follow YaRN with an untruncated ramp between other rotations
          0.94150943f, 1.07794321f, 0.23385108f, 0.55266052f, 0.28170145f, 0.05060336f, 0.00900156f, 0.00160075f}}});
 }
 
-TEST(RotaryTables, "follow YaRN with mscale and mscale_all_dim") {
+TEST(RotaryTable, "follows YaRN with mscale and mscale_all_dim") {
   RopeConfig rope = Yarn(40.0, 4096);
   rope.mscale = 0.707;
   rope.mscale_all_dim = 1.2;
@@ -142,7 +144,7 @@ TEST(RotaryTables, "follow YaRN with mscale and mscale_all_dim") {
          0.72264349f, 0.76792032f, -0.44253343f, -0.82011974f, -0.80059689f, 0.65649480f, 0.02184623f, 0.00690903f}}});
 }
 
-TEST(RotaryTables, "follow YaRN with a given attention factor") {
+TEST(RotaryTable, "follows YaRN with a given attention factor") {
   RopeConfig rope = Yarn(4.0, 2048);
   rope.attention_factor = 1.5;
   ExpectRows(
@@ -158,7 +160,7 @@ TEST(RotaryTables, "follow YaRN with a given attention factor") {
          1.24031937f, 1.31803083f, -0.75954849f, 0.79775131f, -0.04976954f, 1.47376597f, 0.37110594f, 0.11846193f}}});
 }
 
-TEST(RotaryTables, "follow Llama 3.1, smoothing between its wavelengths") {
+TEST(RotaryTable, "follows Llama 3.1, smoothing between its wavelengths") {
   RopeConfig rope = Rope(RopeType::kLlama3, 500000.0);
   rope.factor = 8.0;
   rope.low_freq_factor = 1.0;
@@ -177,7 +179,7 @@ TEST(RotaryTables, "follow Llama 3.1, smoothing between its wavelengths") {
          0.82687956f, -0.75521660f, -0.09294797f, 0.96684432f, 0.17585741f, 0.03427431f, 0.00664782f, 0.00128917f}}});
 }
 
-TEST(RotaryTables, "rotate a part of the head") {
+TEST(RotaryTable, "rotates a part of the head") {
   RopeConfig rope = Rope(RopeType::kDefault);
   rope.rotary_dim = 8;
   ExpectRows(
@@ -188,30 +190,36 @@ TEST(RotaryTables, "rotate a part of the head") {
         {0.56237906f, 0.86231887f, -0.83907151f, 0.54030234f, 0.82687956f, -0.50636566f, -0.54402113f, 0.84147096f}}});
 }
 
-TEST(RotaryTables, "hold cosine one and sine zero at position 0, times yarn's attention factor") {
-  const Tensor plain = BuildCosSinTable(Rope(RopeType::kDefault), kHeadDim, 2048, 1);
+TEST(RotaryTable, "holds cosine one and sine zero at position 0, times yarn's attention factor") {
+  RotaryTable plain(Rope(RopeType::kDefault), kHeadDim, 2048, 1);
+  plain.FillTo(1);
   RopeConfig yarn = Yarn(4.0, 2048);
   yarn.attention_factor = 1.5;
-  const Tensor scaled = BuildCosSinTable(yarn, kHeadDim, 8192, 1);
+  RotaryTable scaled(yarn, kHeadDim, 8192, 1);
+  scaled.FillTo(1);
   for (int i = 0; i < kHeadDim; ++i) {
-    EXPECT_EQ(plain.view().Data<float>()[i], i < kHeadDim / 2 ? 1.0f : 0.0f);
-    EXPECT_EQ(scaled.view().Data<float>()[i], i < kHeadDim / 2 ? 1.5f : 0.0f);
+    EXPECT_EQ(plain.cos_sin().view().Data<float>()[i], i < kHeadDim / 2 ? 1.0f : 0.0f);
+    EXPECT_EQ(scaled.cos_sin().view().Data<float>()[i], i < kHeadDim / 2 ? 1.5f : 0.0f);
   }
 }
 
-TEST(RotaryTables, "do not depend on how many positions are asked for") {
+TEST(RotaryTable, "does not depend on how it was filled in") {
   RopeConfig dynamic = Rope(RopeType::kDynamic);
   dynamic.factor = 2.0;
-  const Tensor few = BuildCosSinTable(dynamic, kHeadDim, 64, 100);
-  const Tensor many = BuildCosSinTable(dynamic, kHeadDim, 64, 300);
-  for (int64_t i = 0; i < 100 * kHeadDim; ++i) EXPECT_EQ(few.view().Data<float>()[i], many.view().Data<float>()[i]);
+  RotaryTable at_once(dynamic, kHeadDim, 64, 100);
+  RotaryTable in_steps(dynamic, kHeadDim, 64, 300);
+  at_once.FillTo(100);
+  for (const int num_positions : {1, 60, 20, 65, 99, 100}) in_steps.FillTo(num_positions);
+  for (int64_t i = 0; i < 100 * kHeadDim; ++i) {
+    EXPECT_EQ(at_once.cos_sin().view().Data<float>()[i], in_steps.cos_sin().view().Data<float>()[i]);
+  }
 }
 
-TEST(RotaryTables, "refuse a rotation that does not fit the head as a bug of ours") {
+TEST(RotaryTable, "refuses a rotation that does not fit the head as a bug of ours") {
   for (const int rotary_dim : {0, 3, 18}) {
     RopeConfig rope = Rope(RopeType::kDefault);
     rope.rotary_dim = rotary_dim;
-    EXPECT_ERROR(ErrorCode::kInternal, BuildCosSinTable(rope, kHeadDim, 64, 1));
+    EXPECT_ERROR(ErrorCode::kInternal, RotaryTable(rope, kHeadDim, 64, 1));
   }
 }
 
