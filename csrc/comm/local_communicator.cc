@@ -13,6 +13,7 @@ namespace heddle {
 namespace {
 
 constexpr int kMaxRanks = 8;
+constexpr int kNumSlots = 2;  // of a rank
 
 // Beyond this many elements, times the ranks more than two, reading everybody's part costs more than a second barrier.
 constexpr int64_t kMaxOneShotElements = 16384;
@@ -46,7 +47,7 @@ struct Group {
   // Two a rank, used in turn: whoever writes slot i again has passed the barrier of the collective between, and so
   // has everybody who read it.
   struct alignas(64) RankSlots {
-    std::array<Slot, 2> slots;
+    std::array<Slot, kNumSlots> slots;
   };
   std::array<RankSlots, kMaxRanks> ranks;
 
@@ -109,7 +110,9 @@ class LocalCommunicator final : public Communicator {
   void Abort(ErrorCode code) override { group_->Fail(code); }
 
  private:
-  const Slot& SlotOf(int rank) const { return group_->ranks[static_cast<size_t>(rank)].slots[num_collectives_ % 2]; }
+  const Slot& SlotOf(int rank) const {
+    return group_->ranks[static_cast<size_t>(rank)].slots[num_collectives_ % kNumSlots];
+  }
 
   // Begins a collective: copies x into this rank's slot for the others to read.
   const Slot& Publish(const char* collective, const TensorView& x);
@@ -163,7 +166,7 @@ const Slot& LocalCommunicator::Publish(const char* collective, const TensorView&
   HEDDLE_CHECK(x.dtype == DType::kFloat32 && x.shape.rank() == 2, x.shape.ToString());
   CheckAlive(collective);
   ++num_collectives_;
-  Slot& slot = group_->ranks[static_cast<size_t>(rank_)].slots[num_collectives_ % 2];
+  Slot& slot = group_->ranks[static_cast<size_t>(rank_)].slots[num_collectives_ % kNumSlots];
   const size_t bytes = static_cast<size_t>(x.shape.NumElements()) * sizeof(float);
   if (bytes > slot.capacity) {
     slot.capacity = 0;
@@ -280,6 +283,10 @@ std::vector<std::unique_ptr<Communicator>> CreateLocalGroup(int size, std::chron
   communicators.reserve(static_cast<size_t>(size));
   for (int rank = 0; rank < size; ++rank) communicators.push_back(std::make_unique<LocalCommunicator>(rank, group));
   return communicators;
+}
+
+int64_t LocalCommunicatorBytes(int64_t num_elements) {
+  return num_elements * static_cast<int64_t>(kNumSlots * sizeof(float));
 }
 
 }  // namespace heddle

@@ -18,4 +18,7 @@ namespace heddle {
 std::vector<std::unique_ptr<Communicator>> CreateLocalGroup(int size, std::chrono::milliseconds timeout,
                                                             bool oversubscribed);
 
+// Bytes that a rank's communicator comes to hold when its largest tensor has `num_elements`.
+int64_t LocalCommunicatorBytes(int64_t num_elements);
+
 }  // namespace heddle

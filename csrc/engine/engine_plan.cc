@@ -4,6 +4,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "comm/local_communicator.h"
 #include "device/host_memory.h"
 
 namespace heddle {
@@ -27,13 +28,40 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 std::string Megabytes(int64_t bytes) { return std::to_string(CeilDiv(bytes, int64_t{1} << 20)) + " MiB"; }
 
-// The longest sequence that the model can compute at all.
+// The caller has checked the options with better words; this keeps nonsense from going further.
+void CheckOption(const char* key, int64_t value, int64_t min, int64_t max) {
+  if (value >= min && value <= max) return;
+  throw Error(ErrorCode::kInvalidArgument, std::string(key) + " must be an integer from " + std::to_string(min) +
+                                               " to " + std::to_string(max) + ", received " + std::to_string(value));
+}
+
+void CheckOptions(const EngineConfig& config) {
+  constexpr int64_t kMax = int64_t{1} << 30;
+  CheckOption("maxNumSeqs", config.max_num_seqs, 1, kMax);
+  CheckOption("maxNumBatchedTokens", config.max_num_batched_tokens, 1, kMax);
+  CheckOption("maxNumWaiting", config.max_num_waiting, 1, kMax);
+  CheckOption("maxModelLen", config.max_model_len, 0, kMax);
+  CheckOption("kvCacheBytes", config.kv_cache_bytes, 0, int64_t{1} << 53);
+  CheckOption("threads", config.threads_per_rank, 0, 1024);
+  CheckOption("timeoutMs", config.comm_timeout_ms, 1, int64_t{1} << 53);
+  const int size = config.tensor_parallel_size;
+  if (size != 1 && size != 2 && size != 4 && size != 8) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "tensorParallelSize must be 1, 2, 4 or 8, received " + std::to_string(size));
+  }
+  const int block = config.block_size;
+  if (block != 16 && block != 32 && block != 64 && block != 128) {
+    throw Error(ErrorCode::kInvalidArgument, "blockSize must be 16, 32, 64 or 128, received " + std::to_string(block));
+  }
+}
+
+// The longest sequence that is served.
 int ResolveMaxModelLen(const EngineConfig& config, const ModelConfig& model) {
-  if (config.max_model_len == 0) return model.max_position_embeddings;
-  if (config.max_model_len > model.max_position_embeddings) {
+  if (config.max_model_len == 0) return model.max_positions;
+  if (config.max_model_len > model.max_positions) {
     throw Error(ErrorCode::kInvalidArgument, "maxModelLen must be at most the model's " +
-                                                 std::to_string(model.max_position_embeddings) +
-                                                 " positions, received " + std::to_string(config.max_model_len));
+                                                 std::to_string(model.max_positions) + " positions, received " +
+                                                 std::to_string(config.max_model_len));
   }
   return config.max_model_len;
 }
@@ -74,6 +102,7 @@ int64_t EnginePlan::total_bytes() const {
 }
 
 EnginePlan PlanEngine(const EngineConfig& config) {
+  CheckOptions(config);
   const Json json = ReadConfig(config.model);
   EnginePlan plan;
   plan.available_bytes = AvailableHostMemory();
@@ -89,8 +118,10 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   worker.dtype = config.dtype_auto ? model.dtype : config.dtype;
   worker.kv_cache_dtype = config.kv_cache_dtype_auto ? worker.dtype : config.kv_cache_dtype;
   worker.isa = ChooseCpuIsa(config.cpu_isa);
-  worker.threads = config.threads_per_rank;
-  worker.oversubscribed = config.threads_per_rank * config.tensor_parallel_size > NumAvailableProcessors();
+  const int processors = NumAvailableProcessors();
+  worker.threads =
+      config.threads_per_rank > 0 ? config.threads_per_rank : std::max(1, processors / config.tensor_parallel_size);
+  worker.oversubscribed = worker.threads * config.tensor_parallel_size > processors;
   worker.runner = {config.max_num_seqs, config.max_num_batched_tokens, config.block_size};
 
   SchedulerConfig& scheduler = plan.scheduler;
@@ -110,7 +141,9 @@ EnginePlan PlanEngine(const EngineConfig& config) {
     RankPlan& rank_plan = plan.ranks.emplace_back();
     rank_plan.weight_bytes = footprint.weight_bytes;
     rank_plan.activation_bytes =
-        ModelRunner::ActivationBytes(model, worker.runner, tp, footprint.activation_bytes_per_token);
+        ModelRunner::ActivationBytes(model, worker.runner, tp, footprint.activation_bytes_per_token) +
+        footprint.bytes_per_position * scheduler.max_model_len +
+        (tp.size > 1 ? LocalCommunicatorBytes(int64_t{config.max_num_batched_tokens} * model.hidden_size) : 0);
     // Bytes of one block for now; times the number of blocks below.
     rank_plan.kv_cache_bytes = KVCache::BytesPerBlock(worker.kv_cache_dtype, model.num_layers, config.block_size,
                                                       footprint.num_kv_heads, model.head_dim);

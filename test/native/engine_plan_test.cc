@@ -1,0 +1,80 @@
+#include "engine/engine_plan.h"
+
+#include "device/host_memory.h"
+#include "temp_folder.h"
+#include "test.h"
+
+namespace heddle {
+namespace {
+
+// A folder with a small config.json.
+struct Model {
+  explicit Model(const std::string& members = "") {
+    folder.Write("config.json",
+                 R"({"architectures":["LlamaForCausalLM"],"hidden_size":64,"intermediate_size":160,"vocab_size":512,)"
+                 R"("num_hidden_layers":2,"num_attention_heads":8,"num_key_value_heads":8,"head_dim":16,)"
+                 R"("max_position_embeddings":2048,"dtype":"bfloat16")" +
+                     members + "}");
+    config.model = folder.path();
+    config.max_num_seqs = 8;
+    config.max_num_batched_tokens = 64;
+    config.max_num_waiting = 16;
+    config.comm_timeout_ms = 1000;
+  }
+
+  test::TempFolder folder;
+  EngineConfig config;
+};
+
+TEST(EnginePlan, "shares the available processors among the ranks, at least one each") {
+  Model model;
+  for (const int size : {1, 2, 4, 8}) {
+    model.config.tensor_parallel_size = size;
+    const EnginePlan plan = PlanEngine(model.config);
+    EXPECT_EQ(plan.worker.threads, std::max(1, NumAvailableProcessors() / size));
+    EXPECT_EQ(plan.worker.oversubscribed, size > NumAvailableProcessors());
+  }
+  model.config.threads_per_rank = 64;
+  EXPECT_EQ(PlanEngine(model.config).worker.threads, 64);
+}
+
+TEST(EnginePlan, "serves the length that RoPE scaling reaches, and refuses more") {
+  Model model(R"(,"rope_scaling":{"rope_type":"yarn","factor":4.0})");
+  EXPECT_EQ(PlanEngine(model.config).scheduler.max_model_len, 8192);
+  model.config.max_model_len = 8193;
+  EXPECT_ERROR(ErrorCode::kInvalidArgument, PlanEngine(model.config));
+}
+
+TEST(EnginePlan, "counts rotary tables and what collectives keep as activations") {
+  Model model;
+  model.config.max_model_len = 1024;
+  const int64_t alone = PlanEngine(model.config).ranks[0].activation_bytes;
+  model.config.max_model_len = 2048;
+  EXPECT_EQ(PlanEngine(model.config).ranks[0].activation_bytes - alone, 1024 * 16 * 4);
+  model.config.max_model_len = 1024;
+  model.config.tensor_parallel_size = 2;
+  EXPECT_TRUE(PlanEngine(model.config).ranks[1].activation_bytes > 2 * 64 * 64 * 4);
+}
+
+TEST(EnginePlan, "refuses options out of range by name") {
+  const auto message = [](const std::function<void(EngineConfig&)>& change) {
+    Model model;
+    change(model.config);
+    try {
+      PlanEngine(model.config);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_EQ(message([](EngineConfig& c) { c.block_size = 0; }), "blockSize must be 16, 32, 64 or 128, received 0");
+  EXPECT_EQ(message([](EngineConfig& c) { c.tensor_parallel_size = 0; }),
+            "tensorParallelSize must be 1, 2, 4 or 8, received 0");
+  EXPECT_EQ(message([](EngineConfig& c) { c.max_num_seqs = 0; }),
+            "maxNumSeqs must be an integer from 1 to 1073741824, received 0");
+  EXPECT_EQ(message([](EngineConfig& c) { c.threads_per_rank = -1; }),
+            "threads must be an integer from 0 to 1024, received -1");
+}
+
+}  // namespace
+}  // namespace heddle
