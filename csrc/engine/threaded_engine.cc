@@ -1,6 +1,7 @@
 #include "engine/threaded_engine.h"
 
 #include <exception>
+#include <system_error>
 #include <utility>
 
 #include "executor/thread_executor.h"
@@ -37,7 +38,11 @@ uint64_t DeriveSeed(uint64_t engine_seed, RequestId id) {
 ThreadedEngine::ThreadedEngine(EngineConfig config, std::shared_ptr<const Vocabulary> vocabulary,
                                EngineListener& listener)
     : config_(std::move(config)), vocabulary_(std::move(vocabulary)), listener_(listener) {
-  thread_ = std::thread([this] { Main(); });
+  try {
+    thread_ = std::thread([this] { Main(); });
+  } catch (const std::system_error& error) {
+    throw Error(ErrorCode::kInsufficientMemory, std::string("the system refused the engine's thread: ") + error.what());
+  }
 }
 
 ThreadedEngine::~ThreadedEngine() { Stop(); }
@@ -198,6 +203,7 @@ void ThreadedEngine::Fail(const EngineFailure& failure) {
     failure_ = failure;
     stats_.scheduler.num_running = 0;
     stats_.scheduler.num_waiting = 0;
+    stats_.scheduler.num_free_blocks = stats_.scheduler.num_total_blocks;
   }
   EngineOutput output;
   output.failure = failure;

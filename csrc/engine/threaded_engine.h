@@ -56,7 +56,8 @@ struct EngineStats {
 
 class ThreadedEngine {
  public:
-  // Starts loading at once. `vocabulary` may be null. `listener` outlives this.
+  // Starts loading at once. `vocabulary` may be null. `listener` outlives this. Fails with kInsufficientMemory when the
+  // system refuses the thread.
   ThreadedEngine(EngineConfig config, std::shared_ptr<const Vocabulary> vocabulary, EngineListener& listener);
   ~ThreadedEngine();  // stops
 
@@ -69,7 +70,6 @@ class ThreadedEngine {
   void Acknowledge(RequestId id, int num_tokens);
   // As of the last step.
   EngineStats stats() const;
-  bool stopped() const { return stopping_.load(); }
 
   // Abandons the step under way, ends the thread and waits for it. Open requests get no further deltas. Idempotent.
   void Stop();

@@ -31,7 +31,7 @@ class Executor {
   virtual ~Executor() = default;
 
   // Blocks until every rank has done the step. Fails with kRankFailed (a rank threw; the message says which and why),
-  // kCommTimeout, kCancelled.
+  // kCommTimeout, kCancelled; also then only once every rank has returned, since a thread cannot be killed.
   virtual ModelOutput Execute(const SchedulerOutput& step) = 0;
 
   // Abandons the step that runs now, or the next one.

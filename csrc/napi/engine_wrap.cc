@@ -38,9 +38,10 @@ Napi::Function FunctionOrNull(const Napi::CallbackInfo& info, size_t i) {
 EngineHandle::EngineHandle(Napi::Env env, EngineConfig config, std::shared_ptr<const Vocabulary> vocabulary,
                            Napi::Function on_step, Napi::Function on_progress, OutputChannel::Callbacks callbacks)
     : env_(env), channel_(env, on_step, on_progress, std::move(callbacks)) {
-  // After the channel's function was made: hooks run in reverse, so the engine's thread ends before the function goes.
-  napi_add_env_cleanup_hook(env_, OnEnvironmentExit, this);
   engine_ = std::make_unique<ThreadedEngine>(std::move(config), std::move(vocabulary), channel_);
+  // Last, since the destructor of a handle that was never made does not run. Hooks run in reverse, so the engine's
+  // thread ends before the channel's function goes.
+  napi_add_env_cleanup_hook(env_, OnEnvironmentExit, this);
 }
 
 EngineHandle::~EngineHandle() { Shutdown(); }

@@ -83,6 +83,11 @@ void OutputChannel::Deliver(Napi::Env env, Napi::Function on_step, OutputChannel
   } catch (const Napi::Error& error) {
     // A worker that is being terminated runs no more JavaScript: calls then fail without an exception to report.
     if (!error.Message().empty()) error.ThrowAsJavaScriptException();
+  } catch (const std::exception& error) {
+    // Out of memory, most likely. What was to be delivered is lost, so its requests cannot go on.
+    EngineOutput output;
+    output.failure = {ErrorCode::kInternal, std::string("results could not be handed to JavaScript: ") + error.what()};
+    channel->OnOutput(std::move(output));
   }
 }
 

@@ -18,7 +18,8 @@
 //   (6) A full block can be found as a prefix once all its tokens are computed, generated ones too. Requests with
 //       skip_reading_prefix_cache, or that ask for prompt log-probabilities, look nothing up but leave theirs.
 //
-// kFcfs starves nobody. kPriority does by intent: while more urgent requests keep coming, less urgent ones wait.
+// kFcfs starves nobody, but a short prompt waits until older ones are computed. kPriority does by intent: while more
+// urgent requests keep coming, less urgent ones wait.
 //
 // Use: Schedule(), compute, Update(), and again. Nothing but FinishSequence, AbortRequest, AddRequest and SetPaused may
 // be called between Schedule() and Update(), and no Schedule() before all ranks are done with the step, since blocks

@@ -32,15 +32,7 @@ const Kernels& KernelsFor(CpuIsa isa) {
       break;
 #endif
   }
-  ThrowInternal(__FILE__, __LINE__, "HasKernelsFor(isa)", CpuIsaName(isa));
-}
-
-bool HasKernelsFor(CpuIsa isa) {
-#if defined(__x86_64__)
-  return isa == CpuIsa::kScalar || isa == CpuIsa::kAvx2 || isa == CpuIsa::kAvx512;
-#else
-  return isa == CpuIsa::kScalar;
-#endif
+  ThrowInternal(__FILE__, __LINE__, "this build has kernels for it", CpuIsaName(isa));
 }
 
 }  // namespace heddle::ops::cpu

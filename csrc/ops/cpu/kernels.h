@@ -95,7 +95,4 @@ struct Kernels {
 // REQUIRES: this build has kernels for `isa` (always so for what ChooseCpuIsa returns).
 const Kernels& KernelsFor(CpuIsa isa);
 
-// Whether this build has them: x86-64 builds have all, others the scalar ones only.
-bool HasKernelsFor(CpuIsa isa);
-
 }  // namespace heddle::ops::cpu
