@@ -1,0 +1,168 @@
+#include "executor/thread_executor.h"
+
+#include <chrono>
+#include <thread>
+
+#include "test.h"
+
+namespace heddle {
+namespace {
+
+constexpr int kHidden = 16;
+
+// What rank 1 of the fake model does in its next step.
+enum class Fault { kNone, kError, kBug, kHang };
+std::atomic<Fault> fault;
+
+// Sums a one over all ranks; the logits then favour the token whose number is the number of ranks.
+class FakeModel : public CausalLM {
+ public:
+  explicit FakeModel(const TensorParallel& tp) : tp_(tp) {}
+
+  void Forward(ForwardContext& context, const TensorView& hidden) const override {
+    if (tp_.rank == 1) Misbehave(context);
+    for (int64_t i = 0; i < hidden.shape.NumElements(); ++i) hidden.Data<float>()[i] = 1;
+    if (tp_.size > 1) tp_.communicator->AllReduceSum(hidden);
+  }
+  void ComputeLogits(ForwardContext&, const TensorView& hidden, const TensorView& logits) const override {
+    if (tp_.rank != 0) return;
+    for (int64_t row = 0; row < logits.dim(0); ++row) {
+      for (int64_t i = 0; i < logits.dim(1); ++i) logits.Row<float>(row)[i] = i == hidden.Row<float>(row)[0] ? 1 : 0;
+    }
+  }
+  size_t weight_bytes() const override { return 0; }
+
+ private:
+  static void Misbehave(const ForwardContext& context) {
+    switch (fault.load()) {
+      case Fault::kNone:
+        return;
+      case Fault::kError:
+        throw Error(ErrorCode::kInsufficientMemory, "no memory left");
+      case Fault::kBug:
+        throw std::runtime_error("a bug");
+      case Fault::kHang:
+        while (!context.cancelled && fault.load() == Fault::kHang) std::this_thread::yield();
+        throw Error(ErrorCode::kCancelled, "woke up");
+    }
+  }
+
+  const TensorParallel& tp_;
+};
+
+const ModelFamily kFamily{"Fake", nullptr,
+                          [](const BuildContext& context, const ModelConfig&, int) -> std::unique_ptr<CausalLM> {
+                            if (context.tp.rank == 1 && fault.load() == Fault::kError)
+                              throw Error(ErrorCode::kModelFormat, "broken shard");
+                            return std::make_unique<FakeModel>(context.tp);
+                          },
+                          [](const ModelConfig&, const TensorParallel&, DType) {
+                            ModelFootprint footprint;
+                            footprint.activation_bytes_per_token = kHidden * sizeof(float);
+                            footprint.num_heads = footprint.num_kv_heads = 1;
+                            return footprint;
+                          }};
+
+WorkerConfig Config() {
+  WorkerConfig config;
+  config.family = &kFamily;
+  config.model.vocab_size = 32;
+  config.model.hidden_size = kHidden;
+  config.model.num_layers = 1;
+  config.model.head_dim = 16;
+  config.max_model_len = 64;
+  config.num_blocks = 5;
+  config.runner = {4, 64, 16};
+  return config;
+}
+
+SchedulerOutput OneSequence() {
+  SchedulerOutput step;
+  NewSequenceData& sequence = step.new_sequences.emplace_back();
+  sequence.id = 1;
+  sequence.token_ids = {3, 4, 5};
+  sequence.prompt_len = 3;
+  sequence.sampling_params.temperature = 0;
+  sequence.sampling_params.max_tokens = 4;
+  sequence.block_ids = {1};
+  step.scheduled.push_back({1, 3, true});
+  step.total_num_scheduled_tokens = 3;
+  return step;
+}
+
+std::atomic<bool> cancelled{false};
+
+std::unique_ptr<Executor> Create(int size, int64_t timeout_ms = 60'000) {
+  const auto weights = DummyWeights(DType::kFloat32);
+  return CreateThreadExecutor(
+      Config(), size, timeout_ms, *weights, [](double) {}, cancelled);
+}
+
+TEST(ThreadExecutor, "runs a step on every rank and answers with rank 0's output") {
+  fault = Fault::kNone;
+  for (const int size : {1, 2, 4, 8}) {
+    const auto executor = Create(size);
+    const ModelOutput output = executor->Execute(OneSequence());
+    EXPECT_EQ(output.sequences.size(), 1u);
+    EXPECT_EQ(output.sequences[0].token_id, size);
+    EXPECT_EQ(executor->Stats().size(), static_cast<size_t>(size));
+  }
+}
+
+TEST(ThreadExecutor, "names the rank that had a bug, and refuses every later step with the same failure") {
+  fault = Fault::kNone;
+  const auto executor = Create(4);
+  fault = Fault::kBug;
+  for (int i = 0; i < 2; ++i) {
+    try {
+      executor->Execute(OneSequence());
+      EXPECT_TRUE(false);
+    } catch (const Error& error) {
+      EXPECT_TRUE(error.code() == ErrorCode::kRankFailed);
+      EXPECT_EQ(std::string(error.what()), "rank 1 failed: a bug");
+    }
+    fault = Fault::kNone;
+  }
+}
+
+TEST(ThreadExecutor, "keeps the code of a failure that is not a bug") {
+  fault = Fault::kNone;
+  const auto executor = Create(2);
+  fault = Fault::kError;
+  EXPECT_ERROR(ErrorCode::kInsufficientMemory, executor->Execute(OneSequence()));
+}
+
+TEST(ThreadExecutor, "fails with a time-out when a rank keeps its peers waiting") {
+  fault = Fault::kNone;
+  const auto executor = Create(2, 50);
+  fault = Fault::kHang;
+  std::thread waker([] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    fault = Fault::kNone;
+  });
+  EXPECT_ERROR(ErrorCode::kCommTimeout, executor->Execute(OneSequence()));
+  waker.join();
+}
+
+TEST(ThreadExecutor, "abandons the step under way when it is cancelled") {
+  fault = Fault::kNone;
+  const auto executor = Create(2);
+  fault = Fault::kHang;
+  std::thread canceller([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    cancelled = true;
+    executor->Cancel();
+  });
+  EXPECT_ERROR(ErrorCode::kCancelled, executor->Execute(OneSequence()));
+  canceller.join();
+  cancelled = false;
+}
+
+TEST(ThreadExecutor, "fails to load as the rank that failed, and leaves nothing behind") {
+  fault = Fault::kError;
+  EXPECT_ERROR(ErrorCode::kModelFormat, Create(4));
+  fault = Fault::kNone;
+}
+
+}  // namespace
+}  // namespace heddle
