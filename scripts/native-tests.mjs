@@ -1,4 +1,4 @@
-// Builds and runs the native tests in one of their variants; the last line is "N passed, N failed".
+// Builds and runs the native tests in one of their variants; the last line is "N passed, N failed, N skipped".
 //
 //   node scripts/native-tests.mjs shipped|sanitize|thread-sanitize|clang [filter]
 import os from 'node:os';

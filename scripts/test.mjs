@@ -35,8 +35,9 @@ async function nativeSuite() {
     const { code, signal, output } = await runNativeTests('shipped', undefined, { capture: true });
     process.stdout.write(output);
     if (signal) console.log(`the native tests ended with ${signal}`);
-    const [, passed, failed] = /^(\d+) passed, (\d+) failed$/m.exec(output) ?? [null, 0, 0];
-    return suite('native', code === 0, Number(passed), Number(failed));
+    const counts = /^(\d+) passed, (\d+) failed, (\d+) skipped$/m.exec(output) ?? [null, 0, 0, 0];
+    const [passed, failed, skipped] = counts.slice(1).map(Number);
+    return suite('native', code === 0, passed, failed, skipped);
   } catch (error) {
     console.log(error.message);
     return suite('native', false, 0, 0);

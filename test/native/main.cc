@@ -1,4 +1,5 @@
 #include <exception>
+#include <map>
 
 #include "test.h"
 
@@ -7,26 +8,32 @@ namespace {
 
 int failures_in_test = 0;
 
-bool RunOne(const TestCase& test) {
+enum class Outcome { kPassed, kFailed, kSkipped };
+
+Outcome RunOne(const TestCase& test) {
   failures_in_test = 0;
   try {
     test.body();
+  } catch (const Skipped& skipped) {
+    std::cout << "skipped: " << test.suite << ": " << test.claim << " (" << skipped.reason << ")" << std::endl;
+    return Outcome::kSkipped;
   } catch (const std::exception& error) {
     Fail("(uncaught)", 0, error.what());
   }
-  if (failures_in_test > 0) std::cout << "FAILED " << test.suite << ": " << test.claim << std::endl;
-  return failures_in_test == 0;
+  if (failures_in_test == 0) return Outcome::kPassed;
+  std::cout << "FAILED " << test.suite << ": " << test.claim << std::endl;
+  return Outcome::kFailed;
 }
 
 int RunAll(const std::string& filter) {
-  int passed = 0;
-  int failed = 0;
+  std::map<Outcome, int> count;
   for (const TestCase& test : Registry()) {
     if ((test.suite + ": " + test.claim).find(filter) == std::string::npos) continue;
-    ++(RunOne(test) ? passed : failed);
+    ++count[RunOne(test)];
   }
-  std::cout << passed << " passed, " << failed << " failed" << std::endl;
-  return failed > 0 || passed == 0 ? 1 : 0;
+  std::cout << count[Outcome::kPassed] << " passed, " << count[Outcome::kFailed] << " failed, "
+            << count[Outcome::kSkipped] << " skipped" << std::endl;
+  return count[Outcome::kFailed] > 0 || count[Outcome::kPassed] == 0 ? 1 : 0;
 }
 
 }  // namespace

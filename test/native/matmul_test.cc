@@ -138,15 +138,13 @@ TEST(Matmul, "gives each row what it gets alone, for every batch and number of t
   }
 }
 
-TEST(Matmul, "gives the same bits on every vectorised instruction set") {
+TEST(Matmul, "gives AVX2 and AVX-512 the same bits") {
+  if (DetectCpuIsa() != CpuIsa::kAvx512) SKIP("no AVX-512 here");
   const Tensor weight = RandomMatrix(50, 700, 6);
   const Tensor x = RandomMatrix(9, 700, 7);
   for (DType dtype : kStorages) {
     const PackedMatrix packed = Pack(dtype, weight, Slices(700, 16));
-    for (CpuIsa isa : SupportedIsas()) {
-      if (isa != CpuIsa::kScalar)
-        EXPECT_TRUE(SameBits(Product(isa, 1, x, packed), Product(CpuIsa::kAvx2, 1, x, packed)));
-    }
+    EXPECT_TRUE(SameBits(Product(CpuIsa::kAvx512, 1, x, packed), Product(CpuIsa::kAvx2, 1, x, packed)));
   }
 }
 

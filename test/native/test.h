@@ -1,7 +1,8 @@
 // The native tests' harness: a registry, a runner and a handful of expectations.
 //
 // A test is a sentence about behaviour. A failed expectation is recorded and the test goes on; an exception that
-// escapes fails it. main() lives in main.cc: prints each failure and "N passed, N failed", and returns 1 on failure.
+// escapes fails it. A test that cannot run here says so with SKIP and counts as skipped. main() lives in main.cc:
+// prints each failure, each skipped test, and "N passed, N failed, N skipped", and returns 1 on failure.
 #pragma once
 
 #include <cmath>
@@ -26,6 +27,11 @@ std::vector<TestCase>& Registry();
 
 // Records a failure of the running test.
 void Fail(const char* file, int line, const std::string& message);
+
+// Thrown by SKIP.
+struct Skipped {
+  std::string reason;
+};
 
 struct Registrar {
   Registrar(const char* suite, const char* claim, std::function<void()> body) {
@@ -54,6 +60,10 @@ std::string Show(const T& value) {
   static const ::heddle::test::Registrar HEDDLE_TEST_CONCAT(kRegistrar, __LINE__)( \
       #suite, claim, HEDDLE_TEST_CONCAT(TestBody, __LINE__));                      \
   static void HEDDLE_TEST_CONCAT(TestBody, __LINE__)()
+
+// Leaves the running test, which needs something that is not here.
+#define SKIP(reason) \
+  throw ::heddle::test::Skipped { reason }
 
 #define EXPECT_TRUE(condition)                                                                \
   do {                                                                                        \
