@@ -1,3 +1,6 @@
+import { readdirSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
+
 import { bundledModel, eventually, withEngine } from '../helpers/engine';
 
 const model = bundledModel;
@@ -10,6 +13,17 @@ function randomFrom(seed: number): () => number {
   return () => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
     return state / 2 ** 32;
+  };
+}
+
+/** What a leak would add to: handles of the event loop, file descriptors, threads. */
+function resources() {
+  const handles = process.getActiveResourcesInfo().filter((name) => name !== 'Timeout' && name !== 'Immediate');
+  const onLinux = process.platform === 'linux';
+  return {
+    handles: handles.sort(),
+    descriptors: onLinux ? readdirSync('/proc/self/fd').length : 0,
+    threads: onLinux ? readdirSync('/proc/self/task').length : 0,
   };
 }
 
@@ -62,6 +76,8 @@ describe('aborting', () => {
     const onUnhandled = (reason: unknown) => unhandled.push(reason);
     process.on('unhandledRejection', onUnhandled);
     const random = randomFrom(1);
+    await withEngine({ model }, (engine) => engine.generate('Once', { maxTokens: 2 }).final()); // starts thread pools
+    const before = resources();
     await withEngine({ model, maxNumSeqs: 32, maxNumBatchedTokens: 64 }, async (engine) => {
       const one = async (i: number) => {
         const controller = new AbortController();
@@ -100,5 +116,6 @@ describe('aborting', () => {
     await new Promise((resolve) => setImmediate(resolve));
     process.off('unhandledRejection', onUnhandled);
     expect(unhandled).toEqual([]);
+    await eventually(() => isDeepStrictEqual(resources(), before), 'handles, descriptors and threads are back');
   }, 300_000);
 });
