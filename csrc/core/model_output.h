@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
+#include "base/error.h"
 #include "core/scheduler_output.h"
 
 namespace heddle {
@@ -17,8 +20,13 @@ struct LogprobsData {
   std::vector<int32_t> ranks;      // [n] of the chosen token, 1 = the best
 
   int size() const { return static_cast<int>(ranks.size()); }
-  void Append(const LogprobsData& other) {
-    k = other.k;
+  // REQUIRES: the same k in all rows.
+  void Append(LogprobsData other) {
+    if (size() == 0) {
+      *this = std::move(other);
+      return;
+    }
+    HEDDLE_CHECK(k == other.k, std::to_string(k) + " and " + std::to_string(other.k));
     token_ids.insert(token_ids.end(), other.token_ids.begin(), other.token_ids.end());
     logprobs.insert(logprobs.end(), other.logprobs.begin(), other.logprobs.end());
     ranks.insert(ranks.end(), other.ranks.begin(), other.ranks.end());

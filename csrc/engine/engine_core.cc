@@ -47,12 +47,13 @@ bool EngineCore::Step(EngineOutput& output) {
   const SchedulerOutput step = scheduler_.Schedule();
   if (step.empty()) return false;
   MarkStarted(step, output);
-  const ModelOutput model_output = executor_->Execute(step);
-  for (const SequenceUpdate& update : scheduler_.Update(step, model_output)) {
+  ModelOutput model_output = executor_->Execute(step);
+  for (SequenceUpdate& update : scheduler_.Update(step, std::move(model_output))) {
     const auto it = requests_.find(update.request_id);
     HEDDLE_CHECK(it != requests_.end(), "update for an unknown request");
     if (update.sampled) ++num_generated_tokens_;
-    if (it->second.output.Put(update)) scheduler_.FinishSequence(update.sequence_id);
+    const SequenceId sequence_id = update.sequence_id;
+    if (it->second.output.Put(std::move(update))) scheduler_.FinishSequence(sequence_id);
     Emit(it, output);
   }
   ++num_steps_;

@@ -18,12 +18,12 @@ RequestOutput::RequestOutput(const Request& request, const std::shared_ptr<const
   }
 }
 
-bool RequestOutput::Put(const SequenceUpdate& update) {
+bool RequestOutput::Put(SequenceUpdate update) {
   Sequence& sequence = sequences_[static_cast<size_t>(update.sequence_index)];
   if (sequence.ended) return false;
   SequenceDelta& pending = sequence.pending;
   if (update.sequence_index == 0 && !sequence.emitted) pending.num_cached_tokens = update.num_cached_tokens;
-  if (update.prompt_logprobs.size() > 0) pending.prompt_logprobs.Append(update.prompt_logprobs);
+  if (update.prompt_logprobs.size() > 0) pending.prompt_logprobs.Append(std::move(update.prompt_logprobs));
   if (update.finish_reason == FinishReason::kError) {
     pending.error = {ErrorCode::kEngineFailed,
                      "the model gave logits that are not finite numbers, or no token is allowed"};
@@ -34,7 +34,7 @@ bool RequestOutput::Put(const SequenceUpdate& update) {
 
   pending.token_ids.push_back(update.token_id);
   pending.logprob += update.logprob;
-  if (update.logprobs.size() > 0) pending.logprobs.Append(update.logprobs);
+  if (update.logprobs.size() > 0) pending.logprobs.Append(std::move(update.logprobs));
 
   // The token that ended the sequence belongs to its ids, but not to its text, unless asked for.
   const bool stopped_by_token = update.stop_token_id >= 0;

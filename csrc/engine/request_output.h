@@ -16,7 +16,7 @@ class RequestOutput {
 
   // Takes in what a step gave a sequence. Returns true when a stop string ended it here, which the scheduler cannot
   // know yet.
-  bool Put(const SequenceUpdate& update);
+  bool Put(SequenceUpdate update);
 
   // Ends whatever has not ended: by abort, or by failure.
   void EndAll(FinishReason reason, const std::optional<EngineFailure>& error = std::nullopt);

@@ -192,7 +192,7 @@ void Scheduler::Preempt(Sequence& sequence) {
   queue_.Insert(sequence);
 }
 
-std::vector<SequenceUpdate> Scheduler::Update(const SchedulerOutput& step, const ModelOutput& output) {
+std::vector<SequenceUpdate> Scheduler::Update(const SchedulerOutput& step, ModelOutput output) {
   HEDDLE_CHECK(output.sequences.size() == step.scheduled.size(), "the output belongs to another step");
   std::vector<SequenceUpdate> updates;
   updates.reserve(step.scheduled.size());
@@ -204,7 +204,7 @@ std::vector<SequenceUpdate> Scheduler::Update(const SchedulerOutput& step, const
   return updates;
 }
 
-void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, const SequenceOutput& result,
+void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, SequenceOutput& result,
                        std::vector<SequenceUpdate>& updates) {
   RequestState& request = *sequence.request;
   const int begin = sequence.num_computed_tokens;
@@ -221,7 +221,7 @@ void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, c
   update.sequence_id = sequence.id;
   update.sequence_index = sequence.order.index;
   update.num_cached_tokens = request.num_cached_tokens;
-  update.prompt_logprobs = TakeNewPromptLogprobs(result.prompt_logprobs, begin, sequence);
+  update.prompt_logprobs = TakeNewPromptLogprobs(std::move(result.prompt_logprobs), begin, sequence);
   if (result.invalid_logits) {
     update.finish_reason = FinishReason::kError;
   } else if (scheduled.samples) {
@@ -233,13 +233,13 @@ void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, c
   if (ended) Finish(sequence);
 }
 
-void Scheduler::AppendToken(Sequence& sequence, const SequenceOutput& result, SequenceUpdate& update) {
+void Scheduler::AppendToken(Sequence& sequence, SequenceOutput& result, SequenceUpdate& update) {
   HEDDLE_CHECK(result.sampled, "sequence " + std::to_string(sequence.id) + " got no token");
   sequence.token_ids.push_back(result.token_id);
   update.sampled = true;
   update.token_id = result.token_id;
   update.logprob = result.logprob;
-  update.logprobs = result.logprobs;
+  update.logprobs = std::move(result.logprobs);
   const StopVerdict verdict = CheckStop(sequence, config_.max_model_len);
   update.finish_reason = verdict.reason;
   update.stop_token_id = verdict.stop_token_id;

@@ -73,7 +73,7 @@ class Scheduler {
   // Takes in what the step gave: one update for each sequence that got a token, prompt log-probabilities or an end, in
   // batch order. Sequences that ended since Schedule() are skipped. A sequence with invalid_logits ends with kError,
   // and the blocks that it computed are no longer found as a prefix.
-  std::vector<SequenceUpdate> Update(const SchedulerOutput& step, const ModelOutput& output);
+  std::vector<SequenceUpdate> Update(const SchedulerOutput& step, ModelOutput output);
 
   // Ends one sequence for a reason that the scheduler cannot see, such as a stop string. Unknown ids are ignored.
   void FinishSequence(SequenceId id);
@@ -105,9 +105,9 @@ class Scheduler {
   int BudgetedTokens(const Sequence& sequence, const SchedulerOutput& step, int num_reserved) const;
   void AppendScheduled(Sequence& sequence, int num_tokens, SchedulerOutput& step);
 
-  void TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, const SequenceOutput& result,
+  void TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, SequenceOutput& result,
               std::vector<SequenceUpdate>& updates);
-  void AppendToken(Sequence& sequence, const SequenceOutput& result, SequenceUpdate& update);
+  void AppendToken(Sequence& sequence, SequenceOutput& result, SequenceUpdate& update);
   void ForkOthers(const Sequence& leader);
   void Finish(Sequence& sequence);
   void PromoteFork(RequestState& request);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "scheduler/repetition.h"
@@ -87,11 +88,11 @@ bool MayReadPrefixCache(const Sequence& sequence) {
   return !gives_prompt_logprobs || sequence.num_prompt_logprobs == sequence.request->prompt_len - 1;
 }
 
-LogprobsData TakeNewPromptLogprobs(const LogprobsData& rows, int begin, Sequence& sequence) {
+LogprobsData TakeNewPromptLogprobs(LogprobsData&& rows, int begin, Sequence& sequence) {
   const int skipped = std::clamp(sequence.num_prompt_logprobs - begin, 0, rows.size());
   if (skipped == rows.size()) return {};
   sequence.num_prompt_logprobs = begin + rows.size();
-  if (skipped == 0) return rows;
+  if (skipped == 0) return std::move(rows);
   const std::ptrdiff_t skipped_ids = std::ptrdiff_t{skipped} * (rows.k + 1);
   LogprobsData fresh;
   fresh.k = rows.k;

@@ -79,6 +79,6 @@ bool MayReadPrefixCache(const Sequence& sequence);
 
 // Takes the rows that the sequence has not delivered yet out of those of a step that began at prompt position `begin`,
 // and counts them as delivered.
-LogprobsData TakeNewPromptLogprobs(const LogprobsData& rows, int begin, Sequence& sequence);
+LogprobsData TakeNewPromptLogprobs(LogprobsData&& rows, int begin, Sequence& sequence);
 
 }  // namespace heddle
