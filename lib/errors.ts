@@ -18,6 +18,7 @@ export type ErrorCode =
   | 'ERR_COMM_TIMEOUT'
   | 'ERR_ENGINE_CLOSED'
   | 'ERR_ENGINE_FAILED'
+  | 'ERR_REQUEST_FAILED'
   | 'ERR_NATIVE_MODULE';
 
 /** What an error may carry beside its message. */
@@ -157,7 +158,7 @@ export class EngineClosedError extends HeddleError {
   }
 }
 
-/** The engine failed and does no more work, or failed at one request. `cause` is the first failure. */
+/** The engine failed and does no more work. `cause` is the first failure. */
 export class EngineFailedError extends HeddleError {
   /** @internal */
   constructor(message: string, options?: HeddleErrorOptions) {
@@ -166,6 +167,18 @@ export class EngineFailedError extends HeddleError {
 
   static {
     this.prototype.name = 'EngineFailedError';
+  }
+}
+
+/** The engine failed at this request, for example because the model gave logits that are not numbers, and goes on with the others. */
+export class RequestFailedError extends HeddleError {
+  /** @internal */
+  constructor(message: string, options?: HeddleErrorOptions) {
+    super('ERR_REQUEST_FAILED', message, options);
+  }
+
+  static {
+    this.prototype.name = 'RequestFailedError';
   }
 }
 
@@ -180,6 +193,7 @@ const CLASS_OF_CODE = new Map<string, new (message: string, options?: HeddleErro
   ['ERR_ENGINE_CLOSED', EngineClosedError],
   ['ERR_CANCELLED', EngineClosedError],
   ['ERR_ENGINE_FAILED', EngineFailedError],
+  ['ERR_REQUEST_FAILED', RequestFailedError],
 ]);
 
 /** A place in the caller's code, to be shown by errors that arise later or elsewhere. @internal */

@@ -15,6 +15,7 @@ export {
   QueueFullError,
   RankFailedError,
   RequestAbortedError,
+  RequestFailedError,
   UnsupportedModelError,
 } from './errors';
 export type { ErrorCode, HeddleErrorOptions } from './errors';

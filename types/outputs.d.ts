@@ -96,7 +96,8 @@ export interface GenerationOutput {
  * take what comes at once.
  *
  * Iteration, `final()` and `text()` reject with the same error when the request fails: `RequestAbortedError` when its
- * signal was aborted, `EngineClosedError`, `EngineFailedError` and the like. What was generated is in the error's
+ * signal was aborted, `EngineClosedError`, `EngineFailedError`, `RequestFailedError` when the engine failed at it alone,
+ * `InvalidArgumentError` when its own rules come to allow no token, and the like. What was generated is in the error's
  * `output`. No promise of a stream that nobody awaits ends the process.
  */
 export interface GenerationStream extends AsyncIterable<GenerationDelta> {

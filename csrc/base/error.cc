@@ -22,6 +22,8 @@ const char* ErrorCodeName(ErrorCode code) {
       return "ERR_ENGINE_CLOSED";
     case ErrorCode::kEngineFailed:
       return "ERR_ENGINE_FAILED";
+    case ErrorCode::kRequestFailed:
+      return "ERR_REQUEST_FAILED";
     case ErrorCode::kCancelled:
       return "ERR_CANCELLED";
     case ErrorCode::kInternal:

@@ -21,6 +21,7 @@ enum class ErrorCode {
   kCommTimeout,         // a collective missed its deadline
   kEngineClosed,        // used after close()
   kEngineFailed,        // used after a failure that poisoned the engine
+  kRequestFailed,       // the engine failed at one request, and goes on
   kCancelled,           // work was abandoned because the engine is closing
   kInternal,            // a bug of ours
 };

@@ -33,14 +33,20 @@ struct LogprobsData {
   }
 };
 
+// Why a sequence can have no next token.
+enum class SequenceFailure {
+  kNone,
+  kInvalidLogits,   // the logits hold a NaN or +inf, or nothing finite
+  kNoTokenAllowed,  // the request's own rules (allowed ids, bad words, minimum length) leave no token
+};
+
 struct SequenceOutput {
   SequenceId id = 0;
   bool sampled = false;  // token_id is the next token
   int32_t token_id = 0;
-  float logprob = 0;            // of token_id, from the model's own distribution
-  bool invalid_logits = false;  // no token could be sampled: the logits hold a NaN or an infinity, or the request's own
-                                // rules (allowed ids, bad words, biases) leave no token
-  LogprobsData logprobs;        // one row when asked for
+  float logprob = 0;  // of token_id, from the model's own distribution
+  SequenceFailure failure = SequenceFailure::kNone;
+  LogprobsData logprobs;         // one row when asked for
   LogprobsData prompt_logprobs;  // rows of prompt tokens that this step predicted
 };
 

@@ -1,6 +1,18 @@
 #include "engine/request_output.h"
 
 namespace heddle {
+namespace {
+
+EngineFailure Describe(SequenceFailure failure) {
+  if (failure == SequenceFailure::kNoTokenAllowed) {
+    // Biases and penalties are absent: they leave every token finite.
+    return {ErrorCode::kInvalidArgument,
+            "allowedTokenIds, badWords and minTokens must leave a token to generate, and together they leave none"};
+  }
+  return {ErrorCode::kRequestFailed, "the model gave logits that are not finite numbers"};
+}
+
+}  // namespace
 
 RequestOutput::RequestOutput(const Request& request, const std::shared_ptr<const Vocabulary>& vocabulary)
     : params_(request.sampling_params), eos_token_ids_(request.eos_token_ids), num_open_(request.sampling_params.n) {
@@ -25,8 +37,7 @@ bool RequestOutput::Put(SequenceUpdate update) {
   if (update.sequence_index == 0 && !sequence.emitted) pending.num_cached_tokens = update.num_cached_tokens;
   if (update.prompt_logprobs.size() > 0) pending.prompt_logprobs.Append(std::move(update.prompt_logprobs));
   if (update.finish_reason == FinishReason::kError) {
-    pending.error = {ErrorCode::kEngineFailed,
-                     "the model gave logits that are not finite numbers, or no token is allowed"};
+    pending.error = Describe(update.failure);
     End(sequence, FinishReason::kError);
     return false;
   }

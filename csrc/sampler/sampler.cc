@@ -54,10 +54,13 @@ Sampler::Sampler(int vocab_size)
 
 void Sampler::Sample(Stream& stream, std::span<const float> logits, const SamplingInput& input, SequenceOutput& out) {
   HEDDLE_CHECK(logits.size() == vocab_size_, std::to_string(logits.size()));
-  std::optional<int32_t> token;
-  if (IsDistribution(logits)) token = Choose(stream, logits, input);
+  if (!IsDistribution(logits)) {
+    out.failure = SequenceFailure::kInvalidLogits;
+    return;
+  }
+  const std::optional<int32_t> token = Choose(stream, logits, input);
   if (!token) {
-    out.invalid_logits = true;
+    out.failure = SequenceFailure::kNoTokenAllowed;
     return;
   }
   const float log_sum = ops::LogSumExp(stream, logits);

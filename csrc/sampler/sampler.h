@@ -35,7 +35,7 @@ class Sampler {
 
   // Samples the token after input.token_ids from `logits` [vocab_size]. Sets token_id, logprob and sampled of `out`,
   // and appends to its logprobs when params.logprobs >= 0 (at most vocab_size). When no token can be sampled, sets
-  // invalid_logits instead and leaves the rest alone.
+  // failure instead and leaves the rest alone.
   void Sample(Stream& stream, std::span<const float> logits, const SamplingInput& input, SequenceOutput& out);
 
   // Appends the row of `token_id` to `out`: the token, then the k best, descending, the lower id first among equals.
@@ -54,6 +54,7 @@ class Sampler {
     }
   };
 
+  // Nothing when the request allows no token.
   std::optional<int32_t> Choose(Stream& stream, std::span<const float> logits, const SamplingInput& input);
   void AppendRow(std::span<const float> logits, float log_sum, int32_t token_id, int k, LogprobsData& out);
 

@@ -39,8 +39,9 @@ struct SequenceUpdate {
   LogprobsData logprobs;
   LogprobsData prompt_logprobs;
   FinishReason finish_reason = FinishReason::kNone;
-  int32_t stop_token_id = -1;   // the stop or end-of-sequence id that ended it
-  bool stopped_by_eos = false;  // stop_token_id is an end of sequence that nobody listed
+  SequenceFailure failure = SequenceFailure::kNone;  // with kError
+  int32_t stop_token_id = -1;                        // the stop or end-of-sequence id that ended it
+  bool stopped_by_eos = false;                       // stop_token_id is an end of sequence that nobody listed
   bool stopped_by_repetition = false;
 };
 

@@ -209,7 +209,7 @@ void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, S
   RequestState& request = *sequence.request;
   const int begin = sequence.num_computed_tokens;
   sequence.num_computed_tokens += scheduled.num_scheduled_tokens;
-  if (result.invalid_logits) {
+  if (result.failure == SequenceFailure::kInvalidLogits) {
     kv_cache_.ForgetOwnBlocks(sequence.blocks);
   } else {
     kv_cache_.CacheBlocks(request.request.cache_salt, sequence.computed_token_ids(), sequence.blocks);
@@ -222,8 +222,9 @@ void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, S
   update.sequence_index = sequence.order.index;
   update.num_cached_tokens = request.num_cached_tokens;
   update.prompt_logprobs = TakeNewPromptLogprobs(std::move(result.prompt_logprobs), begin, sequence);
-  if (result.invalid_logits) {
+  if (result.failure != SequenceFailure::kNone) {
     update.finish_reason = FinishReason::kError;
+    update.failure = result.failure;
   } else if (scheduled.samples) {
     AppendToken(sequence, result, update);
   }

@@ -71,8 +71,8 @@ class Scheduler {
   SchedulerOutput Schedule();
 
   // Takes in what the step gave: one update for each sequence that got a token, prompt log-probabilities or an end, in
-  // batch order. Sequences that ended since Schedule() are skipped. A sequence with invalid_logits ends with kError,
-  // and the blocks that it computed are no longer found as a prefix.
+  // batch order. Sequences that ended since Schedule() are skipped. A sequence with a failure ends with kError; when
+  // its logits are invalid, the blocks that it computed are no longer found as a prefix.
   std::vector<SequenceUpdate> Update(const SchedulerOutput& step, ModelOutput output);
 
   // Ends one sequence for a reason that the scheduler cannot see, such as a stop string. Unknown ids are ignored.

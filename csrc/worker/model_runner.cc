@@ -109,11 +109,12 @@ void ModelRunner::Consume(std::span<const LogitsRow> rows, const SchedulerOutput
     const std::span<float> logits(logits_.view().Row<float>(static_cast<int64_t>(i)),
                                   static_cast<size_t>(config_.vocab_size));
     SequenceOutput& sequence = output.sequences[rows[i].output];
+    if (sequence.failure != SequenceFailure::kNone) continue;
     const SequenceState& state = sequences_.at(step.scheduled[rows[i].output].id);
     if (rows[i].prompt_token >= 0) {
       const int k = state.sampling_params.prompt_logprobs;
       if (!sampler_.AppendLogprobs(stream_, logits, rows[i].prompt_token, k, sequence.prompt_logprobs)) {
-        sequence.invalid_logits = true;
+        sequence.failure = SequenceFailure::kInvalidLogits;
       }
       continue;
     }

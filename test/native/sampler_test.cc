@@ -116,7 +116,7 @@ TEST(Sampler, "agrees with a full sort in float64 for every mixture of filters")
       const std::optional<int> expected =
           ReferenceToken(logits, params, UniformForToken(params.seed, 2, tokens.size()));
       const SequenceOutput out = fixture.Sample(logits, params, tokens, 1, 2);
-      EXPECT_TRUE(out.sampled && !out.invalid_logits);
+      EXPECT_TRUE(out.sampled && out.failure == SequenceFailure::kNone);
       EXPECT_TRUE(std::isfinite(logits[static_cast<size_t>(out.token_id)]));
       if (expected) EXPECT_EQ(out.token_id, *expected);
       ++(expected ? compared : undecided);
@@ -270,7 +270,7 @@ TEST(Sampler, "works at the ends of the range of temperatures and logits") {
   EXPECT_EQ(one.Sample({-5}, params).token_id, 0);
 }
 
-TEST(Sampler, "says so, and samples nothing, when logits are not numbers or nothing is left") {
+TEST(Sampler, "says why it samples nothing when logits are not numbers or no token is allowed") {
   SamplerFixture fixture(4);
   SamplingParams params;
   params.logprobs = 2;
@@ -282,11 +282,15 @@ TEST(Sampler, "says so, and samples nothing, when logits are not numbers or noth
     const std::vector<SequenceOutput> outputs = {
         fixture.Sample({kNaN, 1, 2, 3}, params), fixture.Sample({1, 2, 3, kNaN}, params),
         fixture.Sample({1, kInfinity, 3, 4}, params),
-        fixture.Sample({-kInfinity, -kInfinity, -kInfinity, -kInfinity}, params), fixture.Sample({1, 2, 3, 4}, banned)};
+        fixture.Sample({-kInfinity, -kInfinity, -kInfinity, -kInfinity}, params),
+        fixture.Sample({kNaN, 2, 3, 4}, banned)};
     for (const SequenceOutput& out : outputs) {
-      EXPECT_TRUE(out.invalid_logits && !out.sampled);
+      EXPECT_TRUE(out.failure == SequenceFailure::kInvalidLogits && !out.sampled);
       EXPECT_EQ(out.logprobs.size(), 0);
     }
+    const SequenceOutput none_left = fixture.Sample({1, 2, 3, 4}, banned);
+    EXPECT_TRUE(none_left.failure == SequenceFailure::kNoTokenAllowed && !none_left.sampled);
+    EXPECT_EQ(none_left.logprobs.size(), 0);
   }
   LogprobsData data;
   EXPECT_TRUE(!fixture.AppendLogprobs({1, kNaN, 2, 3}, 0, 1, data));

@@ -116,8 +116,9 @@ TEST(Stopping, "ends a sequence without valid logits by itself and caches nothin
   driver.scheduler.AddRequest(MakeRequest(1, 9, 9));
   driver.scheduler.AddRequest(MakeRequest(2, 9, 9));
   driver.edit = [](SequenceOutput& output) {
-    output.invalid_logits = output.id == 1;
-    if (output.invalid_logits) output.sampled = false;
+    if (output.id != 1) return;
+    output.failure = SequenceFailure::kInvalidLogits;
+    output.sampled = false;
   };
   driver.Step();
   EXPECT_EQ(driver.updates.size(), 2u);
@@ -130,6 +131,29 @@ TEST(Stopping, "ends a sequence without valid logits by itself and caches nothin
   driver.scheduler.AddRequest(again);
   driver.Step();
   EXPECT_EQ(driver.step.new_sequences.at(0).num_computed_tokens, 0);
+}
+
+TEST(Stopping, "ends a sequence that may generate no token, but shares and caches what it computed") {
+  SchedulerDriver driver(RoomyConfig());
+  Request request = MakeRequest(1, 9, 9);
+  request.sampling_params.n = 2;
+  driver.scheduler.AddRequest(request);
+  driver.edit = [](SequenceOutput& output) {
+    output.failure = SequenceFailure::kNoTokenAllowed;
+    output.sampled = false;
+  };
+  for (int index = 0; index < 2; ++index) {
+    driver.Step();
+    EXPECT_EQ(driver.step.new_sequences.at(0).num_computed_tokens, index * 8);
+    EXPECT_TRUE(driver.updates.at(0).failure == SequenceFailure::kNoTokenAllowed);
+    EXPECT_TRUE(driver.updates[0].finish_reason == FinishReason::kError);
+  }
+  EXPECT_TRUE(driver.EverythingFree());
+
+  request.id = 3;
+  driver.scheduler.AddRequest(request);
+  driver.Schedule();
+  EXPECT_EQ(driver.step.new_sequences.at(0).num_computed_tokens, 8);
 }
 
 }  // namespace

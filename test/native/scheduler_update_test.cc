@@ -99,8 +99,9 @@ TEST(Forks, "compute the prompt anew when the first sequence had no valid logits
   SchedulerDriver driver(RoomyConfig());
   driver.scheduler.AddRequest(Forked(2, 10, 2));
   driver.edit = [](SequenceOutput& output) {
-    output.invalid_logits = output.id == 1;
-    if (output.invalid_logits) output.sampled = false;
+    if (output.id != 1) return;
+    output.failure = SequenceFailure::kInvalidLogits;
+    output.sampled = false;
   };
   driver.Step();
   EXPECT_TRUE(driver.updates.at(0).finish_reason == FinishReason::kError);

@@ -209,7 +209,7 @@ class SimulatedRank {
     Require(scheduled.samples == (state.num_computed == num_tokens), "a step samples when it reaches the last token");
     if (scheduled.samples) {
       const std::optional<int32_t> token = NextToken(state.contexts.back(), state.index);
-      output.invalid_logits = !token;
+      if (!token) output.failure = SequenceFailure::kInvalidLogits;
       output.sampled = token.has_value();
       output.token_id = token.value_or(0);
     }

@@ -18,6 +18,7 @@ describe('the error classes', () => {
     ['CommTimeoutError', 'ERR_COMM_TIMEOUT'],
     ['EngineClosedError', 'ERR_ENGINE_CLOSED'],
     ['EngineFailedError', 'ERR_ENGINE_FAILED'],
+    ['RequestFailedError', 'ERR_REQUEST_FAILED'],
   ] as const)('%s has its name, the code %s and a cause', (name, code) => {
     const cause = new Error('why');
     const error = new heddle[name]('what', { cause });
@@ -55,6 +56,7 @@ describe('errorFromNative', () => {
     ['ERR_ENGINE_CLOSED', 'EngineClosedError'],
     ['ERR_CANCELLED', 'EngineClosedError'],
     ['ERR_ENGINE_FAILED', 'EngineFailedError'],
+    ['ERR_REQUEST_FAILED', 'RequestFailedError'],
     ['ERR_INTERNAL', 'EngineFailedError'],
     ['ERR_OF_TOMORROW', 'EngineFailedError'],
   ])('makes of %s an %s', (code, name) => expect(convert(code).name).toBe(name));
@@ -90,6 +92,7 @@ it('the package exports the engine and its errors, and nothing else at run time'
     'QueueFullError',
     'RankFailedError',
     'RequestAbortedError',
+    'RequestFailedError',
     'UnsupportedModelError',
   ]);
 });

@@ -446,14 +446,14 @@ describe('a failure', () => {
 
   it('of one sequence is shown as its end, and rejects when all have ended', async () => {
     const harness = new Harness({ n: 2 });
-    harness.push({ index: 0, finishReason: 'error', error: { code: 'ERR_ENGINE_FAILED', message: 'not finite' } });
+    harness.push({ index: 0, finishReason: 'error', error: { code: 'ERR_REQUEST_FAILED', message: 'not finite' } });
     expect(harness.stream.ended).toBe(false);
     harness.token('b', { index: 1, finishReason: 'stop' });
     const seen: unknown[] = [];
     const loop = async () => {
       for await (const { finishReason } of harness.stream) seen.push(finishReason);
     };
-    await expect(loop()).rejects.toMatchObject({ code: 'ERR_ENGINE_FAILED', message: 'not finite' });
+    await expect(loop()).rejects.toMatchObject({ code: 'ERR_REQUEST_FAILED', message: 'not finite' });
     expect(seen).toEqual(['error', 'stop']);
     await expect(harness.stream.final()).rejects.toMatchObject({
       output: { outputs: [{ finishReason: 'error' }, { text: 'b', finishReason: 'stop' }] },
