@@ -141,7 +141,7 @@ export interface EngineStats {
   prefixCacheHits: number;
   /** Sequences that gave up their blocks and started over, since creation. */
   numPreemptions: number;
-  /** Prompt tokens of requests that began, since creation. */
+  /** Prompt tokens of requests that got their first token, since creation. */
   promptTokens: number;
   /** Tokens generated since creation. */
   generatedTokens: number;

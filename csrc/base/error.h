@@ -1,7 +1,8 @@
 // The one exception type of the core, and the check that raises it for our own bugs.
 //
 // Thread-safe: plain values. Thrown anywhere in csrc/; caught only by the loop of a rank's thread, the loop of the
-// engine thread and the native-module trampoline, which hand the code on unchanged.
+// engine thread and the native-module trampoline, which hand the code on unchanged, and by EngineCore around what a
+// request does by itself.
 #pragma once
 
 #include <stdexcept>

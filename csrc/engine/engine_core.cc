@@ -15,20 +15,43 @@ EngineCore::EngineCore(const SchedulerConfig& config, std::unique_ptr<Executor> 
                        std::shared_ptr<const Vocabulary> vocabulary)
     : executor_(std::move(executor)), vocabulary_(std::move(vocabulary)), scheduler_(config) {}
 
-void EngineCore::AddRequest(Request request) {
+void EngineCore::AddRequest(Request request, EngineOutput& output) {
   const RequestId id = request.id;
-  OpenRequest open{RequestOutput(request, vocabulary_), static_cast<int>(request.prompt_token_ids.size())};
-  scheduler_.AddRequest(std::move(request));
-  requests_.emplace(id, std::move(open));
-  ++num_waiting_requests_;
+  const int n = request.sampling_params.n;
+  try {
+    OpenRequest open{RequestOutput(request, vocabulary_), static_cast<int>(request.prompt_token_ids.size())};
+    scheduler_.AddRequest(std::move(request));
+    requests_.emplace(id, std::move(open));
+    ++num_waiting_requests_;
+  } catch (...) {
+    scheduler_.AbortRequest(id);
+    const EngineFailure failure = CurrentRequestFailure();
+    for (int index = 0; index < n; ++index) {
+      SequenceDelta& delta = output.deltas.emplace_back();
+      delta.request_id = id;
+      delta.index = index;
+      delta.finish_reason = FinishReason::kError;
+      delta.error = failure;
+    }
+  }
 }
 
 void EngineCore::AbortRequest(RequestId id, EngineOutput& output) {
   const auto it = requests_.find(id);
   if (it == requests_.end()) return;
   scheduler_.AbortRequest(id);
-  it->second.output.EndAll(FinishReason::kAbort);
+  Guard(it, [&] { it->second.output.Abort(); });
   Emit(it, output);
+}
+
+template <typename Work>
+void EngineCore::Guard(OpenRequests::iterator request, const Work& work) {
+  try {
+    work();
+  } catch (...) {
+    scheduler_.AbortRequest(request->first);
+    request->second.output.Fail(CurrentRequestFailure());
+  }
 }
 
 void EngineCore::Acknowledge(RequestId id, int num_tokens) {
@@ -50,10 +73,12 @@ bool EngineCore::Step(EngineOutput& output) {
   ModelOutput model_output = executor_->Execute(step);
   for (SequenceUpdate& update : scheduler_.Update(step, std::move(model_output))) {
     const auto it = requests_.find(update.request_id);
-    HEDDLE_CHECK(it != requests_.end(), "update for an unknown request");
-    if (update.sampled) ++num_generated_tokens_;
+    if (it == requests_.end()) continue;  // failed at another of its sequences just now
+    if (update.sampled) CountToken(it->second);
     const SequenceId sequence_id = update.sequence_id;
-    if (it->second.output.Put(std::move(update))) scheduler_.FinishSequence(sequence_id);
+    Guard(it, [&] {
+      if (it->second.output.Put(std::move(update))) scheduler_.FinishSequence(sequence_id);
+    });
     Emit(it, output);
   }
   ++num_steps_;
@@ -70,9 +95,16 @@ void EngineCore::MarkStarted(const SchedulerOutput& step, EngineOutput& output) 
     if (request.started) continue;
     request.started = true;
     --num_waiting_requests_;
-    num_prompt_tokens_ += request.prompt_len;
     output.started.push_back(sequence.request_id);
   }
+}
+
+// A request's prompt counts with its first token: only then all of it was computed.
+void EngineCore::CountToken(OpenRequest& request) {
+  ++num_generated_tokens_;
+  if (request.prompt_counted) return;
+  request.prompt_counted = true;
+  num_prompt_tokens_ += request.prompt_len;
 }
 
 void EngineCore::Emit(OpenRequests::iterator it, EngineOutput& output) {

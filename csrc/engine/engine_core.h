@@ -1,5 +1,6 @@
 // The engine without its thread: what one step is, from the scheduler to the text.
 //
+// The boundary of a request's failures: what one request makes throw outside the ranks' step ends that request alone.
 // A plain synchronous object: every call on the engine thread.
 #pragma once
 
@@ -20,8 +21,8 @@ class EngineCore {
   EngineCore(const SchedulerConfig& config, std::unique_ptr<Executor> executor,
              std::shared_ptr<const Vocabulary> vocabulary);
 
-  // Fails with kQueueFull, changing nothing. REQUIRES: the request passed ValidateRequest.
-  void AddRequest(Request request);
+  // A request that cannot be taken on ends at once, with kError in its deltas. REQUIRES: it passed ValidateRequest.
+  void AddRequest(Request request, EngineOutput& output);
 
   // Ends a request and emits its last deltas. Unknown ids are ignored.
   void AbortRequest(RequestId id, EngineOutput& output);
@@ -29,8 +30,8 @@ class EngineCore {
   // The consumer took this many tokens of the request. Unknown ids are ignored.
   void Acknowledge(RequestId id, int num_tokens);
 
-  // Schedule, execute, update, emit. False when nothing could run. Fails as Executor::Execute does: the engine is over
-  // then.
+  // Schedule, execute, update, emit. False when nothing could run. What fails in making one request's output ends that
+  // request. Fails as Executor::Execute does, and where the scheduler does: the engine is over then.
   bool Step(EngineOutput& output);
 
   bool HasRequests() const { return !requests_.empty(); }
@@ -46,12 +47,17 @@ class EngineCore {
     RequestOutput output;
     int prompt_len = 0;
     bool started = false;
+    bool prompt_counted = false;
     bool paused = false;
     int64_t unacknowledged = 0;  // tokens emitted and not yet taken
   };
   using OpenRequests = std::unordered_map<RequestId, OpenRequest>;
 
+  // Does a request's own work. Where it throws, the request ends with kError; the scheduler then knows it no more.
+  template <typename Work>
+  void Guard(OpenRequests::iterator request, const Work& work);
   void MarkStarted(const SchedulerOutput& step, EngineOutput& output);
+  void CountToken(OpenRequest& request);
   void Emit(OpenRequests::iterator request, EngineOutput& output);
 
   std::unique_ptr<Executor> executor_;

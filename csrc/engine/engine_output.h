@@ -6,16 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "base/error.h"
 #include "core/model_output.h"
+#include "engine/engine_failure.h"
 #include "scheduler/request.h"
 
 namespace heddle {
-
-struct EngineFailure {
-  ErrorCode code = ErrorCode::kInternal;
-  std::string message;
-};
 
 // What one sequence gained since its last delta.
 struct SequenceDelta {

@@ -15,7 +15,7 @@ EngineFailure Describe(SequenceFailure failure) {
 }  // namespace
 
 RequestOutput::RequestOutput(const Request& request, const std::shared_ptr<const Vocabulary>& vocabulary)
-    : params_(request.sampling_params), eos_token_ids_(request.eos_token_ids), num_open_(request.sampling_params.n) {
+    : params_(request.sampling_params), num_open_(request.sampling_params.n) {
   sequences_.resize(static_cast<size_t>(num_open_));
   for (int i = 0; i < num_open_; ++i) {
     Sequence& sequence = sequences_[static_cast<size_t>(i)];
@@ -74,11 +74,18 @@ void RequestOutput::End(Sequence& sequence, FinishReason reason) {
   sequence.ended = true;
 }
 
-void RequestOutput::EndAll(FinishReason reason, const std::optional<EngineFailure>& error) {
+void RequestOutput::Abort() {
+  for (Sequence& sequence : sequences_) {
+    if (!sequence.ended) End(sequence, FinishReason::kAbort);
+  }
+}
+
+void RequestOutput::Fail(const EngineFailure& failure) {
   for (Sequence& sequence : sequences_) {
     if (sequence.ended) continue;
-    sequence.pending.error = error;
-    End(sequence, reason);
+    sequence.streamer.reset();
+    sequence.pending.error = failure;
+    End(sequence, FinishReason::kError);
   }
 }
 

@@ -18,8 +18,11 @@ class RequestOutput {
   // know yet.
   bool Put(SequenceUpdate update);
 
-  // Ends whatever has not ended: by abort, or by failure.
-  void EndAll(FinishReason reason, const std::optional<EngineFailure>& error = std::nullopt);
+  // Ends whatever has not ended, with all text that is there.
+  void Abort();
+
+  // The same after something threw: text that was held back is lost, since a streamer may be broken.
+  void Fail(const EngineFailure& failure);
 
   // Moves what is due out: after stream_interval tokens (the first at once), at the end, or only at the end.
   void TakeDue(std::vector<SequenceDelta>& deltas);
@@ -40,7 +43,6 @@ class RequestOutput {
   bool IsDue(const Sequence& sequence) const;
 
   SamplingParams params_;
-  std::vector<int32_t> eos_token_ids_;
   std::vector<Sequence> sequences_;
   int num_open_ = 0;
 };

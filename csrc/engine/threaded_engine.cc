@@ -10,21 +10,6 @@
 namespace heddle {
 namespace {
 
-// The failure that the exception in flight stands for. Called in a catch block.
-EngineFailure CurrentFailure() {
-  try {
-    throw;
-  } catch (const Error& error) {
-    return {error.code(), error.what()};
-  } catch (const std::bad_alloc&) {
-    return {ErrorCode::kInsufficientMemory, "the system refused memory"};
-  } catch (const std::exception& error) {
-    return {ErrorCode::kInternal, error.what()};
-  } catch (...) {
-    return {ErrorCode::kInternal, "unknown exception"};
-  }
-}
-
 // Spreads (engine seed, request number) over 64 bits: the finalizer of MurmurHash3, by Austin Appleby.
 uint64_t DeriveSeed(uint64_t engine_seed, RequestId id) {
   uint64_t x = engine_seed + id * 0x9e3779b97f4a7c15u;
@@ -168,7 +153,7 @@ void ThreadedEngine::RunCommands(std::vector<Command>& commands, EngineOutput& o
   for (Command& command : commands) {
     if (auto* request = std::get_if<Request>(&command)) {
       ++num_added;
-      core_->AddRequest(std::move(*request));
+      core_->AddRequest(std::move(*request), output);
     } else if (const auto* abort = std::get_if<AbortCommand>(&command)) {
       core_->AbortRequest(abort->id, output);
     } else {

@@ -37,13 +37,18 @@ void Scheduler::AddRequest(Request request) {
   state->prompt_len = static_cast<int>(state->request.prompt_token_ids.size());
   state->order.priority = config_.policy == SchedulingPolicy::kPriority ? state->request.priority : 0;
   state->order.arrival = ++last_arrival_;
-  for (int index = 0; index < state->request.sampling_params.n; ++index) {
-    Sequence& sequence = state->AddSequence(++last_sequence_id_);
-    sequences_.emplace(sequence.id, &sequence);
-    queue_.Insert(sequence);
-  }
+  for (int index = 0; index < state->request.sampling_params.n; ++index) state->AddSequence(++last_sequence_id_);
+  RequestState& added = *requests_.emplace(id, std::move(state)).first->second;
   ++num_queued_requests_;
-  PromoteFork(*requests_.emplace(id, std::move(state)).first->second);
+  // Cannot fail while they await the prompt: so a failure from here on is undone as any request is ended.
+  for (const auto& sequence : added.sequences) queue_.Insert(*sequence);
+  try {
+    for (const auto& sequence : added.sequences) sequences_.emplace(sequence->id, sequence.get());
+    PromoteFork(added);
+  } catch (...) {
+    AbortRequest(id);
+    throw;
+  }
 }
 
 // Lets the first sequence that awaits the prompt compute it.
@@ -51,12 +56,12 @@ void Scheduler::PromoteFork(RequestState& request) {
   for (const auto& sequence : request.sequences) {
     if (sequence == nullptr) continue;
     HEDDLE_CHECK(sequence->status == SequenceStatus::kAwaitingPrompt, "two sequences compute one prompt");
-    queue_.Remove(*sequence);
     if (request.num_open_sequences == 1) {
       sequence->token_ids = std::move(request.request.prompt_token_ids);
     } else {
       sequence->token_ids = request.request.prompt_token_ids;
     }
+    queue_.Remove(*sequence);
     sequence->status = SequenceStatus::kWaiting;
     queue_.Insert(*sequence);
     return;

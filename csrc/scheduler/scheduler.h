@@ -62,8 +62,8 @@ class Scheduler {
   Scheduler& operator=(const Scheduler&) = delete;
 
   // Queues a request. Fails, changing nothing, with kQueueFull when max_num_waiting requests wait of which no sequence
-  // was ever admitted, and with kInvalidArgument when the prompt is empty or leaves no room in max_model_len, or when
-  // n or max_tokens is not positive.
+  // was ever admitted, with kInvalidArgument when the prompt is empty or leaves no room in max_model_len, or when n or
+  // max_tokens is not positive, and with std::bad_alloc.
   void AddRequest(Request request);
 
   // The next step; empty when nothing can run (nothing there, or everything paused). An empty step need not be computed

@@ -151,7 +151,7 @@ export class EngineMetrics {
     );
     define('vllm:prefix_cache_hits_total', 'Prompt tokens found in the prefix cache.', (s) => s.prefixCacheHits);
     define('vllm:num_preemptions_total', 'Sequences that gave up their blocks.', (s) => s.numPreemptions);
-    define('vllm:prompt_tokens_total', 'Prompt tokens of requests that began.', (s) => s.promptTokens);
+    define('vllm:prompt_tokens_total', 'Prompt tokens of requests that got their first token.', (s) => s.promptTokens);
     define('vllm:generation_tokens_total', 'Generated tokens.', (s) => s.generatedTokens);
     define('heddle:native_callbacks_total', 'Calls of the engine into JavaScript.', (s) => s.callbacks);
   }

@@ -1,145 +1,174 @@
+// What a step of the engine makes of a request's failures, and what it counts.
 #include "engine/engine_core.h"
 
+#include <functional>
 #include <map>
-#include <numeric>
 
+#include "scheduler_testing.h"
 #include "test.h"
 
 namespace heddle {
 namespace {
 
-SchedulerConfig Config() {
-  SchedulerConfig config;
-  config.max_num_seqs = 4;
-  config.max_num_batched_tokens = 64;
-  config.max_num_waiting = 8;
-  config.max_model_len = 4096;
-  config.num_blocks = 1025;
-  config.block_size = 16;
-  return config;
-}
+using test::MakeRequest;
+using test::RoomyConfig;
 
-// A model that answers at once: token 1 for everybody, unless told to fail.
+// Ranks that give every sequence token 1, or what a test edits it to.
 class FakeExecutor : public Executor {
  public:
-  explicit FakeExecutor(const bool& fails) : fails_(fails) {}
+  using Edit = std::function<void(SequenceOutput&, int step)>;
+  explicit FakeExecutor(Edit edit) : edit_(std::move(edit)) {}
 
   ModelOutput Execute(const SchedulerOutput& step) override {
-    if (fails_) throw Error(ErrorCode::kRankFailed, "rank 1 failed: on purpose");
     ModelOutput output;
     for (const ScheduledSequence& scheduled : step.scheduled) {
       SequenceOutput& sequence = output.sequences.emplace_back();
       sequence.id = scheduled.id;
       sequence.sampled = scheduled.samples;
       sequence.token_id = 1;
-      sequence.logprob = -0.5f;
+      if (edit_) edit_(sequence, num_steps_);
     }
+    ++num_steps_;
     return output;
   }
   void Cancel() override {}
   std::vector<RankStats> Stats() const override { return {}; }
 
  private:
-  const bool& fails_;
+  Edit edit_;
+  int num_steps_ = 0;
 };
 
-struct Driver {
-  bool fails = false;
-  EngineCore core{Config(), std::make_unique<FakeExecutor>(fails), nullptr};
-  std::map<RequestId, std::vector<SequenceDelta>> deltas;
-
-  void Add(RequestId id, int prompt_len, int max_tokens) {
-    Request request;
-    request.id = id;
-    request.prompt_token_ids.resize(static_cast<size_t>(prompt_len));
-    std::iota(request.prompt_token_ids.begin(), request.prompt_token_ids.end(), static_cast<int32_t>(id) * 1000);
-    request.sampling_params.max_tokens = max_tokens;
-    core.AddRequest(std::move(request));
-  }
-  void Keep(EngineOutput& output) {
-    for (SequenceDelta& delta : output.deltas) deltas[delta.request_id].push_back(std::move(delta));
-  }
-  bool Step() {
-    EngineOutput output;
-    const bool progressed = core.Step(output);
-    Keep(output);
-    return progressed;
-  }
-  void Abort(RequestId id) {
-    EngineOutput output;
-    core.AbortRequest(id, output);
-    Keep(output);
-  }
-  int NumTokens(RequestId id) const {
-    size_t count = 0;
-    const auto it = deltas.find(id);
-    if (it == deltas.end()) return 0;
-    for (const SequenceDelta& delta : it->second) count += delta.token_ids.size();
-    return static_cast<int>(count);
-  }
+struct Ending {
+  FinishReason reason = FinishReason::kNone;
+  std::optional<EngineFailure> error;
+  int num_tokens = 0;
 };
 
-TEST(EngineCore, "emits each token in the step that samples it, and the reason with the last") {
-  Driver driver;
-  driver.Add(1, 10, 3);
-  for (int tokens = 1; tokens <= 3; ++tokens) {
-    EXPECT_TRUE(driver.Step());
-    EXPECT_EQ(driver.NumTokens(1), tokens);
+class Driver {
+ public:
+  explicit Driver(FakeExecutor::Edit edit = nullptr, const SchedulerConfig& config = RoomyConfig())
+      : core(config, std::make_unique<FakeExecutor>(std::move(edit)),
+             std::make_shared<Vocabulary>("ab", std::vector<uint32_t>{0, 1, 2}, std::vector<uint8_t>{0, 0})) {}
+
+  // Adds, then steps until nothing is left.
+  void Run(std::vector<Request> requests) {
+    for (Request& request : requests) core.AddRequest(std::move(request), output);
+    while (core.HasRequests() && core.Step(output)) continue;
   }
-  EXPECT_TRUE(driver.deltas[1].back().finish_reason == FinishReason::kLength);
-  EXPECT_TRUE(!driver.core.HasRequests());
-  EXPECT_TRUE(!driver.Step());
-  EXPECT_EQ(driver.core.num_steps(), 3);
-  EXPECT_EQ(driver.core.num_generated_tokens(), 3);
+
+  // Of each sequence, by request and index.
+  std::map<std::pair<RequestId, int>, Ending> Endings() const {
+    std::map<std::pair<RequestId, int>, Ending> endings;
+    for (const SequenceDelta& delta : output.deltas) {
+      Ending& ending = endings[{delta.request_id, delta.index}];
+      EXPECT_TRUE(ending.reason == FinishReason::kNone);
+      ending.reason = delta.finish_reason;
+      ending.error = delta.error;
+      ending.num_tokens += static_cast<int>(delta.token_ids.size());
+    }
+    return endings;
+  }
+
+  EngineCore core;
+  EngineOutput output;
+};
+
+Request Forked(RequestId id, int n) {
+  Request request = MakeRequest(id, 5, 4);
+  request.sampling_params.n = n;
+  return request;
 }
 
-TEST(EngineCore, "ends an aborted request at once, in the middle of a long prompt too, and gives its blocks back") {
-  Driver driver;
-  driver.Add(1, 1000, 5);
-  driver.Step();
-  driver.Abort(1);
-  EXPECT_TRUE(driver.deltas[1].back().finish_reason == FinishReason::kAbort);
-  EXPECT_EQ(driver.NumTokens(1), 0);
-  EXPECT_TRUE(!driver.core.HasRequests());
-  const SchedulerStats stats = driver.core.scheduler_stats();
+void ExpectFailed(const Ending& ending, ErrorCode code) {
+  EXPECT_TRUE(ending.reason == FinishReason::kError);
+  EXPECT_TRUE(ending.error && ending.error->code == code);
+}
+
+void ExpectWhole(const Ending& ending) {
+  EXPECT_TRUE(ending.reason == FinishReason::kLength);
+  EXPECT_EQ(ending.num_tokens, 4);
+}
+
+void ExpectNothingLeft(const EngineCore& core) {
+  const SchedulerStats stats = core.scheduler_stats();
+  EXPECT_TRUE(!core.HasRequests());
+  EXPECT_EQ(core.num_waiting_requests(), 0);
+  EXPECT_EQ(stats.num_running + stats.num_waiting, 0);
   EXPECT_EQ(stats.num_free_blocks, stats.num_total_blocks);
 }
 
-TEST(EngineCore, "counts a request as waiting until a step works on it or it is aborted") {
+TEST(EngineCore, "ends a request that cannot be taken on, each of its sequences, and goes on with the others") {
   Driver driver;
-  for (RequestId id = 1; id <= 6; ++id) driver.Add(id, 4, 50);
-  EXPECT_EQ(driver.core.num_waiting_requests(), 6);
-  driver.Step();
-  EXPECT_EQ(driver.core.num_waiting_requests(), 2);
-  driver.Abort(6);
-  EXPECT_EQ(driver.core.num_waiting_requests(), 1);
-  driver.Abort(1);
-  EXPECT_EQ(driver.core.num_waiting_requests(), 1);
+  Request broken = Forked(1, 2);
+  broken.sampling_params.stop = {"\xff"};
+  driver.Run({broken, Forked(2, 2)});
+  const auto endings = driver.Endings();
+  EXPECT_EQ(endings.size(), 4u);
+  for (int index = 0; index < 2; ++index) {
+    ExpectFailed(endings.at({1, index}), ErrorCode::kRequestFailed);
+    ExpectWhole(endings.at({2, index}));
+  }
+  ExpectNothingLeft(driver.core);
 }
 
-TEST(EngineCore, "pauses a request whose tokens nobody takes, alone, and resumes it when half are taken") {
-  Driver driver;
-  driver.Add(1, 4, 3000);
-  for (int i = 0; i < 1025; ++i) driver.Step();
-  EXPECT_EQ(driver.NumTokens(1), 1025);
-  EXPECT_TRUE(!driver.Step());  // nothing else to do
-  driver.Add(2, 4, 10);
-  for (int i = 0; i < 10; ++i) driver.Step();
-  EXPECT_EQ(driver.NumTokens(2), 10);
-  EXPECT_EQ(driver.NumTokens(1), 1025);
-  driver.core.Acknowledge(1, 512);
-  EXPECT_TRUE(!driver.Step());
-  driver.core.Acknowledge(1, 1);
-  EXPECT_TRUE(driver.Step());
-  EXPECT_EQ(driver.NumTokens(1), 1026);
+TEST(EngineCore, "ends a request that the queue has no room for, as such") {
+  SchedulerConfig config = RoomyConfig();
+  config.max_num_waiting = 1;
+  Driver driver(nullptr, config);
+  driver.Run({Forked(1, 1), Forked(2, 1)});
+  ExpectWhole(driver.Endings().at({1, 0}));
+  ExpectFailed(driver.Endings().at({2, 0}), ErrorCode::kQueueFull);
+  ExpectNothingLeft(driver.core);
 }
 
-TEST(EngineCore, "passes the failure of a rank on") {
-  Driver driver;
-  driver.Add(1, 4, 10);
-  driver.Step();
-  driver.fails = true;
-  EXPECT_ERROR(ErrorCode::kRankFailed, driver.Step());
+TEST(EngineCore, "ends all sequences of a request whose output cannot be made, and goes on with the others") {
+  // Rows of two widths cannot be joined: what the ranks never give.
+  Driver driver([](SequenceOutput& sequence, int step) {
+    sequence.logprobs = {.k = sequence.id == 1 ? step : 0, .token_ids = {1}, .logprobs = {0}, .ranks = {1}};
+  });
+  Request broken = Forked(1, 3);
+  broken.sampling_params.stream_interval = 4;
+  driver.Run({broken, Forked(2, 1)});
+  const auto endings = driver.Endings();
+  EXPECT_EQ(endings.size(), 4u);
+  for (int index = 0; index < 3; ++index) ExpectFailed(endings.at({1, index}), ErrorCode::kRequestFailed);
+  ExpectWhole(endings.at({2, 0}));
+  ExpectNothingLeft(driver.core);
+}
+
+TEST(EngineCore, "tells logits that are not numbers from rules that allow no token") {
+  for (const auto& [failure, code] : {std::pair(SequenceFailure::kInvalidLogits, ErrorCode::kRequestFailed),
+                                      std::pair(SequenceFailure::kNoTokenAllowed, ErrorCode::kInvalidArgument)}) {
+    Driver driver([&](SequenceOutput& sequence, int) {
+      if (sequence.id != 1) return;
+      sequence.failure = failure;
+      sequence.sampled = false;
+    });
+    driver.Run({Forked(1, 1), Forked(2, 1)});
+    ExpectFailed(driver.Endings().at({1, 0}), code);
+    ExpectWhole(driver.Endings().at({2, 0}));
+    ExpectNothingLeft(driver.core);
+  }
+}
+
+TEST(EngineCore, "counts a prompt once, with the request's first token") {
+  SchedulerConfig config = RoomyConfig();
+  config.max_num_batched_tokens = 4;
+  Driver driver(nullptr, config);
+  driver.core.AddRequest(Forked(1, 2), driver.output);
+  driver.core.Step(driver.output);
+  EXPECT_EQ(driver.core.num_prompt_tokens(), 0);
+  driver.Run({});
+  EXPECT_EQ(driver.core.num_prompt_tokens(), 5);
+  EXPECT_EQ(driver.core.num_generated_tokens(), 8);
+
+  driver.core.AddRequest(MakeRequest(2, 5, 4), driver.output);
+  driver.core.Step(driver.output);
+  driver.core.AbortRequest(2, driver.output);
+  EXPECT_EQ(driver.core.num_prompt_tokens(), 5);
+  EXPECT_TRUE(driver.Endings().at({2, 0}).reason == FinishReason::kAbort);
+  ExpectNothingLeft(driver.core);
 }
 
 }  // namespace
