@@ -169,9 +169,10 @@ export class Engine implements AsyncDisposable {
   }
 
   #resolveParams(params: SamplingParams): ResolvedSamplingParams {
-    const { info, checkpoint } = this.#running;
+    const { config, info, checkpoint } = this.#running;
     return resolveSamplingParams(params, {
       vocabSize: info.vocabSize,
+      maxLogprobs: config.maxLogprobs,
       defaults: checkpoint.generationDefaults,
       hasTokenizer: checkpoint.tokenizer !== null,
     });

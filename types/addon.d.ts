@@ -24,6 +24,8 @@ export interface NativeEngineConfig {
   enablePrefixCaching: boolean;
   schedulingPolicy: 'fcfs' | 'priority';
   seed: number;
+  /** -1: no limit. */
+  maxLogprobs: number;
   tensorParallelSize: number;
   /** 0: the processors available over the ranks. */
   threads: number;

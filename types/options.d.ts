@@ -29,6 +29,8 @@ export interface EngineConfig {
   schedulingPolicy?: 'fcfs' | 'priority';
   /** Seed of requests that bring none: request number i of this engine draws from (seed, i). An integer from 0 to 2^53 - 1. Defaults to `0`. */
   seed?: number;
+  /** Most tokens that `logprobs` and `promptLogprobs` of a request may list a position: an integer of at least 0, or `-1` for no limit. Each takes 8 bytes a position, so the whole vocabulary for a long prompt takes gigabytes and holds up the requests beside it. Defaults to `20`. */
+  maxLogprobs?: number;
   /** Where weights come from. `'dummy'` makes random weights of the config's shape, for benchmarks; only `config.json` is needed then. Defaults to `'safetensors'`. */
   loadFormat?: 'safetensors' | 'dummy';
   /** Ranks as threads of this process or as processes of their own. Defaults to `'thread'`; `'process'` is refused until it exists. */
@@ -204,7 +206,7 @@ export interface SamplingParams {
   stopTokenIds?: number[];
   /** Whether the output includes the stop string that ended it. Defaults to `false`. */
   includeStopStrInOutput?: boolean;
-  /** Log-probabilities of the chosen and the k best tokens at each position: 0 to 20, or `-1` for the whole vocabulary. Defaults to none. */
+  /** Log-probabilities of the chosen and the k best tokens at each position: from 0 to the engine's `maxLogprobs`, or `-1` for the whole vocabulary where that allows it. Defaults to none. */
   logprobs?: number;
   /** The same for the prompt's tokens after the first. Prefix hits are not used then. Defaults to none. */
   promptLogprobs?: number;

@@ -40,6 +40,7 @@ struct EngineConfig {
   bool enable_prefix_caching = true;
   SchedulingPolicy scheduling_policy = SchedulingPolicy::kFcfs;
   uint64_t seed = 0;
+  int max_logprobs = 20;  // of a request's logprobs and prompt_logprobs; -1: the vocabulary
 
   int tensor_parallel_size = 1;
   int threads_per_rank = 0;  // 0: the processors available over the ranks, at least 1

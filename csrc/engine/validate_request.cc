@@ -40,7 +40,8 @@ void CheckIds(const char* key, std::span<const int32_t> ids, int vocab_size) {
   }
 }
 
-void CheckSampling(const SamplingParams& params, int vocab_size) {
+void CheckSampling(const SamplingParams& params, const RequestLimits& limits) {
+  const int vocab_size = limits.vocab_size;
   CheckInteger("n", params.n, 1, kMaxSequences);
   CheckNumber("temperature", params.temperature, 0, 100);
   CheckNumber("topP", params.top_p, 1e-9, 1);
@@ -49,8 +50,8 @@ void CheckSampling(const SamplingParams& params, int vocab_size) {
   CheckNumber("presencePenalty", params.presence_penalty, -2, 2);
   CheckNumber("frequencyPenalty", params.frequency_penalty, -2, 2);
   CheckNumber("repetitionPenalty", params.repetition_penalty, 1e-9, 10);
-  CheckInteger("logprobs", params.logprobs, -1, vocab_size);
-  CheckInteger("promptLogprobs", params.prompt_logprobs, -1, vocab_size);
+  CheckInteger("logprobs", params.logprobs, -1, limits.max_logprobs);
+  CheckInteger("promptLogprobs", params.prompt_logprobs, -1, limits.max_logprobs);
   CheckIds("stopTokenIds", params.stop_token_ids, vocab_size);
   CheckIds("allowedTokenIds", params.allowed_token_ids, vocab_size);
   for (const auto& word : params.bad_words) {
@@ -90,7 +91,7 @@ void ValidateRequest(const Request& request, const RequestLimits& limits) {
            std::to_string(length) + " tokens");
   }
   CheckIds("prompt", request.prompt_token_ids, limits.vocab_size);
-  CheckSampling(request.sampling_params, limits.vocab_size);
+  CheckSampling(request.sampling_params, limits);
   CheckStopping(request, limits);
 }
 

@@ -9,6 +9,7 @@ namespace heddle {
 struct RequestLimits {
   int vocab_size = 0;  // width of the logits
   int max_model_len = 0;
+  int max_logprobs = 0;  // at most vocab_size
 };
 
 // Fails with kInvalidArgument in one sentence that names key, expectation and value.

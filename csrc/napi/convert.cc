@@ -205,6 +205,7 @@ EngineConfig ToEngineConfig(const Napi::Object& object) {
   config.scheduling_policy =
       Text(object, "schedulingPolicy") == "priority" ? SchedulingPolicy::kPriority : SchedulingPolicy::kFcfs;
   config.seed = Int<uint64_t>(object, "seed");
+  config.max_logprobs = Int<int>(object, "maxLogprobs");
   config.tensor_parallel_size = Int<int>(object, "tensorParallelSize");
   config.threads_per_rank = Int<int>(object, "threads");
   config.comm_timeout_ms = Int<int64_t>(object, "timeoutMs");

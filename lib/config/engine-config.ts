@@ -37,6 +37,8 @@ export interface ResolvedEngineConfig {
   readonly enablePrefixCaching: boolean;
   readonly schedulingPolicy: 'fcfs' | 'priority';
   readonly seed: number;
+  /** -1: no limit. */
+  readonly maxLogprobs: number;
   readonly tensorParallelSize: number;
   /** 0: chosen by the native side. */
   readonly threads: number;
@@ -94,6 +96,7 @@ const engineChecks: Checks<EngineConfig> = {
   maxModelLen: integer(2, MAX_COUNT),
   schedulingPolicy: oneOf(['fcfs', 'priority']),
   seed: integer(0),
+  maxLogprobs: integer(-1, MAX_COUNT),
   loadFormat: oneOf(['safetensors', 'dummy']),
   isolation: oneOf(['thread'], ['process']),
   parallel: (value) => readObject(value, 'parallel', parallelChecks, 'parallel.'),
@@ -141,6 +144,7 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
     enablePrefixCaching: given.enablePrefixCaching ?? true,
     schedulingPolicy: given.schedulingPolicy ?? 'fcfs',
     seed: given.seed ?? 0,
+    maxLogprobs: given.maxLogprobs ?? 20,
     tensorParallelSize,
     threads: given.threads ?? 0,
     timeoutMs: parallel.timeoutMs ?? 60_000,

@@ -67,6 +67,8 @@ export interface ResolvedSamplingParams {
 export interface SamplingContext {
   /** Width of the logits. */
   readonly vocabSize: number;
+  /** The engine's limit of `logprobs` and `promptLogprobs`; -1: none. */
+  readonly maxLogprobs: number;
   readonly defaults: GenerationDefaults;
   /** Whether the engine has a tokenizer. */
   readonly hasTokenizer: boolean;
@@ -84,8 +86,6 @@ const seed: Check<number | bigint> = (value, key) => {
 
 const stopStrings: Check<string[]> = (value, key) =>
   typeof value === 'string' ? [shortText(256)(value, key)] : listOf(shortText(256), 0, 16)(value, key);
-
-const numLogprobs: Check<number> = integer(-1, 20);
 
 const bias = number(-100, 100);
 
@@ -141,8 +141,8 @@ const checks: Checks<SamplingParams> = {
   stop: stopStrings,
   stopTokenIds: listOf(tokenId, 0, MAX_TOKEN_LIST),
   includeStopStrInOutput: boolean,
-  logprobs: numLogprobs,
-  promptLogprobs: numLogprobs,
+  logprobs: integer(-1),
+  promptLogprobs: integer(-1),
   logitBias,
   allowedTokenIds: listOf(tokenId, 1, 2 ** 22),
   badWords: listOf(badWord, 0, 256),
@@ -178,8 +178,8 @@ export function resolveSamplingParams(params: SamplingParams, context: SamplingC
     stop: [given.stop ?? []].flat(),
     stopTokenIds: idsBelow(vocabSize, given.stopTokenIds, 'stopTokenIds'),
     includeStopStrInOutput: given.includeStopStrInOutput ?? false,
-    logprobs: logprobCount(given.logprobs, vocabSize),
-    promptLogprobs: logprobCount(given.promptLogprobs, vocabSize),
+    logprobs: logprobCount(given.logprobs, 'logprobs', context),
+    promptLogprobs: logprobCount(given.promptLogprobs, 'promptLogprobs', context),
     logitBiasIds: idsBelow(vocabSize, [...biases.keys()], 'keys of logitBias'),
     logitBiasValues: Float32Array.from(biases.values()),
     allowedTokenIds: idsBelow(vocabSize, given.allowedTokenIds, 'allowedTokenIds'),
@@ -228,9 +228,17 @@ function filters(
   };
 }
 
-function logprobCount(count: number | undefined, vocabSize: number): number {
-  if (count === undefined) return -1;
-  return count === -1 ? vocabSize : Math.min(count, vocabSize);
+function logprobCount(
+  given: number | undefined,
+  key: string,
+  { vocabSize, maxLogprobs }: SamplingContext,
+): ResolvedSamplingParams['logprobs'] {
+  if (given === undefined) return -1;
+  const count = given === -1 ? vocabSize : given;
+  if (maxLogprobs !== -1 && count > maxLogprobs) {
+    refuse(key, `an integer from 0 to ${maxLogprobs} (the engine's maxLogprobs)`, given);
+  }
+  return Math.min(count, vocabSize);
 }
 
 function idsBelow(vocabSize: number, list: number[] | undefined, key: string): Int32Array {

@@ -10,6 +10,7 @@ import type { Engine } from '../../lib/index';
 import type { GenerationOutput, SamplingParams } from '../../types/index';
 import { bundledModel, fingerprint, withEngine } from '../helpers/engine';
 
+const model = bundledModel;
 const prompt = (length: number, salt: number) =>
   Array.from({ length }, (_, i) => 6 + ((i * 7919 + salt * 104_729) % 4000));
 
@@ -38,7 +39,7 @@ describe.each(['float32', 'bfloat16'] as const)('%s logits are the same to the b
   let expected: string;
 
   beforeAll(async () => {
-    const config = { model: bundledModel, dtype, threads: 1, maxNumBatchedTokens: 512 };
+    const config = { model, dtype, threads: 1, maxNumBatchedTokens: 512, maxLogprobs: -1 };
     expected = await withEngine(config, async (engine) => fingerprint(await probe(engine, 1)));
   });
 
@@ -47,8 +48,9 @@ describe.each(['float32', 'bfloat16'] as const)('%s logits are the same to the b
       for (const threads of [1, 2]) {
         it(`for tp ${tensorParallelSize}, ${chunk} tokens a step, ${threads} threads a rank, batches of 1, 7 and 32`, async () => {
           const config = {
-            model: bundledModel,
+            model,
             dtype,
+            maxLogprobs: -1,
             threads,
             maxNumSeqs: Math.min(32, chunk),
             maxNumBatchedTokens: chunk,
@@ -66,7 +68,7 @@ describe.each(['float32', 'bfloat16'] as const)('%s logits are the same to the b
 });
 
 describe('a model whose vocabulary and ffn divide by no number of ranks', () => {
-  const model = mkdtempSync(path.join(tmpdir(), 'heddle-uneven-'));
+  const uneven = mkdtempSync(path.join(tmpdir(), 'heddle-uneven-'));
 
   beforeAll(() => {
     const config = {
@@ -84,14 +86,15 @@ describe('a model whose vocabulary and ffn divide by no number of ranks', () => 
       rms_norm_eps: 1e-5,
       torch_dtype: 'float32',
     };
-    writeFileSync(path.join(model, 'config.json'), JSON.stringify(config));
+    writeFileSync(path.join(uneven, 'config.json'), JSON.stringify(config));
   });
-  afterAll(() => rmSync(model, { recursive: true }));
+  afterAll(() => rmSync(uneven, { recursive: true }));
 
   it.each(['float32', 'bfloat16'] as const)('gives the same %s bits for tp 1, 2 and 4', async (dtype) => {
     const bits = [];
     for (const tensorParallelSize of [1, 2, 4]) {
-      const config = { model, loadFormat: 'dummy' as const, dtype, threads: 1, parallel: { tensorParallelSize } };
+      const parallel = { tensorParallelSize };
+      const config = { model: uneven, loadFormat: 'dummy' as const, dtype, threads: 1, maxLogprobs: -1, parallel };
       bits.push(await withEngine(config, async (engine) => fingerprint(await probe(engine, 7))));
     }
     expect(bits).toEqual([bits[0], bits[0], bits[0]]);
@@ -101,10 +104,10 @@ describe('a model whose vocabulary and ffn divide by no number of ranks', () => 
 it('a prefix-cache hit and a preemption leave every bit of the output alone', async () => {
   const params: SamplingParams = { maxTokens: 40, seed: 3, logprobs: -1, ignoreEos: true, detokenize: false };
   const run = (engine: Engine) => engine.generate({ tokenIds: prompt(60, 5) }, params).final();
-  const expected = await withEngine({ model: bundledModel, enablePrefixCaching: false }, async (engine) =>
+  const expected = await withEngine({ model, maxLogprobs: -1, enablePrefixCaching: false }, async (engine) =>
     fingerprint(await run(engine)),
   );
-  await withEngine({ model: bundledModel }, async (engine) => {
+  await withEngine({ model, maxLogprobs: -1 }, async (engine) => {
     await run(engine);
     const warm = await run(engine);
     expect(warm.usage.cachedTokens).toBe(48);
@@ -114,7 +117,7 @@ it('a prefix-cache hit and a preemption leave every bit of the output alone', as
   // 8 layers x 2 x 16 x 4 heads x 64 x 2 bytes.
   const kvCacheBytes = 22 * (8 * 2 * 16 * 4 * 64 * 2);
   await withEngine(
-    { model: bundledModel, kvCacheBytes, maxModelLen: 128, enablePrefixCaching: false },
+    { model, kvCacheBytes, maxModelLen: 128, maxLogprobs: -1, enablePrefixCaching: false },
     async (engine) => {
       const outputs = await Promise.all(Array.from({ length: 6 }, () => run(engine)));
       expect(engine.stats().numPreemptions).toBeGreaterThan(0);

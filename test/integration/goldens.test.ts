@@ -21,7 +21,8 @@ describeWithShared('float32 agrees with transformers', 'goldens', (folder) => {
           const model = path.join(folder, name);
           const golden = readGolden(model);
           const parallel = { tensorParallelSize };
-          await withEngine({ model, dtype: 'float32', parallel, threads: 1, ...chunk }, async (engine) => {
+          const config = { model, dtype: 'float32' as const, parallel, threads: 1, maxLogprobs: -1, ...chunk };
+          await withEngine(config, async (engine) => {
             expect(await teacherForcedError(engine, golden)).toBeLessThan(TOLERANCE);
             for (const cache of ['cold', 'warm']) {
               const { mismatches, error } = await greedyAgreement(engine, golden);

@@ -66,6 +66,7 @@ describe('Engine.create', () => {
       enablePrefixCaching: true,
       schedulingPolicy: 'fcfs',
       seed: 0,
+      maxLogprobs: 20,
       tensorParallelSize: 2,
       threads: 3,
       timeoutMs: 60_000,

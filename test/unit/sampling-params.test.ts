@@ -3,7 +3,12 @@ import { resolveSamplingParams, type SamplingContext } from '../../lib/config/sa
 import { InvalidArgumentError, ModelFormatError } from '../../lib/errors';
 import type { SamplingParams } from '../../types/index';
 
-const plain: SamplingContext = { vocabSize: 100, defaults: readGenerationConfig(undefined), hasTokenizer: true };
+const plain: SamplingContext = {
+  vocabSize: 100,
+  maxLogprobs: 20,
+  defaults: readGenerationConfig(undefined),
+  hasTokenizer: true,
+};
 const resolve = (params: object, context: Partial<SamplingContext> = {}) =>
   resolveSamplingParams(params, { ...plain, ...context });
 
@@ -89,9 +94,22 @@ describe('SamplingParams', () => {
   });
 
   it('read -1 log-probabilities as the whole vocabulary', () => {
-    expect(resolve({ logprobs: -1 }).logprobs).toBe(100);
+    expect(resolve({ logprobs: -1 }, { maxLogprobs: -1 }).logprobs).toBe(100);
+    expect(resolve({ logprobs: -1 }, { maxLogprobs: 100 }).logprobs).toBe(100);
     expect(resolve({ logprobs: 0 }).logprobs).toBe(0);
     expect(resolve({ logprobs: 20 }, { vocabSize: 8 }).logprobs).toBe(8);
+    expect(resolve({ logprobs: 2 ** 40 }, { maxLogprobs: -1 }).logprobs).toBe(100);
+  });
+
+  it.each(['logprobs', 'promptLogprobs'] as const)("keep %s within the engine's maxLogprobs", (key) => {
+    expect(resolve({ [key]: 30 }, { maxLogprobs: 30 })[key]).toBe(30);
+    const refused = (value: number, maxLogprobs: number) =>
+      expect(() => resolve({ [key]: value }, { maxLogprobs })).toThrow(
+        `${key} must be an integer from 0 to ${maxLogprobs} (the engine's maxLogprobs), received ${value}`,
+      );
+    refused(21, 20);
+    refused(-1, 99);
+    refused(1, 0);
   });
 
   it('do not look for prefixes when the logits of the prompt are wanted', () => {
