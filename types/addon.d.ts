@@ -75,7 +75,6 @@ export interface NativeSamplingParams {
   repetitionDetection: { maxPatternSize: number; minPatternSize: number; minCount: number };
   detokenize: boolean;
   skipSpecialTokens: boolean;
-  spacesBetweenSpecialTokens: boolean;
   streamInterval: number;
   finalOnly: boolean;
   skipReadingPrefixCache: boolean;

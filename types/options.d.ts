@@ -212,7 +212,7 @@ export interface SamplingParams {
   promptLogprobs?: number;
   /** Added to the logits of these ids: up to 1024 numbers in [-100, 100]. Defaults to none. */
   logitBias?: Record<number, number> | Map<number, number>;
-  /** Only these ids may be generated: 1 or more. Defaults to all. */
+  /** Only these ids may be generated: 1 to 1,048,576. Defaults to all. */
   allowedTokenIds?: number[];
   /** Words that must not be generated, as strings: up to 256. Each is banned as it is and with a space before it. Defaults to none. */
   badWords?: string[];
@@ -222,7 +222,7 @@ export interface SamplingParams {
   detokenize?: boolean;
   /** Whether special tokens are left out of the text. Defaults to `true`. */
   skipSpecialTokens?: boolean;
-  /** Whether shown special tokens are set apart by spaces, for tokenizers that do so. Defaults to `true`. */
+  /** Accepted as in vLLM, without effect: it is for tokenizers that join tokens by spaces, and none of those that are read here does. Defaults to `true`. */
   spacesBetweenSpecialTokens?: boolean;
   /** What a stream yields: `'delta'` what is new, `'cumulative'` all so far, `'final_only'` one item at the end. Defaults to `'delta'`. */
   outputKind?: 'delta' | 'cumulative' | 'final_only';

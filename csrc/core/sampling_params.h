@@ -41,7 +41,6 @@ struct SamplingParams {
 
   bool detokenize = true;
   bool skip_special_tokens = true;
-  bool spaces_between_special_tokens = true;
   int stream_interval = 1;  // tokens between emissions
   bool final_only = false;  // one emission, at the end
   bool skip_reading_prefix_cache = false;

@@ -9,8 +9,15 @@
 namespace heddle {
 namespace {
 
+// The limits of lib/config, in tokens where that counts words.
 constexpr int kMaxSequences = 16;
-constexpr size_t kMaxListedIds = 1 << 20;
+constexpr size_t kMaxTokenList = 1024;
+constexpr size_t kMaxAllowedIds = 1 << 20;
+constexpr size_t kMaxStopStrings = 16;
+constexpr size_t kMaxStopBytes = 256;
+constexpr size_t kMaxBadWords = 512;  // 256, each with and without a space before it
+constexpr size_t kMaxBadWordTokens = 512;
+constexpr size_t kMaxSaltBytes = 128;
 
 [[noreturn]] void Refuse(const std::string& key, const std::string& expectation, const std::string& received) {
   throw Error(ErrorCode::kInvalidArgument, key + " must be " + expectation + ", received " + received);
@@ -32,8 +39,13 @@ void CheckInteger(const char* key, int64_t value, int64_t min, int64_t max) {
   Refuse(key, "an integer from " + std::to_string(min) + " to " + std::to_string(max), std::to_string(value));
 }
 
+// `what` is what is counted, in the plural.
+void CheckCount(const char* key, size_t count, size_t max, const std::string& what) {
+  if (count <= max) return;
+  Refuse(key, "at most " + std::to_string(max) + " " + what, std::to_string(count));
+}
+
 void CheckIds(const char* key, std::span<const int32_t> ids, int vocab_size) {
-  if (ids.size() > kMaxListedIds) Refuse(key, "a shorter list", std::to_string(ids.size()) + " ids");
   for (int32_t id : ids) {
     if (id >= 0 && id < vocab_size) continue;
     Refuse(key, "token ids from 0 to " + std::to_string(vocab_size - 1), std::to_string(id));
@@ -52,15 +64,28 @@ void CheckSampling(const SamplingParams& params, const RequestLimits& limits) {
   CheckNumber("repetitionPenalty", params.repetition_penalty, 1e-9, 10);
   CheckInteger("logprobs", params.logprobs, -1, limits.max_logprobs);
   CheckInteger("promptLogprobs", params.prompt_logprobs, -1, limits.max_logprobs);
-  CheckIds("stopTokenIds", params.stop_token_ids, vocab_size);
+  CheckCount("allowedTokenIds", params.allowed_token_ids.size(), kMaxAllowedIds, "ids");
   CheckIds("allowedTokenIds", params.allowed_token_ids, vocab_size);
+  CheckCount("badWords", params.bad_words.size(), kMaxBadWords, "token sequences");
   for (const auto& word : params.bad_words) {
     if (word.empty()) Refuse("badWords", "words of at least one token", "an empty one");
+    CheckCount("badWords", word.size(), kMaxBadWordTokens, "tokens a word");
     CheckIds("badWords", word, vocab_size);
   }
+  CheckCount("logitBias", params.logit_bias.size(), kMaxTokenList, "entries");
   for (const auto& [id, bias] : params.logit_bias) {
     CheckIds("logitBias", {&id, 1}, vocab_size);
     CheckNumber("logitBias", bias, -100, 100);
+  }
+}
+
+void CheckStopLists(const SamplingParams& params, int vocab_size) {
+  CheckCount("stopTokenIds", params.stop_token_ids.size(), kMaxTokenList, "ids");
+  CheckIds("stopTokenIds", params.stop_token_ids, vocab_size);
+  CheckCount("stop", params.stop.size(), kMaxStopStrings, "strings");
+  for (const std::string& stop : params.stop) {
+    if (stop.empty()) Refuse("stop", "strings of at least one character", "an empty one");
+    CheckCount("stop", stop.size(), kMaxStopBytes, "bytes a string");
   }
 }
 
@@ -70,9 +95,7 @@ void CheckStopping(const Request& request, const RequestLimits& limits) {
   CheckInteger("maxTokens", params.max_tokens, 1, room);
   CheckInteger("minTokens", params.min_tokens, 0, params.max_tokens);
   CheckInteger("streamInterval", params.stream_interval, 1, 1024);
-  for (const std::string& stop : params.stop) {
-    if (stop.empty()) Refuse("stop", "strings of at least one character", "an empty one");
-  }
+  CheckStopLists(params, limits.vocab_size);
   const RepetitionDetection& repetition = params.repetition_detection;
   if (repetition.max_pattern_size != 0) {
     CheckInteger("repetitionDetection.maxPatternSize", repetition.max_pattern_size, 1, 256);
@@ -91,6 +114,7 @@ void ValidateRequest(const Request& request, const RequestLimits& limits) {
            std::to_string(length) + " tokens");
   }
   CheckIds("prompt", request.prompt_token_ids, limits.vocab_size);
+  CheckCount("cacheSalt", request.cache_salt.size(), kMaxSaltBytes, "bytes");
   CheckSampling(request.sampling_params, limits);
   CheckStopping(request, limits);
 }

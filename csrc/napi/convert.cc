@@ -106,7 +106,6 @@ SamplingParams ToSamplingParams(const Napi::Object& object) {
                                  Int<int>(repetition, "minCount")};
   params.detokenize = Bool(object, "detokenize");
   params.skip_special_tokens = Bool(object, "skipSpecialTokens");
-  params.spaces_between_special_tokens = Bool(object, "spacesBetweenSpecialTokens");
   params.stream_interval = Int<int>(object, "streamInterval");
   params.final_only = Bool(object, "finalOnly");
   params.skip_reading_prefix_cache = Bool(object, "skipReadingPrefixCache");

@@ -57,7 +57,6 @@ export interface ResolvedSamplingParams {
   readonly repetitionDetection: Required<RepetitionDetection>;
   readonly detokenize: boolean;
   readonly skipSpecialTokens: boolean;
-  readonly spacesBetweenSpecialTokens: boolean;
   readonly outputKind: 'delta' | 'cumulative' | 'final_only';
   readonly streamInterval: number;
   readonly skipReadingPrefixCache: boolean;
@@ -75,6 +74,8 @@ export interface SamplingContext {
 }
 
 const MAX_TOKEN_LIST = 1024;
+/** Four times the largest vocabulary there is. */
+const MAX_ALLOWED_IDS = 2 ** 20;
 /** Lower temperatures overflow the logits; vLLM raises them, too. */
 const MIN_TEMPERATURE = 0.01;
 
@@ -144,7 +145,7 @@ const checks: Checks<SamplingParams> = {
   logprobs: integer(-1),
   promptLogprobs: integer(-1),
   logitBias,
-  allowedTokenIds: listOf(tokenId, 1, 2 ** 22),
+  allowedTokenIds: listOf(tokenId, 1, MAX_ALLOWED_IDS),
   badWords: listOf(badWord, 0, 256),
   repetitionDetection,
   detokenize: boolean,
@@ -192,7 +193,6 @@ export function resolveSamplingParams(params: SamplingParams, context: SamplingC
     },
     detokenize: given.detokenize ?? true,
     skipSpecialTokens: given.skipSpecialTokens ?? true,
-    spacesBetweenSpecialTokens: given.spacesBetweenSpecialTokens ?? true,
     outputKind: given.outputKind ?? 'delta',
     streamInterval: given.streamInterval ?? 1,
     // A prefix hit skips the very logits that promptLogprobs asks for.

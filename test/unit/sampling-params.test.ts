@@ -39,7 +39,6 @@ describe('SamplingParams', () => {
       repetitionDetection: { maxPatternSize: 0, minPatternSize: 0, minCount: 0 },
       detokenize: true,
       skipSpecialTokens: true,
-      spacesBetweenSpecialTokens: true,
       outputKind: 'delta',
       streamInterval: 1,
       skipReadingPrefixCache: false,
