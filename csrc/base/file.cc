@@ -43,8 +43,6 @@ File::File(const std::string& path) : path_(path), fd_(OpenForReading(path)) {
     Throw(path, "not a regular file");
   }
   size_ = static_cast<uint64_t>(status.st_size);
-  device_ = static_cast<uint64_t>(status.st_dev);
-  inode_ = static_cast<uint64_t>(status.st_ino);
 }
 
 File::~File() { close(fd_); }
@@ -55,7 +53,7 @@ void File::Read(uint64_t offset, size_t count, void* destination) const {
     const ssize_t read = pread(fd_, out, count, static_cast<off_t>(offset));
     if (read < 0 && errno == EINTR) continue;
     if (read < 0) ThrowErrno(path_, "cannot be read", errno);
-    if (read == 0) Throw(path_, "ended at byte " + std::to_string(offset) + " while it was read");
+    if (read == 0) Throw(path_, "ended before byte " + std::to_string(offset) + " while it was read");
     out += read;
     offset += static_cast<uint64_t>(read);
     count -= static_cast<size_t>(read);

@@ -18,20 +18,16 @@ class File {
   File(const File&) = delete;
   File& operator=(const File&) = delete;
 
-  int fd() const { return fd_; }
-  uint64_t size() const { return size_; }      // when it was opened
-  uint64_t device() const { return device_; }  // with inode(): which file it is, whatever its path comes to name
-  uint64_t inode() const { return inode_; }
+  const std::string& path() const { return path_; }
+  uint64_t size() const { return size_; }  // when it was opened
 
-  // Bytes [offset, offset + count). Fails when the file ends before.
+  // Bytes [offset, offset + count). Fails when the file ends before. Any thread.
   void Read(uint64_t offset, size_t count, void* destination) const;
 
  private:
   std::string path_;
   int fd_ = -1;
   uint64_t size_ = 0;
-  uint64_t device_ = 0;
-  uint64_t inode_ = 0;
 };
 
 // The whole file. Fails when it is larger than `max_bytes`.

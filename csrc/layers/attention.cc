@@ -2,6 +2,8 @@
 
 #include <numeric>
 
+#include "layers/weight_loading.h"
+
 namespace heddle {
 
 Attention::Attention(const BuildContext& context, const AttentionConfig& config, const AttentionWeights& weights,

@@ -2,51 +2,16 @@
 
 #include <algorithm>
 
+#include "layers/weight_loading.h"
+
 namespace heddle {
 namespace {
 
-Tensor LoadMatrix(const BuildContext& context, const StoredMatrix& stored) {
+std::unique_ptr<StoredTensor> Find(const BuildContext& context, const StoredMatrix& stored) {
   return context.weights.Get(stored.prefix + ".weight", {stored.stored_rows, stored.columns});
 }
 
 }  // namespace
-
-void PackRows(const BuildContext& context, const TensorView& rows, int64_t at, PackedMatrix& destination) {
-  if (context.cancelled.load(std::memory_order_relaxed)) throw Error(ErrorCode::kCancelled, "loading was cancelled");
-  ThreadPool& threads = context.stream.threads();
-  // Cut where panels of the destination begin, so that no two threads write one panel.
-  const auto boundary = [&](int64_t row) {
-    const int64_t aligned = (at + row + kPanelWidth - 1) / kPanelWidth * kPanelWidth - at;
-    return row == 0 ? 0 : std::min(aligned, rows.dim(0));
-  };
-  threads.Run([&](int thread) {
-    const WorkRange part = SplitWork(rows.dim(0), thread, threads.num_threads());
-    const int64_t begin = boundary(part.begin);
-    const int64_t end = boundary(part.end);
-    if (begin < end) destination.PackRows(at + begin, rows.Rows(begin, end));
-  });
-  context.on_packed(rows.shape.NumElements() * static_cast<int64_t>(DTypeSize(destination.dtype())));
-}
-
-Tensor LoadVector(WeightSource& weights, const std::string& name, int64_t size, float offset) {
-  const Tensor stored = weights.Get(name, {size});
-  Tensor vector(DType::kFloat32, {size});
-  float* values = vector.view().Data<float>();
-  for (int64_t i = 0; i < size; ++i) {
-    switch (stored.view().dtype) {
-      case DType::kFloat32:
-        values[i] = stored.view().Data<float>()[i];
-        break;
-      case DType::kBFloat16:
-        values[i] = BFloat16ToFloat(stored.view().Data<uint16_t>()[i]);
-        break;
-      default:
-        values[i] = Float16ToFloat(stored.view().Data<uint16_t>()[i]);
-    }
-    values[i] += offset;
-  }
-  return vector;
-}
 
 ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const std::vector<Part>& parts, bool bias) {
   int64_t rows = 0;
@@ -58,7 +23,7 @@ ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const st
   int64_t at = 0;
   for (const Part& part : parts) {
     const int64_t begin = part.stored.row_begin + part.shard.begin;
-    PackRows(context, LoadMatrix(context, part.stored).view().Rows(begin, begin + part.shard.size()), at, weight_);
+    PackRows(context, *Find(context, part.stored), {begin, begin + part.shard.size()}, {0, columns}, at, weight_);
     if (bias) {
       const Tensor stored = LoadVector(context.weights, part.stored.prefix + ".bias", part.stored.stored_rows);
       std::copy_n(stored.view().Data<float>() + begin, part.shard.size(), bias_.view().Data<float>() + at);
@@ -75,9 +40,7 @@ RowParallelLinear::RowParallelLinear(const BuildContext& context, const StoredMa
     : tp_(context.tp) {
   const Range shard = tp_.Shard(stored.columns, unit);
   weight_ = PackedMatrix(context.dtype, stored.rows, shard.size(), tp_.ShardSlices(stored.columns, unit));
-  const Tensor matrix = LoadMatrix(context, stored);
-  const TensorView rows = matrix.view().Rows(stored.row_begin, stored.row_begin + stored.rows);
-  PackRows(context, rows.Columns(shard.begin, shard.end), 0, weight_);
+  PackRows(context, *Find(context, stored), {stored.row_begin, stored.row_begin + stored.rows}, shard, 0, weight_);
   if (bias) bias_ = LoadVector(context.weights, stored.prefix + ".bias", stored.rows);
 }
 

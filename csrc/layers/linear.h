@@ -86,10 +86,4 @@ ColumnParallelLinear QKVParallelLinear(const BuildContext& context, const Stored
 ColumnParallelLinear MergedColumnParallelLinear(const BuildContext& context, const StoredMatrix& gate,
                                                 const StoredMatrix& up, bool bias);
 
-// Packs `rows` into `destination` from row `at`, on all of the rank's threads. Fails with kCancelled.
-void PackRows(const BuildContext& context, const TensorView& rows, int64_t at, PackedMatrix& destination);
-
-// A small float vector of the checkpoint, widened to float32, with `offset` added.
-Tensor LoadVector(WeightSource& weights, const std::string& name, int64_t size, float offset = 0.0f);
-
 }  // namespace heddle

@@ -1,8 +1,7 @@
 #include "layers/vocab_parallel_embedding.h"
 
-#include <cstring>
-
 #include "layers/linear.h"
+#include "layers/weight_loading.h"
 
 namespace heddle {
 
@@ -11,8 +10,7 @@ ParallelLMHead::ParallelLMHead(const BuildContext& context, const std::string& n
     : tp_(context.tp),
       shard_(context.tp.Shard(vocab_size, kShardUnit)),
       weight_(context.dtype, shard_.size(), hidden_size, {0, hidden_size}) {
-  const Tensor stored = context.weights.Get(name, {vocab_size, hidden_size});
-  PackRows(context, stored.view().Rows(shard_.begin, shard_.end), 0, weight_);
+  PackRows(context, *context.weights.Get(name, {vocab_size, hidden_size}), shard_, {0, hidden_size}, 0, weight_);
 }
 
 void ParallelLMHead::Forward(ForwardContext& context, const TensorView& hidden, float soft_cap,
@@ -28,14 +26,9 @@ void ParallelLMHead::Forward(ForwardContext& context, const TensorView& hidden, 
 
 VocabParallelEmbedding::VocabParallelEmbedding(const BuildContext& context, const std::string& name, int64_t vocab_size,
                                                int64_t hidden_size)
-    : tp_(context.tp), shard_(context.tp.Shard(vocab_size, kShardUnit)) {
-  const Tensor stored = context.weights.Get(name, {vocab_size, hidden_size});
-  const TensorView rows = stored.view().Rows(shard_.begin, shard_.end);
-  // A copy, so that a file replaced later cannot change (or unmap) what a running engine reads.
-  table_ = Tensor(rows.dtype, rows.shape);
-  std::memcpy(table_.view().data, rows.data, static_cast<size_t>(rows.shape.NumElements()) * DTypeSize(rows.dtype));
-  context.on_packed(rows.shape.NumElements() * static_cast<int64_t>(DTypeSize(rows.dtype)));
-}
+    : tp_(context.tp),
+      shard_(context.tp.Shard(vocab_size, kShardUnit)),
+      table_(LoadRows(context, *context.weights.Get(name, {vocab_size, hidden_size}), shard_)) {}
 
 VocabParallelEmbedding::VocabParallelEmbedding(const TensorParallel& tp, const ParallelLMHead& head)
     : tp_(tp), shard_(head.shard()), shared_(&head.weight()) {}

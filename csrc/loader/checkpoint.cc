@@ -24,10 +24,10 @@ constexpr const char* kIndexFile = "model.safetensors.index.json";
   throw Error(ErrorCode::kModelFormat, where + ": " + reason);
 }
 
-// A tensor of the checkpoint and the file that holds it; `file` keeps both pointers valid.
-struct StoredTensor {
-  const SafetensorsEntry* entry;
-  std::shared_ptr<SafetensorsFile> file;
+// A tensor of the checkpoint and the file that holds it, which keeps the entry valid.
+struct Located {
+  const SafetensorsTensor* entry;
+  std::shared_ptr<const SafetensorsFile> file;
 };
 
 // -- The shard index --
@@ -71,8 +71,8 @@ ShardIndex ReadIndex(const std::string& path) {
 
 // Checks one shard's tensors against the index and appends them.
 void AddShard(const std::string& index_path, ShardIndex& index, const std::string& shard,
-              const std::shared_ptr<SafetensorsFile>& file, std::vector<StoredTensor>& tensors) {
-  for (const SafetensorsEntry& entry : file->entries()) {
+              const std::shared_ptr<const SafetensorsFile>& file, std::vector<Located>& tensors) {
+  for (const SafetensorsTensor& entry : file->tensors()) {
     const auto mapping = std::lower_bound(index.mappings.begin(), index.mappings.end(), entry.name,
                                           [](const auto& a, const std::string& name) { return a.tensor < name; });
     if (mapping == index.mappings.end() || mapping->tensor != entry.name) {
@@ -87,16 +87,16 @@ void AddShard(const std::string& index_path, ShardIndex& index, const std::strin
   }
 }
 
-std::vector<StoredTensor> OpenShards(const std::string& folder) {
+std::vector<Located> OpenShards(const std::string& folder) {
   const std::filesystem::path base(folder);
   const std::string index_path = base / kIndexFile;
   ShardIndex index = ReadIndex(index_path);
-  std::vector<StoredTensor> tensors;
+  std::vector<Located> tensors;
   tensors.reserve(index.mappings.size());
   for (const std::string& shard : index.shards) {
     const std::string path = base / shard;
     if (!PathExists(path)) Throw(path, std::string("missing, though ") + kIndexFile + " names it");
-    AddShard(index_path, index, shard, SafetensorsFile::Open(path), tensors);
+    AddShard(index_path, index, shard, std::make_shared<SafetensorsFile>(path), tensors);
   }
   for (const ShardIndex::Mapping& mapping : index.mappings) {
     if (mapping.found) continue;
@@ -134,13 +134,13 @@ std::string FindForeignWeights(const std::string& folder) {
   Throw(folder, PathExists(folder) ? reason : "no such folder");
 }
 
-std::vector<StoredTensor> OpenFiles(const std::string& folder) {
+std::vector<Located> OpenFiles(const std::string& folder) {
   const std::string single = folder + "/" + kSingleFile;
   if (PathExists(single)) {
-    const std::shared_ptr<SafetensorsFile> file = SafetensorsFile::Open(single);
-    std::vector<StoredTensor> tensors;
-    tensors.reserve(file->entries().size());
-    for (const SafetensorsEntry& entry : file->entries()) tensors.push_back({&entry, file});
+    const auto file = std::make_shared<SafetensorsFile>(single);
+    std::vector<Located> tensors;
+    tensors.reserve(file->tensors().size());
+    for (const SafetensorsTensor& entry : file->tensors()) tensors.push_back({&entry, file});
     return tensors;
   }
   if (PathExists(folder + "/" + kIndexFile)) return OpenShards(folder);
@@ -170,18 +170,36 @@ std::optional<DType> FloatDType(std::string_view name) {
   return std::nullopt;
 }
 
+class FileTensor : public StoredTensor {
+ public:
+  FileTensor(const Located& located, DType dtype, const Shape& shape)
+      : StoredTensor(dtype, shape), entry_(*located.entry), file_(*located.file) {
+    HEDDLE_CHECK(Bytes(shape.NumElements()) == entry_.end - entry_.begin, entry_.name);
+  }
+
+ private:
+  uint64_t Bytes(int64_t elements) const { return static_cast<uint64_t>(elements) * DTypeSize(dtype()); }
+
+  void ReadElements(int64_t begin, int64_t count, void* destination) const override {
+    file_.Read(entry_, Bytes(begin), Bytes(count), destination);
+  }
+
+  const SafetensorsTensor& entry_;
+  const SafetensorsFile& file_;
+};
+
 // Immutable but for the marks of what was asked for.
 class Checkpoint : public WeightSource {
  public:
-  Checkpoint(std::string folder, std::vector<StoredTensor> tensors)
+  Checkpoint(std::string folder, std::vector<Located> tensors)
       : folder_(std::move(folder)),
         tensors_(std::move(tensors)),
         used_(std::make_unique<std::atomic<bool>[]>(tensors_.size())) {
     std::sort(tensors_.begin(), tensors_.end(),
-              [](const StoredTensor& a, const StoredTensor& b) { return a.entry->name < b.entry->name; });
+              [](const Located& a, const Located& b) { return a.entry->name < b.entry->name; });
   }
 
-  Tensor Get(const std::string& name, const Shape& shape) override {
+  std::unique_ptr<StoredTensor> Get(const std::string& name, const Shape& shape) override {
     const std::optional<size_t> index = Find(name);
     if (!index) Throw(folder_, "tensor " + Quote(name) + " is missing, expected with shape " + shape.ToString());
     used_[*index].store(true, std::memory_order_relaxed);
@@ -195,8 +213,7 @@ class Checkpoint : public WeightSource {
       Throw(file->path(),
             "tensor " + Quote(name) + " must have dtype F32, BF16 or F16, found " + std::string(entry->dtype));
     }
-    file->CheckReadable(*entry);
-    return MakeTensor(*entry, file, *dtype, shape);
+    return std::make_unique<FileTensor>(tensors_[*index], *dtype, shape);
   }
 
   bool Has(const std::string& name) const override { return Find(name).has_value(); }
@@ -213,26 +230,13 @@ class Checkpoint : public WeightSource {
   // Binary search: unlike hashing, no choice of names slows it down.
   std::optional<size_t> Find(const std::string& name) const {
     const auto found = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                        [](const StoredTensor& a, const std::string& b) { return a.entry->name < b; });
+                                        [](const Located& a, const std::string& b) { return a.entry->name < b; });
     if (found == tensors_.end() || found->entry->name != name) return std::nullopt;
     return static_cast<size_t>(found - tensors_.begin());
   }
 
-  static Tensor MakeTensor(const SafetensorsEntry& entry, const std::shared_ptr<SafetensorsFile>& file, DType dtype,
-                           const Shape& shape) {
-    const size_t bytes = static_cast<size_t>(shape.NumElements()) * DTypeSize(dtype);
-    HEDDLE_CHECK(bytes == entry.size_bytes, entry.name);
-    if (reinterpret_cast<uintptr_t>(entry.data) % DTypeSize(dtype) != 0) {
-      // The format does not promise alignment; kernels need that of the element.
-      Tensor copy(dtype, shape);
-      std::memcpy(copy.view().data, entry.data, bytes);
-      return copy;
-    }
-    return {TensorView(const_cast<void*>(entry.data), dtype, shape), file};  // mapped read-only: nobody writes to it
-  }
-
   std::string folder_;
-  std::vector<StoredTensor> tensors_;  // sorted by name
+  std::vector<Located> tensors_;  // sorted by name
   std::unique_ptr<std::atomic<bool>[]> used_;
 };
 

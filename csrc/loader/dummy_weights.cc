@@ -52,40 +52,58 @@ bool IsNorm(const std::string& name) {
   return name.size() >= suffix.size() && name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0;
 }
 
-// One block of random values, made once; a tensor copies it from an offset that its name decides, round and round.
+class ConstantTensor : public StoredTensor {
+ public:
+  ConstantTensor(DType dtype, const Shape& shape, float value) : StoredTensor(dtype, shape), value_(value) {}
+
+ private:
+  void ReadElements(int64_t, int64_t count, void* destination) const override {
+    for (int64_t i = 0; i < count; ++i) Store(value_, dtype(), static_cast<size_t>(i), destination);
+  }
+
+  float value_;
+};
+
+// Element i is element (offset + i) mod kBlockSize of the block.
+class RandomTensor : public StoredTensor {
+ public:
+  RandomTensor(const Tensor& block, const Shape& shape, size_t offset)
+      : StoredTensor(block.view().dtype, shape), block_(block), offset_(offset) {}
+
+ private:
+  void ReadElements(int64_t begin, int64_t count, void* destination) const override {
+    const size_t size = DTypeSize(dtype());
+    const char* block = static_cast<const char*>(block_.view().data);
+    auto* out = static_cast<char*>(destination);
+    size_t offset = (offset_ + static_cast<size_t>(begin)) % kBlockSize;
+    for (auto left = static_cast<size_t>(count); left > 0; offset = 0) {
+      const size_t chunk = std::min(left, kBlockSize - offset);
+      std::memcpy(out, block + offset * size, chunk * size);
+      out += chunk * size;
+      left -= chunk;
+    }
+  }
+
+  const Tensor& block_;
+  size_t offset_;
+};
+
+// One block of random values, made once; a tensor repeats it from an offset that its name decides, round and round.
 class RandomWeights : public WeightSource {
  public:
   explicit RandomWeights(DType dtype) : dtype_(dtype), block_(dtype, {int64_t{kBlockSize}}) {
     for (size_t i = 0; i < kBlockSize; ++i) Store(NearlyNormal(Mix(i)), dtype, i, block_.view().data);
   }
 
-  Tensor Get(const std::string& name, const Shape& shape) override {
-    Tensor tensor(dtype_, shape);
-    const auto count = static_cast<size_t>(shape.NumElements());
-    if (IsNorm(name)) {
-      for (size_t i = 0; i < count; ++i) Store(1.0f, dtype_, i, tensor.view().data);
-    } else {
-      CopyBlock(HashName(name) % kBlockSize, count, static_cast<char*>(tensor.view().data));
-    }
-    return tensor;
+  std::unique_ptr<StoredTensor> Get(const std::string& name, const Shape& shape) override {
+    if (IsNorm(name)) return std::make_unique<ConstantTensor>(dtype_, shape, 1.0f);
+    return std::make_unique<RandomTensor>(block_, shape, HashName(name) % kBlockSize);
   }
 
   bool Has(const std::string&) const override { return true; }
   std::vector<std::string> Unused() const override { return {}; }
 
  private:
-  void CopyBlock(size_t offset, size_t count, char* out) const {
-    const size_t size = DTypeSize(dtype_);
-    const char* block = static_cast<const char*>(block_.view().data);
-    while (count > 0) {
-      const size_t chunk = std::min(count, kBlockSize - offset);
-      std::memcpy(out, block + offset * size, chunk * size);
-      out += chunk * size;
-      count -= chunk;
-      offset = 0;
-    }
-  }
-
   DType dtype_;
   Tensor block_;
 };

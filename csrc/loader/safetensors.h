@@ -1,4 +1,4 @@
-// One safetensors file, mapped read-only and fully checked on opening.
+// One safetensors file, open for reading and its header fully checked.
 //
 // Checks, in order: regular file of at least 10 bytes; header length within the file and 100,000,000 bytes; strict
 // JSON that begins with '{'; at most 1,000,000 tensors; names of 1..512 bytes without NUL; `__metadata__` maps strings
@@ -6,53 +6,33 @@
 // 2^40, products without overflow; offsets ordered, of exactly the tensor's size, contiguous from 0 to the end of the
 // file without hole or overlap. Violations fail with kModelFormat naming file and reason.
 //
-// Immutable after Open, so thread-safe. Little-endian machines only, as the format is.
+// Immutable after construction, so thread-safe. Little-endian machines only, as the format is.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "tensor/tensor.h"
+#include "base/file.h"
+#include "loader/safetensors_header.h"
 
 namespace heddle {
 
-struct SafetensorsEntry {
-  std::string name;
-  std::string_view dtype;  // as in the file: "BF16", "F32", "I8", ...; static storage
-  std::vector<int64_t> shape;
-  const void* data = nullptr;  // into the mapping; aligned only as the file aligns it
-  size_t size_bytes = 0;
-};
-
 class SafetensorsFile {
  public:
-  // The mapping lives as long as the object: whoever keeps a pointer into it keeps the object. No descriptor stays
-  // open.
-  static std::shared_ptr<SafetensorsFile> Open(const std::string& path);
-  ~SafetensorsFile();
-  SafetensorsFile(const SafetensorsFile&) = delete;
-  SafetensorsFile& operator=(const SafetensorsFile&) = delete;
+  explicit SafetensorsFile(const std::string& path);
 
-  const std::string& path() const { return path_; }
-  const std::vector<SafetensorsEntry>& entries() const { return entries_; }  // in the header's order
+  const std::string& path() const { return file_.path(); }
+  const std::vector<SafetensorsTensor>& tensors() const { return tensors_; }  // in the header's order
 
-  // Fails with kModelFormat when the file has changed its size since it was opened: reading pages that are gone would
-  // raise SIGBUS. A best effort, since it may shrink a moment later. A file that was replaced or deleted, rather than
-  // written over, stays readable. REQUIRES: one of entries().
-  void CheckReadable(const SafetensorsEntry& entry) const;
+  // Bytes [offset, offset + count) of a tensor. Fails with kModelFormat when they cannot be read, as when the file was
+  // cut since it was opened. REQUIRES: one of tensors(), bytes within it.
+  void Read(const SafetensorsTensor& tensor, uint64_t offset, uint64_t count, void* destination) const;
 
  private:
-  SafetensorsFile() = default;
-
-  std::string path_;
-  void* mapping_ = nullptr;
-  size_t mapping_bytes_ = 0;
-  uint64_t device_ = 0;  // with inode_: which file it was
-  uint64_t inode_ = 0;
-  std::vector<SafetensorsEntry> entries_;
+  File file_;
+  uint64_t data_begin_ = 0;
+  std::vector<SafetensorsTensor> tensors_;
 };
 
 }  // namespace heddle

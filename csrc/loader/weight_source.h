@@ -1,6 +1,6 @@
-// Names and shapes in, tensors out: where layers get their weights from. No sharding here; layers slice.
+// Names and shapes in, rows of tensors out: where layers get their weights from. No sharding here; layers slice.
 //
-// Get is called by the ranks' threads at the same time, and is thread-safe.
+// Sources and their tensors are used by all compute threads of all ranks at the same time, and are thread-safe.
 #pragma once
 
 #include <memory>
@@ -11,14 +11,36 @@
 
 namespace heddle {
 
+// One tensor where it is stored. The source outlives it.
+class StoredTensor {
+ public:
+  StoredTensor(DType dtype, const Shape& shape) : dtype_(dtype), shape_(shape) {}
+  virtual ~StoredTensor() = default;
+
+  DType dtype() const { return dtype_; }
+  const Shape& shape() const { return shape_; }
+
+  // Copies rows [row, row + rows.dim(0)) of dimension 0 into `rows`: contiguous, of the same dtype and other
+  // dimensions. The values do not depend on how rows are cut. Fails with kModelFormat when the file cannot be read or
+  // has become too short.
+  void Read(int64_t row, const TensorView& rows) const;
+
+ private:
+  // Elements [begin, begin + count), in row-major order.
+  virtual void ReadElements(int64_t begin, int64_t count, void* destination) const = 0;
+
+  DType dtype_;
+  Shape shape_;
+};
+
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
-  // The tensor `name`, checked to have `shape`. The tensor keeps alive what it points to.
+  // The tensor `name`, checked to have `shape`. Reads nothing yet.
   // Fails with kModelFormat: missing, another shape, or a dtype that is not a float format; the message names the
   // tensor, what was expected and what was found.
-  virtual Tensor Get(const std::string& name, const Shape& shape) = 0;
+  virtual std::unique_ptr<StoredTensor> Get(const std::string& name, const Shape& shape) = 0;
 
   virtual bool Has(const std::string& name) const = 0;
 
@@ -26,10 +48,9 @@ class WeightSource {
   virtual std::vector<std::string> Unused() const = 0;
 };
 
-// model.safetensors, or the shards that model.safetensors.index.json names, all of them opened, validated and mapped.
-// Fails with kModelFormat naming file and reason, before any weight is read. The index must map every tensor of every
-// shard to that shard, and nothing else. Get also fails with kModelFormat when a file has changed its size since (a
-// best effort: a file that shrinks while its tensors are read raises SIGBUS).
+// model.safetensors, or the shards that model.safetensors.index.json names, all of them opened, validated and kept
+// open. Fails with kModelFormat naming file and reason, before any weight is read. The index must map every tensor of
+// every shard to that shard, and nothing else. A file that is replaced or deleted later stays readable.
 std::unique_ptr<WeightSource> OpenCheckpoint(const std::string& folder);
 
 // Random weights of any name and shape: close to normal with a standard deviation of 0.02, norms 1, repeatable by name.

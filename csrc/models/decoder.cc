@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "layers/weight_loading.h"
+
 namespace heddle {
 namespace {
 

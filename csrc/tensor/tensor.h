@@ -67,14 +67,12 @@ struct TensorView {
   TensorView Reshaped(const Shape& new_shape) const;
 };
 
-// Owns (or shares the ownership of) what its view points to.
+// Owns what its view points to, together with its copies.
 class Tensor {
  public:
   Tensor() = default;
   // Zeroed memory, 64-byte aligned.
   Tensor(DType dtype, const Shape& shape);
-  // Takes part in the ownership of memory that something else allocated, such as a mapped file.
-  Tensor(const TensorView& view, std::shared_ptr<const void> owner) : view_(view), owner_(std::move(owner)) {}
 
   const TensorView& view() const { return view_; }
   operator const TensorView&() const { return view_; }  // NOLINT: a tensor is usable wherever a view is

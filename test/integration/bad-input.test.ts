@@ -1,11 +1,12 @@
 /** Wrong input of every kind gets a typed error, and the engine goes on. */
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 import { Engine } from '../../lib/index';
 import type { SamplingParams } from '../../types/index';
 import { bundledModel } from '../helpers/engine';
+import { writeSparseCheckpoint } from '../helpers/sparse-checkpoint';
 
 const SHARD = 'model-00003-of-00003.safetensors';
 
@@ -238,6 +239,21 @@ describe('model folders', () => {
 
   it('that do not exist are refused with the path', async () => {
     await expect(Engine.create({ model: '/nowhere/at/all' })).rejects.toMatchObject({ code: 'ERR_MODEL_FORMAT' });
+  });
+
+  it('whose weights are cut while they load are refused, and the process goes on', async () => {
+    const sparse = mkdtempSync(path.join(folder, 'sparse-'));
+    const weights = writeSparseCheckpoint(sparse);
+    let cutAt = 1;
+    const onProgress = (fraction: number) => {
+      if (cutAt === 1) truncateSync(weights, 100_000);
+      cutAt = Math.min(cutAt, fraction);
+    };
+    await expect(Engine.create({ model: sparse, threads: 1, onProgress })).rejects.toMatchObject({
+      code: 'ERR_MODEL_FORMAT',
+      message: expect.stringMatching(/model\.safetensors: ended before byte \d+ while it was read/),
+    });
+    expect(cutAt).toBeLessThan(1);
   });
 
   const withTemplate = async (template: string) => {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "loader/weight_source.h"
 #include "test.h"
 
 namespace heddle::test {
@@ -37,6 +38,14 @@ std::string FormatError(const Call& call) {
     return error.code() == ErrorCode::kModelFormat ? error.what() : ErrorCodeName(error.code());
   }
   return "";
+}
+
+// A whole tensor of a source.
+inline Tensor ReadTensor(WeightSource& source, const std::string& name, const Shape& shape) {
+  const auto stored = source.Get(name, shape);
+  Tensor tensor(stored->dtype(), shape);
+  stored->Read(0, tensor);
+  return tensor;
 }
 
 }  // namespace heddle::test

@@ -1,0 +1,76 @@
+#include "layers/weight_loading.h"
+
+#include <algorithm>
+
+namespace heddle {
+namespace {
+
+// Stays in the second cache level between reading and packing. At least one panel's rows are read, though.
+constexpr int64_t kStripBytes = int64_t{256} << 10;
+
+// Calls use(begin, end) for strips that make up [rows.begin, rows.end). They begin where panels of a packed matrix do,
+// so that no two threads write one panel.
+template <typename Use>
+void ForEachStrip(const BuildContext& context, Range rows, int64_t row_bytes, const Use& use) {
+  ThreadPool& threads = context.stream.threads();
+  const int64_t step = std::max<int64_t>(1, kStripBytes / (row_bytes * kPanelWidth));
+  const int64_t first = rows.begin / kPanelWidth;
+  const int64_t last = (rows.end + kPanelWidth - 1) / kPanelWidth;
+  threads.Run([&](int thread) {
+    const WorkRange panels = SplitWork(last - first, thread, threads.num_threads());
+    for (int64_t panel = first + panels.begin; panel < first + panels.end; panel += step) {
+      if (context.cancelled.load(std::memory_order_relaxed)) {
+        throw Error(ErrorCode::kCancelled, "loading was cancelled");
+      }
+      const int64_t end = std::min(panel + step, first + panels.end);
+      use(std::max(rows.begin, panel * kPanelWidth), std::min(rows.end, end * kPanelWidth));
+    }
+  });
+}
+
+}  // namespace
+
+void PackRows(const BuildContext& context, const StoredTensor& stored, Range rows, Range columns, int64_t at,
+              PackedMatrix& destination) {
+  const int64_t width = stored.shape()[1];
+  const auto row_bytes = width * static_cast<int64_t>(DTypeSize(stored.dtype()));
+  ForEachStrip(context, {at, at + rows.size()}, row_bytes, [&](int64_t begin, int64_t end) {
+    const Tensor strip(stored.dtype(), {end - begin, width});
+    stored.Read(rows.begin + begin - at, strip);
+    destination.PackRows(begin, strip.view().Columns(columns.begin, columns.end));
+  });
+  context.on_packed(rows.size() * columns.size() * static_cast<int64_t>(DTypeSize(destination.dtype())));
+}
+
+Tensor LoadRows(const BuildContext& context, const StoredTensor& stored, Range rows) {
+  Tensor table(stored.dtype(), {rows.size(), stored.shape()[1]});
+  const auto row_bytes = stored.shape()[1] * static_cast<int64_t>(DTypeSize(stored.dtype()));
+  ForEachStrip(context, {0, rows.size()}, row_bytes,
+               [&](int64_t begin, int64_t end) { stored.Read(rows.begin + begin, table.view().Rows(begin, end)); });
+  context.on_packed(rows.size() * row_bytes);
+  return table;
+}
+
+Tensor LoadVector(WeightSource& weights, const std::string& name, int64_t size, float offset) {
+  const auto stored = weights.Get(name, {size});
+  const Tensor narrow(stored->dtype(), {size});
+  stored->Read(0, narrow);
+  Tensor vector(DType::kFloat32, {size});
+  float* values = vector.view().Data<float>();
+  for (int64_t i = 0; i < size; ++i) {
+    switch (narrow.view().dtype) {
+      case DType::kFloat32:
+        values[i] = narrow.view().Data<float>()[i];
+        break;
+      case DType::kBFloat16:
+        values[i] = BFloat16ToFloat(narrow.view().Data<uint16_t>()[i]);
+        break;
+      default:
+        values[i] = Float16ToFloat(narrow.view().Data<uint16_t>()[i]);
+    }
+    values[i] += offset;
+  }
+  return vector;
+}
+
+}  // namespace heddle
