@@ -72,7 +72,7 @@ std::string ReadFile(const std::string& path, size_t max_bytes) {
 
 bool PathExists(const std::string& path) {
   struct stat status = {};
-  return stat(path.c_str(), &status) == 0;
+  return stat(path.c_str(), &status) == 0 || (errno != ENOENT && errno != ENOTDIR);
 }
 
 }  // namespace heddle

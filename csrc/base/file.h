@@ -33,7 +33,7 @@ class File {
 // The whole file. Fails when it is larger than `max_bytes`.
 std::string ReadFile(const std::string& path, size_t max_bytes);
 
-// Whether something has that path, of whatever kind.
+// Whether something has that path, of whatever kind. True when that cannot be known: opening it will say why.
 bool PathExists(const std::string& path);
 
 }  // namespace heddle

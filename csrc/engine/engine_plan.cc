@@ -1,9 +1,8 @@
 #include "engine/engine_plan.h"
 
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 
+#include "base/file.h"
 #include "comm/local_communicator.h"
 #include "device/host_memory.h"
 
@@ -11,17 +10,14 @@ namespace heddle {
 namespace {
 
 constexpr int64_t kMaxDefaultKVCacheBytes = int64_t{4} << 30;
-constexpr std::streamoff kMaxConfigBytes = std::streamoff{16} << 20;
+constexpr size_t kMaxConfigBytes = size_t{16} << 20;
 
 Json ReadConfig(const std::string& folder) {
   const std::string path = folder + "/config.json";
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) throw Error(ErrorCode::kModelFormat, "model must be a folder with a config.json, received " + folder);
-  if (file.tellg() > kMaxConfigBytes) throw Error(ErrorCode::kModelFormat, "config.json: larger than 16 MiB");
-  file.seekg(0);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return Json::Parse(text.str(), "config.json");
+  if (!PathExists(path)) {
+    throw Error(ErrorCode::kModelFormat, "model must be a folder with a config.json, received " + folder);
+  }
+  return Json::Parse(ReadFile(path, kMaxConfigBytes), "config.json");
 }
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -1,5 +1,6 @@
 /** Wrong input of every kind gets a typed error, and the engine goes on. */
-import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
@@ -217,6 +218,22 @@ describe('model folders', () => {
       () => edit('config.json', (c) => (c['quantization_config'] = { quant_method: 'gptq' })),
     ],
     ['a missing config.json', 'ERR_MODEL_FORMAT', () => rmSync(file('config.json'))],
+    [
+      'a pipe for a config.json',
+      'ERR_MODEL_FORMAT',
+      () => {
+        rmSync(file('config.json'));
+        execFileSync('mkfifo', [file('config.json')]);
+      },
+    ],
+    [
+      'an endless device for a config.json',
+      'ERR_MODEL_FORMAT',
+      () => {
+        rmSync(file('config.json'));
+        symlinkSync('/dev/zero', file('config.json'));
+      },
+    ],
     ['a broken tokenizer.json', 'ERR_MODEL_FORMAT', () => writeFileSync(file('tokenizer.json'), '{"version":')],
     [
       'a tokenizer.json of another kind',
