@@ -11,10 +11,10 @@ Attention::Attention(const BuildContext& context, const AttentionConfig& config,
     : config_(config),
       shard_(HeadShard::Of(context.tp, config.num_heads, config.num_kv_heads)),
       cos_sin_(cos_sin),
-      qkv_(QKVParallelLinear(context, weights.q, weights.k, weights.v, shard_, config.head_dim, config.qkv_bias)),
+      qkv_(QKVParallelLinear(context, weights.q, weights.k, weights.v, shard_, config.head_dim)),
       // The unit divides head_dim, so that a rank's columns are those of its heads.
-      o_(context, weights.o, std::gcd(kShardUnit, int64_t{config.head_dim}), config.o_bias) {
-  if (config.qk_norm) {
+      o_(context, weights.o, std::gcd(kShardUnit, int64_t{config.head_dim})) {
+  if (!weights.q_norm.empty()) {
     q_norm_ = LoadVector(context.weights, weights.q_norm, config.head_dim, config.norm_offset);
     k_norm_ = LoadVector(context.weights, weights.k_norm, config.head_dim, config.norm_offset);
   }
@@ -35,7 +35,7 @@ void Attention::Forward(ForwardContext& context, const TensorView& x) const {
   const TensorView k = qkv.Columns(q_size, q_size + kv_size);
   const TensorView v = qkv.Columns(q_size + kv_size, q_size + 2 * kv_size);
 
-  if (config_.qk_norm) {
+  if (!q_norm_.empty()) {
     const TensorView q_heads{q.data, q.dtype, {num_tokens, num_heads, config_.head_dim}, q.row_stride};
     const TensorView k_heads{k.data, k.dtype, {num_tokens, num_kv_heads, config_.head_dim}, k.row_stride};
     ops::RmsNorm(stream, q_heads, q_norm_, config_.norm_eps, q_heads);

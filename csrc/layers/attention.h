@@ -20,9 +20,6 @@ struct AttentionConfig {
   float scale = 0;
   float soft_cap = 0;
   int sliding_window = 0;
-  bool qkv_bias = false;
-  bool o_bias = false;
-  bool qk_norm = false;
   float norm_eps = 0;
   float norm_offset = 0;  // added to the stored weights of the per-head norms
 };
@@ -30,7 +27,7 @@ struct AttentionConfig {
 // Where the parts lie in the checkpoint.
 struct AttentionWeights {
   StoredMatrix q, k, v, o;
-  std::string q_norm, k_norm;  // used with qk_norm
+  std::string q_norm, k_norm;  // empty without norms
 };
 
 class Attention {

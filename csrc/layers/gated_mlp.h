@@ -13,10 +13,10 @@ struct GatedMlpWeights {
 
 class GatedMlp {
  public:
-  GatedMlp(const BuildContext& context, const GatedMlpWeights& weights, ops::Activation activation, bool bias)
+  GatedMlp(const BuildContext& context, const GatedMlpWeights& weights, ops::Activation activation)
       : activation_(activation),
-        gate_up_(MergedColumnParallelLinear(context, weights.gate, weights.up, bias)),
-        down_(context, weights.down, kShardUnit, bias) {}
+        gate_up_(MergedColumnParallelLinear(context, weights.gate, weights.up)),
+        down_(context, weights.down, kShardUnit) {}
 
   size_t weight_bytes() const { return gate_up_.weight_bytes() + down_.weight_bytes(); }
 

@@ -13,18 +13,18 @@ std::unique_ptr<StoredTensor> Find(const BuildContext& context, const StoredMatr
 
 }  // namespace
 
-ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const std::vector<Part>& parts, bool bias) {
+ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const std::vector<Part>& parts) {
   int64_t rows = 0;
   for (const Part& part : parts) rows += part.shard.size();
   const int64_t columns = parts[0].stored.columns;
   weight_ = PackedMatrix(context.dtype, rows, columns, {0, columns});
-  if (bias) bias_ = Tensor(DType::kFloat32, {rows});
+  if (parts[0].stored.bias) bias_ = Tensor(DType::kFloat32, {rows});
 
   int64_t at = 0;
   for (const Part& part : parts) {
     const int64_t begin = part.stored.row_begin + part.shard.begin;
     PackRows(context, *Find(context, part.stored), {begin, begin + part.shard.size()}, {0, columns}, at, weight_);
-    if (bias) {
+    if (!bias_.empty()) {
       const Tensor stored = LoadVector(context.weights, part.stored.prefix + ".bias", part.stored.stored_rows);
       std::copy_n(stored.view().Data<float>() + begin, part.shard.size(), bias_.view().Data<float>() + at);
     }
@@ -36,12 +36,12 @@ void ColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const Te
   ops::Matmul(stream, x, weight_, y, bias_.empty() ? nullptr : &bias_.view());
 }
 
-RowParallelLinear::RowParallelLinear(const BuildContext& context, const StoredMatrix& stored, int64_t unit, bool bias)
+RowParallelLinear::RowParallelLinear(const BuildContext& context, const StoredMatrix& stored, int64_t unit)
     : tp_(context.tp) {
   const Range shard = tp_.Shard(stored.columns, unit);
   weight_ = PackedMatrix(context.dtype, stored.rows, shard.size(), tp_.ShardSlices(stored.columns, unit));
   PackRows(context, *Find(context, stored), {stored.row_begin, stored.row_begin + stored.rows}, shard, 0, weight_);
-  if (bias) bias_ = LoadVector(context.weights, stored.prefix + ".bias", stored.rows);
+  if (stored.bias) bias_ = LoadVector(context.weights, stored.prefix + ".bias", stored.rows);
 }
 
 void RowParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
@@ -67,16 +67,16 @@ HeadShard HeadShard::Of(const TensorParallel& tp, int num_heads, int num_kv_head
 }
 
 ColumnParallelLinear QKVParallelLinear(const BuildContext& context, const StoredMatrix& q, const StoredMatrix& k,
-                                       const StoredMatrix& v, const HeadShard& shard, int head_dim, bool bias) {
+                                       const StoredMatrix& v, const HeadShard& shard, int head_dim) {
   const Range heads{shard.heads.begin * head_dim, shard.heads.end * head_dim};
   const Range kv_heads{shard.kv_heads.begin * head_dim, shard.kv_heads.end * head_dim};
-  return {context, {{q, heads}, {k, kv_heads}, {v, kv_heads}}, bias};
+  return {context, {{q, heads}, {k, kv_heads}, {v, kv_heads}}};
 }
 
 ColumnParallelLinear MergedColumnParallelLinear(const BuildContext& context, const StoredMatrix& gate,
-                                                const StoredMatrix& up, bool bias) {
+                                                const StoredMatrix& up) {
   const Range shard = context.tp.Shard(gate.rows, kShardUnit);
-  return {context, {{gate, shard}, {up, shard}}, bias};
+  return {context, {{gate, shard}, {up, shard}}};
 }
 
 }  // namespace heddle

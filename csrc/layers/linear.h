@@ -25,9 +25,10 @@ struct StoredMatrix {
   int64_t columns = 0;
   int64_t stored_rows = 0;
   int64_t row_begin = 0;
+  bool bias = false;
 
-  static StoredMatrix Whole(std::string prefix, int64_t rows, int64_t columns) {
-    return {std::move(prefix), rows, columns, rows, 0};
+  static StoredMatrix Whole(std::string prefix, int64_t rows, int64_t columns, bool bias) {
+    return {std::move(prefix), rows, columns, rows, 0, bias};
   }
 };
 
@@ -39,7 +40,8 @@ class ColumnParallelLinear {
     Range shard;  // of stored.rows, taken by this rank
   };
 
-  ColumnParallelLinear(const BuildContext& context, const std::vector<Part>& parts, bool bias);
+  // Parts agree on whether they have a bias.
+  ColumnParallelLinear(const BuildContext& context, const std::vector<Part>& parts);
 
   int64_t output_size() const { return weight_.n(); }  // of this rank
   size_t weight_bytes() const { return weight_.size_bytes(); }
@@ -55,7 +57,7 @@ class ColumnParallelLinear {
 class RowParallelLinear {
  public:
   // `unit` as in TensorParallel::Shard: the shard of the input's columns.
-  RowParallelLinear(const BuildContext& context, const StoredMatrix& stored, int64_t unit, bool bias);
+  RowParallelLinear(const BuildContext& context, const StoredMatrix& stored, int64_t unit);
 
   size_t weight_bytes() const { return weight_.size_bytes(); }
 
@@ -80,10 +82,10 @@ struct HeadShard {
 
 // q, k and v over the same input: output [num_tokens, (heads + 2 * kv_heads) * head_dim] of this rank.
 ColumnParallelLinear QKVParallelLinear(const BuildContext& context, const StoredMatrix& q, const StoredMatrix& k,
-                                       const StoredMatrix& v, const HeadShard& shard, int head_dim, bool bias);
+                                       const StoredMatrix& v, const HeadShard& shard, int head_dim);
 
 // gate and up over the same input: output [num_tokens, 2 * shard].
 ColumnParallelLinear MergedColumnParallelLinear(const BuildContext& context, const StoredMatrix& gate,
-                                                const StoredMatrix& up, bool bias);
+                                                const StoredMatrix& up);
 
 }  // namespace heddle

@@ -20,58 +20,6 @@ ops::Activation ToActivation(HiddenActivation activation) {
   return ops::Activation::kGelu;
 }
 
-AttentionWeights AttentionWeightsOf(const ModelConfig& config, const std::string& prefix, bool fused) {
-  const int64_t hidden = config.hidden_size;
-  const int64_t q_rows = int64_t{config.num_heads} * config.head_dim;
-  const int64_t kv_rows = int64_t{config.num_kv_heads} * config.head_dim;
-  AttentionWeights weights;
-  if (fused) {
-    const int64_t rows = q_rows + 2 * kv_rows;
-    weights.q = {prefix + "qkv_proj", q_rows, hidden, rows, 0};
-    weights.k = {prefix + "qkv_proj", kv_rows, hidden, rows, q_rows};
-    weights.v = {prefix + "qkv_proj", kv_rows, hidden, rows, q_rows + kv_rows};
-  } else {
-    weights.q = StoredMatrix::Whole(prefix + "q_proj", q_rows, hidden);
-    weights.k = StoredMatrix::Whole(prefix + "k_proj", kv_rows, hidden);
-    weights.v = StoredMatrix::Whole(prefix + "v_proj", kv_rows, hidden);
-  }
-  weights.o = StoredMatrix::Whole(prefix + "o_proj", hidden, q_rows);
-  weights.q_norm = prefix + "q_norm.weight";
-  weights.k_norm = prefix + "k_norm.weight";
-  return weights;
-}
-
-GatedMlpWeights MlpWeightsOf(const ModelConfig& config, const std::string& prefix, bool fused) {
-  const int64_t hidden = config.hidden_size;
-  const int64_t size = config.intermediate_size;
-  GatedMlpWeights weights;
-  if (fused) {
-    weights.gate = {prefix + "gate_up_proj", size, hidden, 2 * size, 0};
-    weights.up = {prefix + "gate_up_proj", size, hidden, 2 * size, size};
-  } else {
-    weights.gate = StoredMatrix::Whole(prefix + "gate_proj", size, hidden);
-    weights.up = StoredMatrix::Whole(prefix + "up_proj", size, hidden);
-  }
-  weights.down = StoredMatrix::Whole(prefix + "down_proj", hidden, size);
-  return weights;
-}
-
-// Tensors that old exporters add and that every engine derives by itself.
-bool IsIgnorable(const std::string& name, bool tied) {
-  const std::string suffix = "rotary_emb.inv_freq";
-  if (name.size() >= suffix.size() && name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0)
-    return true;
-  return tied && name == "lm_head.weight";
-}
-
-// Weights that nothing reads mean an option that we do not compute: better refused than answered wrongly.
-void RefuseUnusedWeights(const WeightSource& weights, bool tied) {
-  for (const std::string& name : weights.Unused()) {
-    if (IsIgnorable(name, tied)) continue;
-    throw Error(ErrorCode::kModelFormat, "the checkpoint holds " + name + ", which its config.json gives no use for");
-  }
-}
-
 // Bytes of a rank's part of a matrix, packed.
 int64_t ColumnParallelBytes(const TensorParallel& tp, DType dtype, int64_t rows, int64_t columns) {
   return PackedMatrix::SizeBytes(dtype, tp.Shard(rows, kShardUnit).size(), {0, columns});
@@ -89,23 +37,23 @@ Decoder::Decoder(const BuildContext& context, const ModelConfig& config, const D
   for (const RopeConfig& rope : config.ropes) {
     rotary_tables_.emplace_back(rope, config.head_dim, config.max_position_embeddings, max_model_len);
   }
-  const std::string embedding = "model.embed_tokens.weight";
-  lm_head_ = std::make_unique<ParallelLMHead>(context, config.tie_word_embeddings ? embedding : "lm_head.weight",
-                                              config.vocab_size, config.hidden_size);
+  const DecoderWeights weights(config, options);
+  CheckWeights(context.weights, config, weights);
+  lm_head_ = std::make_unique<ParallelLMHead>(context, weights.lm_head, config.vocab_size, config.hidden_size);
   embedding_ = config.tie_word_embeddings ? std::make_unique<VocabParallelEmbedding>(context.tp, *lm_head_)
                                           : std::make_unique<VocabParallelEmbedding>(
-                                                context, embedding, config.vocab_size, config.hidden_size);
+                                                context, weights.embedding, config.vocab_size, config.hidden_size);
   layers_.reserve(static_cast<size_t>(config.num_layers));
-  for (int i = 0; i < config.num_layers; ++i) layers_.push_back(BuildLayer(context, i));
-  final_norm_ = LoadVector(context.weights, "model.norm.weight", config.hidden_size, options.norm_offset);
-  RefuseUnusedWeights(context.weights, config.tie_word_embeddings);
+  for (const DecoderLayerWeights& layer : weights.layers) {
+    layers_.push_back(BuildLayer(context, layer, static_cast<int>(layers_.size())));
+  }
+  final_norm_ = LoadVector(context.weights, weights.final_norm, config.hidden_size, options.norm_offset);
 }
 
-Decoder::Layer Decoder::BuildLayer(const BuildContext& context, int index) const {
-  const std::string prefix = "model.layers." + std::to_string(index) + ".";
+Decoder::Layer Decoder::BuildLayer(const BuildContext& context, const DecoderLayerWeights& weights, int index) const {
   const auto i = static_cast<size_t>(index);
-  const auto norm = [&](const char* name) {
-    return LoadVector(context.weights, prefix + name, config_.hidden_size, options_.norm_offset);
+  const auto norm = [&](const std::string& name) {
+    return name.empty() ? Tensor() : LoadVector(context.weights, name, config_.hidden_size, options_.norm_offset);
   };
   const AttentionConfig attention{.layer = index,
                                   .hidden_size = config_.hidden_size,
@@ -115,21 +63,15 @@ Decoder::Layer Decoder::BuildLayer(const BuildContext& context, int index) const
                                   .scale = config_.attention_scale,
                                   .soft_cap = config_.attention_soft_cap,
                                   .sliding_window = config_.layer_sliding_window[i],
-                                  .qkv_bias = config_.qkv_bias,
-                                  .o_bias = config_.o_bias,
-                                  .qk_norm = config_.qk_norm,
                                   .norm_eps = config_.rms_norm_eps,
                                   .norm_offset = options_.norm_offset};
-  const bool fused = options_.fused_weights;
-  const bool sandwich = options_.sandwich_norms;
-  return {norm("input_layernorm.weight"),
-          Attention(context, attention, AttentionWeightsOf(config_, prefix + "self_attn.", fused),
+  return {norm(weights.input_norm),
+          Attention(context, attention, weights.attention,
                     rotary_tables_[static_cast<size_t>(config_.layer_rope[i])].cos_sin()),
-          norm("post_attention_layernorm.weight"),
-          sandwich ? norm("pre_feedforward_layernorm.weight") : Tensor(),
-          GatedMlp(context, MlpWeightsOf(config_, prefix + "mlp.", fused), ToActivation(config_.activation),
-                   config_.mlp_bias),
-          sandwich ? norm("post_feedforward_layernorm.weight") : Tensor()};
+          norm(weights.post_attention_norm),
+          norm(weights.pre_mlp_norm),
+          GatedMlp(context, weights.mlp, ToActivation(config_.activation)),
+          norm(weights.post_mlp_norm)};
 }
 
 void Decoder::Forward(ForwardContext& context, const TensorView& hidden) const {

@@ -1,27 +1,20 @@
 // The decoder that the dense families share: embedding, layers of attention and gated MLP around a residual stream,
-// final norm, output head. Families differ in their config and in the options below.
+// final norm, output head. Families differ in their config and in DecoderOptions.
 #pragma once
 
 #include <memory>
 #include <vector>
 
-#include "layers/attention.h"
-#include "layers/gated_mlp.h"
 #include "layers/vocab_parallel_embedding.h"
 #include "models/causal_lm.h"
+#include "models/decoder_weights.h"
 #include "models/rotary_table.h"
 
 namespace heddle {
 
-struct DecoderOptions {
-  float norm_offset = 0;        // Gemma stores norm weights minus one
-  bool sandwich_norms = false;  // norms after attention and MLP as well as before (Gemma 2, 3)
-  bool fused_weights = false;   // qkv_proj and gate_up_proj stored as one matrix each (Phi-3)
-};
-
 class Decoder : public CausalLM {
  public:
-  // Fails with kModelFormat as the weight source does; also when the checkpoint holds weights that nothing uses.
+  // Fails with kModelFormat as CheckWeights does, before anything is read, and as StoredTensor::Read does.
   Decoder(const BuildContext& context, const ModelConfig& config, const DecoderOptions& options, int max_model_len);
 
   void Forward(ForwardContext& context, const TensorView& hidden) const override;
@@ -40,7 +33,7 @@ class Decoder : public CausalLM {
     Tensor post_mlp_norm;  // sandwich norms only
   };
 
-  Layer BuildLayer(const BuildContext& context, int index) const;
+  Layer BuildLayer(const BuildContext& context, const DecoderLayerWeights& weights, int index) const;
 
   ModelConfig config_;
   DecoderOptions options_;

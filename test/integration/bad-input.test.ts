@@ -258,6 +258,19 @@ describe('model folders', () => {
     await expect(Engine.create({ model: '/nowhere/at/all' })).rejects.toMatchObject({ code: 'ERR_MODEL_FORMAT' });
   });
 
+  it.each([
+    ['more', 7, /holds model\.layers\.7\..*, which its config\.json gives no use for/],
+    ['fewer', 9, /tensor "model\.layers\.8\..*" is missing/],
+  ])('with %s weights than the config asks for are refused before any is loaded', async (_, numLayers, message) => {
+    edit('config.json', (c) => (c['num_hidden_layers'] = numLayers));
+    const onProgress = jest.fn();
+    await expect(Engine.create({ model: folder, onProgress })).rejects.toMatchObject({
+      code: 'ERR_MODEL_FORMAT',
+      message: expect.stringMatching(message),
+    });
+    expect(onProgress).not.toHaveBeenCalled();
+  });
+
   it('whose weights are cut while they load are refused, and the process goes on', async () => {
     const sparse = mkdtempSync(path.join(folder, 'sparse-'));
     const weights = writeSparseCheckpoint(sparse);
