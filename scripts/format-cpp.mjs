@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 import { listFiles, main, run } from './common.mjs';
 
 await main(async () => {
-  const files = listFiles('csrc', 'cuda', 'test/native').filter((file) => /\.(h|cc|inl|cu|cuh)$/.test(file));
+  const files = listFiles('csrc', 'cuda', 'test').filter((file) => /\.(h|cc|inl|cu|cuh)$/.test(file));
   if (files.length === 0) throw new Error('no C++ source was found');
   // The binary itself: its wrapper buries the findings under a stack trace.
   const clangFormat = createRequire(import.meta.url)('clang-format').getNativeBinary();
