@@ -49,6 +49,14 @@
       'xcode_settings': {'OTHER_CPLUSPLUSFLAGS': ['<@(flags)']},
     },
     {
+      'target_name': 'heddle_kernels_amx',
+      'type': 'static_library',
+      'sources': ['<!@(node scripts/native-config.mjs sources amx)'],
+      'variables': {'flags': ['<!@(node scripts/native-config.mjs flags amx <(target_arch))']},
+      'cflags_cc': ['<@(flags)'],
+      'xcode_settings': {'OTHER_CPLUSPLUSFLAGS': ['<@(flags)']},
+    },
+    {
       'target_name': 'heddle',
       'sources': ['<!@(node scripts/native-config.mjs sources napi)'],
       'variables': {'flags': ['<!@(node scripts/native-config.mjs flags napi <(target_arch))']},
@@ -57,7 +65,8 @@
       'xcode_settings': {'OTHER_CPLUSPLUSFLAGS': ['<@(flags)']},
       # The order is the linker's: where an inline function of the standard library exists in several of them, the
       # copy compiled for any machine must be the first.
-      'dependencies': ['heddle_core', 'heddle_kernels_scalar', 'heddle_kernels_avx2', 'heddle_kernels_avx512'],
+      'dependencies': ['heddle_core', 'heddle_kernels_scalar', 'heddle_kernels_avx2', 'heddle_kernels_avx512',
+                       'heddle_kernels_amx'],
       'conditions': [['OS=="linux"', {'ldflags': ['-pthread']}]],
     },
   ],

@@ -26,7 +26,9 @@ await main(async () => {
 
 function compileCommands() {
   // The kernels are the same text for every instruction set; AVX2 stands for them all.
-  const sets = SOURCE_SETS.filter((set) => set !== 'avx512' && (process.arch === 'x64' || set !== 'avx2'));
+  const sets = SOURCE_SETS.filter(
+    (set) => !['avx512', 'amx'].includes(set) && (process.arch === 'x64' || set !== 'avx2'),
+  );
   return sets.flatMap((set) =>
     sources(set).map((source) => {
       const file = path.join(root, source);

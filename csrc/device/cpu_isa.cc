@@ -3,6 +3,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "base/error.h"
 #include "base/quote.h"
@@ -25,10 +29,30 @@ bool HasAvx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+// Tiles are usable once the system has granted this process their large register state; threads that start later
+// inherit it. Containers may forbid the call.
+bool HasAmx() {
+#if defined(__linux__)
+  constexpr unsigned int kAmxBFloat16 = 1u << 22;
+  constexpr unsigned int kAmxTile = 1u << 24;
+  unsigned int eax, ebx, ecx, edx;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  if ((edx & kAmxBFloat16) == 0 || (edx & kAmxTile) == 0) return false;
+  if (!HasAvx512() || !__builtin_cpu_supports("avx512bf16")) return false;
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
+
 #else  // only the scalar kernels are built
 
 bool HasAvx2() { return false; }
 bool HasAvx512() { return false; }
+bool HasAmx() { return false; }
 
 #endif
 
@@ -40,6 +64,8 @@ bool Supports(CpuIsa isa) {
       return HasAvx2();
     case CpuIsa::kAvx512:
       return HasAvx512();
+    case CpuIsa::kAmx:
+      return HasAmx();
   }
   return false;
 }
@@ -54,12 +80,14 @@ const char* CpuIsaName(CpuIsa isa) {
       return "avx2";
     case CpuIsa::kAvx512:
       return "avx512";
+    case CpuIsa::kAmx:
+      return "amx";
   }
   return "unknown";
 }
 
 CpuIsa DetectCpuIsa() {
-  for (CpuIsa isa : {CpuIsa::kAvx512, CpuIsa::kAvx2}) {
+  for (CpuIsa isa : {CpuIsa::kAmx, CpuIsa::kAvx512, CpuIsa::kAvx2}) {
     if (Supports(isa)) return isa;
   }
   return CpuIsa::kScalar;
@@ -67,15 +95,16 @@ CpuIsa DetectCpuIsa() {
 
 CpuIsa ChooseCpuIsa(const std::string& name) {
   if (name.empty()) return DetectCpuIsa();
-  for (CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512}) {
+  for (CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAmx}) {
     if (name != CpuIsaName(isa)) continue;
     if (Supports(isa)) return isa;
     throw Error(ErrorCode::kInvalidArgument, "cpuIsa must be an instruction set that this machine runs, at most \"" +
                                                  std::string(CpuIsaName(DetectCpuIsa())) + "\", received \"" + name +
                                                  "\"");
   }
-  throw Error(ErrorCode::kInvalidArgument,
-              "cpuIsa must be \"scalar\", \"avx2\", \"avx512\" or empty for the best, received " + Quote(name));
+  throw Error(
+      ErrorCode::kInvalidArgument,
+      "cpuIsa must be \"scalar\", \"avx2\", \"avx512\", \"amx\" or empty for the best, received " + Quote(name));
 }
 
 }  // namespace heddle

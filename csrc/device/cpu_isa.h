@@ -6,9 +6,9 @@
 namespace heddle {
 
 // In ascending order of preference.
-enum class CpuIsa { kScalar, kAvx2, kAvx512 };
+enum class CpuIsa { kScalar, kAvx2, kAvx512, kAmx };
 
-const char* CpuIsaName(CpuIsa isa);  // "scalar", "avx2", "avx512"
+const char* CpuIsaName(CpuIsa isa);  // "scalar", "avx2", "avx512", "amx"
 
 // The best one that both this machine (cpuid and the operating system's saved state) and this build support.
 CpuIsa DetectCpuIsa();

@@ -17,6 +17,7 @@ class Stream {
   Stream(int num_threads, bool oversubscribed, CpuIsa isa) : threads_(num_threads, oversubscribed), isa_(isa) {}
 
   ThreadPool& threads() { return threads_; }
+  const ThreadPool& threads() const { return threads_; }
   CpuIsa isa() const { return isa_; }
 
   // At least `bytes` of 64-byte-aligned memory with unspecified contents, valid until the next call. Ops split it

@@ -14,25 +14,20 @@ struct GatedMlpWeights {
 class GatedMlp {
  public:
   GatedMlp(const BuildContext& context, const GatedMlpWeights& weights, ops::Activation activation)
-      : activation_(activation),
-        gate_up_(MergedColumnParallelLinear(context, weights.gate, weights.up)),
-        down_(context, weights.down, kShardUnit) {}
+      : gate_up_(context, weights.gate, weights.up, activation), down_(context, weights.down, kShardUnit) {}
 
   size_t weight_bytes() const { return gate_up_.weight_bytes() + down_.weight_bytes(); }
 
   // x [num_tokens, hidden_size], in place; whole on every rank.
   void Forward(ForwardContext& context, const TensorView& x) const {
     const Arena::Scope scope(context.arena);
-    const TensorView gate_up = context.arena.Allocate(DType::kFloat32, {x.dim(0), gate_up_.output_size()});
-    gate_up_.Forward(context.stream, x, gate_up);
-    const TensorView activated = context.arena.Allocate(DType::kFloat32, {x.dim(0), gate_up_.output_size() / 2});
-    ops::GatedActivation(context.stream, activation_, gate_up, activated);
+    const TensorView activated = context.arena.Allocate(DType::kFloat32, {x.dim(0), gate_up_.output_size()});
+    gate_up_.Forward(context.stream, x, activated);
     down_.Forward(context.stream, activated, x);
   }
 
  private:
-  ops::Activation activation_;
-  ColumnParallelLinear gate_up_;
+  GatedColumnParallelLinear gate_up_;
   RowParallelLinear down_;
 };
 

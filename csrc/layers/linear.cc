@@ -11,6 +11,16 @@ std::unique_ptr<StoredTensor> Find(const BuildContext& context, const StoredMatr
   return context.weights.Get(stored.prefix + ".weight", {stored.stored_rows, stored.columns});
 }
 
+// Rows `shard` of a matrix into `weight` from row `at`, and of its bias into `bias` unless that is empty.
+void PackPart(const BuildContext& context, const StoredMatrix& stored, const Range& shard, int64_t at,
+              PackedMatrix& weight, const Tensor& bias) {
+  const int64_t begin = stored.row_begin + shard.begin;
+  PackRows(context, *Find(context, stored), {begin, begin + shard.size()}, {0, stored.columns}, at, weight);
+  if (bias.empty()) return;
+  const Tensor whole = LoadVector(context.weights, stored.prefix + ".bias", stored.stored_rows);
+  std::copy_n(whole.view().Data<float>() + begin, shard.size(), bias.view().Data<float>() + at);
+}
+
 }  // namespace
 
 ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const std::vector<Part>& parts) {
@@ -22,12 +32,7 @@ ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const st
 
   int64_t at = 0;
   for (const Part& part : parts) {
-    const int64_t begin = part.stored.row_begin + part.shard.begin;
-    PackRows(context, *Find(context, part.stored), {begin, begin + part.shard.size()}, {0, columns}, at, weight_);
-    if (!bias_.empty()) {
-      const Tensor stored = LoadVector(context.weights, part.stored.prefix + ".bias", part.stored.stored_rows);
-      std::copy_n(stored.view().Data<float>() + begin, part.shard.size(), bias_.view().Data<float>() + at);
-    }
+    PackPart(context, part.stored, part.shard, at, weight_, bias_);
     at += part.shard.size();
   }
 }
@@ -73,10 +78,20 @@ ColumnParallelLinear QKVParallelLinear(const BuildContext& context, const Stored
   return {context, {{q, heads}, {k, kv_heads}, {v, kv_heads}}};
 }
 
-ColumnParallelLinear MergedColumnParallelLinear(const BuildContext& context, const StoredMatrix& gate,
-                                                const StoredMatrix& up) {
+GatedColumnParallelLinear::GatedColumnParallelLinear(const BuildContext& context, const StoredMatrix& gate,
+                                                     const StoredMatrix& up, ops::Activation activation)
+    : activation_(activation) {
   const Range shard = context.tp.Shard(gate.rows, kShardUnit);
-  return {context, {{gate, shard}, {up, shard}}};
+  output_size_ = shard.size();
+  const int64_t half = ops::GatedHalf(output_size_);
+  weight_ = PackedMatrix(context.dtype, 2 * half, gate.columns, {0, gate.columns});
+  if (gate.bias) bias_ = Tensor(DType::kFloat32, {2 * half});
+  PackPart(context, gate, shard, 0, weight_, bias_);
+  PackPart(context, up, shard, half, weight_, bias_);
+}
+
+void GatedColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
+  ops::GatedMatmul(stream, activation_, x, weight_, y, bias_.empty() ? nullptr : &bias_.view());
 }
 
 }  // namespace heddle

@@ -84,8 +84,24 @@ struct HeadShard {
 ColumnParallelLinear QKVParallelLinear(const BuildContext& context, const StoredMatrix& q, const StoredMatrix& k,
                                        const StoredMatrix& v, const HeadShard& shard, int head_dim);
 
-// gate and up over the same input: output [num_tokens, 2 * shard].
-ColumnParallelLinear MergedColumnParallelLinear(const BuildContext& context, const StoredMatrix& gate,
-                                                const StoredMatrix& up);
+// activation(gate(x)) * up(x): two column-parallel matrices over the same input, fused into one product.
+class GatedColumnParallelLinear {
+ public:
+  // gate and up agree on their shape and on whether they have a bias.
+  GatedColumnParallelLinear(const BuildContext& context, const StoredMatrix& gate, const StoredMatrix& up,
+                            ops::Activation activation);
+
+  int64_t output_size() const { return output_size_; }  // of this rank
+  size_t weight_bytes() const { return weight_.size_bytes(); }
+
+  // x [num_tokens, columns] -> y [num_tokens, output_size()].
+  void Forward(Stream& stream, const TensorView& x, const TensorView& y) const;
+
+ private:
+  ops::Activation activation_;
+  int64_t output_size_;
+  PackedMatrix weight_;
+  Tensor bias_;
+};
 
 }  // namespace heddle

@@ -126,7 +126,7 @@ ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParalle
   const int64_t layer_bytes = PackedMatrix::SizeBytes(dtype, qkv_size, {0, hidden}) +
                               RowParallelBytes(tp, dtype, hidden, int64_t{config.num_heads} * config.head_dim,
                                                std::gcd(kShardUnit, int64_t{config.head_dim})) +
-                              PackedMatrix::SizeBytes(dtype, 2 * mlp_size, {0, hidden}) +
+                              PackedMatrix::SizeBytes(dtype, 2 * ops::GatedHalf(mlp_size), {0, hidden}) +
                               RowParallelBytes(tp, dtype, hidden, config.intermediate_size, kShardUnit);
   ModelFootprint footprint;
   footprint.weight_bytes = config.num_layers * layer_bytes + ColumnParallelBytes(tp, dtype, config.vocab_size, hidden);
@@ -134,7 +134,7 @@ ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParalle
     footprint.weight_bytes += vocab_shard * hidden * static_cast<int64_t>(DTypeSize(config.dtype));
   }
   // The residual stream and the branch, and the larger of what attention and MLP keep at once.
-  const int64_t floats = 2 * hidden + std::max(qkv_size + q_size, 3 * mlp_size);
+  const int64_t floats = 2 * hidden + std::max(qkv_size + q_size, mlp_size);
   footprint.activation_bytes_per_token = floats * static_cast<int64_t>(sizeof(float));
   for (const RopeConfig& rope : config.ropes) {
     footprint.bytes_per_position += rope.rotary_dim * static_cast<int64_t>(sizeof(float));

@@ -1,8 +1,95 @@
+#include <algorithm>
+
 #include "ops/checks.h"
 #include "ops/ops.h"
 #include "ops/parallel.h"
 
 namespace heddle::ops {
+namespace {
+
+// Below this many multiply-adds waking the others costs more than they save.
+constexpr int64_t kMinParallelWork = 65536;
+
+bool IsParallel(const Stream& stream, const cpu::MatmulArgs& args, int64_t k) {
+  return stream.threads().num_threads() > 1 && args.m * args.n * k >= kMinParallelWork;
+}
+
+// Calls multiply(args, panel_begin, panel_end) on the threads of the stream, each with its part of the scratch memory.
+template <typename Multiply>
+void ShareOutPanels(Stream& stream, bool parallel, const cpu::MatmulArgs& args, int64_t num_panels,
+                    size_t scratch_floats, const Multiply& multiply) {
+  const auto run = [&](int thread, const WorkRange& panels) {
+    cpu::MatmulArgs own = args;
+    own.scratch += scratch_floats * static_cast<size_t>(thread);
+    multiply(own, panels.begin, panels.end);
+  };
+  if (!parallel) return run(0, {0, num_panels});
+  const int num_threads = stream.threads().num_threads();
+  stream.threads().Run([&](int thread) { run(thread, SplitWork(num_panels, thread, num_threads)); });
+}
+
+// Block of rows by block: packed by all threads, then multiplied by all.
+void TileMatmul(Stream& stream, const cpu::TileMatmulKernels& kernels, cpu::MatmulArgs args, int64_t k,
+                int64_t num_panels) {
+  const int64_t num_rows = args.m;
+  const int64_t block_rows = kernels.block_rows(args);
+  const size_t num_threads = static_cast<size_t>(stream.threads().num_threads());
+  const size_t scratch_floats = kernels.scratch_floats();
+  args.m = std::min(num_rows, block_rows);
+  const size_t scratch_bytes = scratch_floats * num_threads * sizeof(float);
+  args.scratch = static_cast<float*>(stream.Scratch(scratch_bytes + kernels.packed_bytes(args)));
+  void* packed = reinterpret_cast<char*>(args.scratch) + scratch_bytes;
+  for (int64_t row = 0; row < num_rows; row += block_rows) {
+    cpu::MatmulArgs block = args;
+    block.m = std::min(num_rows - row, block_rows);
+    block.x += row * args.x_stride;
+    block.y += row * args.y_stride;
+    const bool parallel = IsParallel(stream, block, k);
+    ParallelFor(stream, (block.m + 15) / 16, std::min<int64_t>(block.m, 16) * k,
+                [&](int64_t begin, int64_t end) { kernels.pack(block, begin, end, packed); });
+    ShareOutPanels(stream, parallel, block, num_panels, scratch_floats,
+                   [&](const cpu::MatmulArgs& own, int64_t panel_begin, int64_t panel_end) {
+                     kernels.matmul(own, packed, panel_begin, panel_end);
+                   });
+  }
+}
+
+cpu::MatmulArgs ArgsOf(const TensorView& x, const PackedMatrix& weight, const TensorView& y) {
+  return {.x = x.Data<float>(),
+          .x_stride = x.row_stride,
+          .m = x.dim(0),
+          .weight = weight.Panel(0),
+          .storage = StorageOf("Matmul: weight", weight.dtype()),
+          .panel_bytes = weight.k_padded() * kPanelWidth * static_cast<int64_t>(DTypeSize(weight.dtype())),
+          .n = y.dim(1),
+          .num_slices = static_cast<int>(weight.slice_bounds().size()) - 1,
+          .slice_bounds = weight.slice_bounds().data(),
+          .packed_bounds = weight.packed_bounds().data(),
+          .bias = nullptr,
+          .gated = nullptr,
+          .y = y.Data<float>(),
+          .y_stride = y.row_stride,
+          .scratch = nullptr};
+}
+
+void Multiply(Stream& stream, cpu::MatmulArgs args, int64_t k) {
+  if (args.m == 0 || args.n == 0) return;
+  const int64_t num_panels = (args.n + kPanelWidth - 1) / kPanelWidth;
+  const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());
+  if (kernels.tile_matmul != nullptr && args.storage == cpu::Storage::kBFloat16) {
+    return TileMatmul(stream, *kernels.tile_matmul, args, k, num_panels);
+  }
+  const size_t scratch_floats = kernels.matmul_scratch_floats();
+  const size_t num_threads = static_cast<size_t>(stream.threads().num_threads());
+  args.scratch = static_cast<float*>(stream.Scratch(scratch_floats * sizeof(float) * num_threads));
+  ShareOutPanels(stream, IsParallel(stream, args, k), args, num_panels, scratch_floats, kernels.matmul);
+}
+
+static_assert(static_cast<int>(Activation::kSilu) == static_cast<int>(cpu::GatedKind::kSilu));
+static_assert(static_cast<int>(Activation::kGeluTanh) == static_cast<int>(cpu::GatedKind::kGeluTanh));
+static_assert(static_cast<int>(Activation::kGelu) == static_cast<int>(cpu::GatedKind::kGelu));
+
+}  // namespace
 
 void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, const TensorView& y,
             const TensorView* bias) {
@@ -10,38 +97,27 @@ void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, con
   CheckView("Matmul: x", x, DType::kFloat32, {x.dim(0), weight.k()});
   CheckView("Matmul: y", y, DType::kFloat32, {x.dim(0), weight.n()});
   if (bias != nullptr) CheckContiguous("Matmul: bias", *bias, DType::kFloat32, {weight.n()});
-  if (x.dim(0) == 0 || weight.n() == 0) return;
+  cpu::MatmulArgs args = ArgsOf(x, weight, y);
+  if (bias != nullptr) args.bias = bias->Data<float>();
+  Multiply(stream, args, weight.k());
+}
 
-  const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());
-  const size_t scratch_floats = kernels.matmul_scratch_floats();
-  const int num_threads = stream.threads().num_threads();
-  float* scratch =
-      static_cast<float*>(stream.Scratch(scratch_floats * sizeof(float) * static_cast<size_t>(num_threads)));
-  const auto run = [&](int thread, int64_t panel_begin, int64_t panel_end) {
-    const cpu::MatmulArgs args{
-        .x = x.Data<float>(),
-        .x_stride = x.row_stride,
-        .m = x.dim(0),
-        .weight = weight.Panel(0),
-        .storage = StorageOf("Matmul: weight", weight.dtype()),
-        .panel_bytes = weight.k_padded() * kPanelWidth * static_cast<int64_t>(DTypeSize(weight.dtype())),
-        .n = weight.n(),
-        .num_slices = static_cast<int>(weight.slice_bounds().size()) - 1,
-        .slice_bounds = weight.slice_bounds().data(),
-        .packed_bounds = weight.packed_bounds().data(),
-        .bias = bias != nullptr ? bias->Data<float>() : nullptr,
-        .y = y.Data<float>(),
-        .y_stride = y.row_stride,
-        .scratch = scratch + scratch_floats * static_cast<size_t>(thread)};
-    kernels.matmul(args, panel_begin, panel_end);
-  };
-  // Below this many multiply-adds waking the others costs more than they save.
-  constexpr int64_t kMinParallelWork = 65536;
-  if (num_threads == 1 || x.dim(0) * weight.n() * weight.k() < kMinParallelWork) return run(0, 0, weight.num_panels());
-  stream.threads().Run([&](int thread) {
-    const WorkRange panels = SplitWork(weight.num_panels(), thread, num_threads);
-    run(thread, panels.begin, panels.end);
-  });
+void GatedMatmul(Stream& stream, Activation activation, const TensorView& x, const PackedMatrix& gate_up,
+                 const TensorView& y, const TensorView* bias) {
+  CheckRank("GatedMatmul: x", x, 2);
+  CheckRank("GatedMatmul: y", y, 2);
+  const int64_t half = GatedHalf(y.dim(1));
+  CheckView("GatedMatmul: x", x, DType::kFloat32, {x.dim(0), gate_up.k()});
+  CheckView("GatedMatmul: y", y, DType::kFloat32, {x.dim(0), y.dim(1)});
+  HEDDLE_CHECK(gate_up.n() == 2 * half, std::to_string(gate_up.n()) + " rows for " + std::to_string(y.dim(1)));
+  if (bias != nullptr) CheckContiguous("GatedMatmul: bias", *bias, DType::kFloat32, {2 * half});
+  const cpu::GatedArgs gated{.kind = static_cast<cpu::GatedKind>(activation),
+                             .up = gate_up.Panel(half / kPanelWidth),
+                             .up_bias = bias != nullptr ? bias->Data<float>() + half : nullptr};
+  cpu::MatmulArgs args = ArgsOf(x, gate_up, y);
+  args.gated = &gated;
+  if (bias != nullptr) args.bias = bias->Data<float>();
+  Multiply(stream, args, gate_up.k());
 }
 
 }  // namespace heddle::ops

@@ -55,12 +55,6 @@ void AddBias(Stream& stream, const TensorView& bias, const TensorView& y);
 void RotaryEmbedding(Stream& stream, std::span<const int32_t> positions, const TensorView& cos_sin, int num_heads,
                      int head_dim, const TensorView& x);
 
-// y = activation(gate) * up, where gate_up holds gate in its first half and up in its second.
-//
-//   gate_up  [num_tokens, 2 * size]   f32; rows may be strided
-//   y        [num_tokens, size]       f32; rows may be strided
-void GatedActivation(Stream& stream, Activation activation, const TensorView& gate_up, const TensorView& y);
-
 // y = x * weight^T, the sum over K in the order docs/decisions.md fixes; with `bias` [n] f32 added last when given.
 //
 //   x       [num_tokens, k]   f32; rows may be strided
@@ -68,6 +62,18 @@ void GatedActivation(Stream& stream, Activation activation, const TensorView& ga
 //   y       [num_tokens, n]   f32; rows may be strided
 void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, const TensorView& y,
             const TensorView* bias = nullptr);
+
+// Rows from the beginning of gate to that of up in the matrix of a gated product of `size` outputs: whole panels.
+constexpr int64_t GatedHalf(int64_t size) { return (size + kPanelWidth - 1) / kPanelWidth * kPanelWidth; }
+
+// y = activation(x * gate^T) * (x * up^T): two products as Matmul does each, joined before they reach memory.
+//
+//   x        [num_tokens, k]             f32; rows may be strided
+//   gate_up  [2 * GatedHalf(size), k]    packed: gate from row 0 on, up from row GatedHalf(size) on
+//   bias     [2 * GatedHalf(size)]       f32, laid out alike; may be null
+//   y        [num_tokens, size]          f32; rows may be strided
+void GatedMatmul(Stream& stream, Activation activation, const TensorView& x, const PackedMatrix& gate_up,
+                 const TensorView& y, const TensorView* bias = nullptr);
 
 // x = cap * tanh(x / cap), in place. [num_rows, size] f32; rows may be strided.
 void SoftCap(Stream& stream, float cap, const TensorView& x);

@@ -66,7 +66,9 @@ PackedMatrix::PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_
     packed_bounds_.push_back(packed_bounds_[i] + (slice_bounds_[i + 1] - slice_bounds_[i] + 1) / 2 * 2);
   }
   k_padded_ = packed_bounds_.back();
-  data_ = Tensor(dtype, {num_panels(), k_padded_, kPanelWidth});
+  // Zeros after the end: a tile of 32 in K may begin in the last two of a slice.
+  constexpr int64_t kTileK = 32;
+  data_ = Tensor(dtype, {num_panels() * k_padded_ + kTileK, kPanelWidth});
 }
 
 void PackedMatrix::PackRows(int64_t row, const TensorView& source) {

@@ -279,7 +279,7 @@ TEST(PagedAttention, "gives the same bits with one thread and three, and again i
 }
 
 TEST(PagedAttention, "gives AVX2 and AVX-512 the same bits") {
-  if (DetectCpuIsa() != CpuIsa::kAvx512) SKIP("no AVX-512 here");
+  if (DetectCpuIsa() < CpuIsa::kAvx512) SKIP("no AVX-512 here");
   Stream narrow(1, true, CpuIsa::kAvx2);
   Stream wide(1, true, CpuIsa::kAvx512);
   for (const Config& config : kConfigs) {

@@ -175,7 +175,7 @@ TEST(Simd, "narrows to the 16-bit floats as base/dtype.h does, NaN to NaN") {
 
 TEST(Simd, "gives AVX2 and AVX-512 the same bits") {
   const std::vector<CpuIsa> isas = test::RunnableIsas();
-  if (isas.back() != CpuIsa::kAvx512) SKIP("no AVX-512 here");
+  if (isas.back() < CpuIsa::kAvx512) SKIP("no AVX-512 here");
   const Kernels& avx2 = KernelsFor(CpuIsa::kAvx2);
   const Kernels& avx512 = KernelsFor(CpuIsa::kAvx512);
   int wrong = 0;

@@ -139,7 +139,9 @@ describe('EngineConfig', () => {
 
     it('must be one that exists', () => {
       process.env['HEDDLE_CPU_ISA'] = 'sse';
-      expect(() => resolve({})).toThrow('HEDDLE_CPU_ISA must be one of "scalar", "avx2" and "avx512", received "sse"');
+      expect(() => resolve({})).toThrow(
+        'HEDDLE_CPU_ISA must be one of "scalar", "avx2", "avx512" and "amx", received "sse"',
+      );
     });
   });
 });

@@ -3,8 +3,10 @@
 #include "ops/cpu/simd.h"
 #include "ops/cpu/simd_math.h"
 // The kernels themselves; each file is compiled once per instruction set, inside HEDDLE_ISA's namespace.
+#include "ops/cpu/activations.inl"
 #include "ops/cpu/attention_kernel.inl"
 #include "ops/cpu/elementwise_kernels.inl"
+#include "ops/cpu/matmul_blocks.inl"
 #include "ops/cpu/matmul_kernel.inl"
 #include "ops/cpu/row_kernels.inl"
 
@@ -14,11 +16,11 @@ extern const Kernels kKernels;
 const Kernels kKernels = {
     Matmul,
     MatmulScratchFloats,
+    nullptr,
     Attention,
     AttentionScratchFloats,
     RmsNormRow,
     AddRow,
-    GatedActivationRow,
     SoftCapRow,
     RotateHead,
     WidenRow,

@@ -16,6 +16,23 @@ extern const Kernels kKernels;
 namespace avx512 {
 extern const Kernels kKernels;
 }
+namespace amx {
+extern const TileMatmulKernels kTileMatmulKernels;
+}
+
+namespace {
+
+// Everything but products is that of AVX-512.
+const Kernels& AmxKernels() {
+  static const Kernels kernels = [] {
+    Kernels table = avx512::kKernels;
+    table.tile_matmul = &amx::kTileMatmulKernels;
+    return table;
+  }();
+  return kernels;
+}
+
+}  // namespace
 #endif
 
 const Kernels& KernelsFor(CpuIsa isa) {
@@ -27,6 +44,8 @@ const Kernels& KernelsFor(CpuIsa isa) {
       return avx2::kKernels;
     case CpuIsa::kAvx512:
       return avx512::kKernels;
+    case CpuIsa::kAmx:
+      return AmxKernels();
 #else
     default:
       break;

@@ -16,6 +16,13 @@ enum class Storage : int { kFloat32, kBFloat16, kFloat16 };
 // Same order as ops::Activation.
 enum class GatedKind : int { kSilu, kGeluTanh, kGelu };
 
+// The other half of a gated product: y = activation(x * weight^T + bias) * (x * up^T + up_bias).
+struct GatedArgs {
+  GatedKind kind;
+  const void* up;        // like MatmulArgs::weight
+  const float* up_bias;  // [n] or null
+};
+
 struct MatmulArgs {
   const float* x;  // [m, k], rows x_stride apart
   int64_t x_stride;
@@ -28,6 +35,7 @@ struct MatmulArgs {
   const int64_t* slice_bounds;   // [num_slices + 1] columns of x
   const int64_t* packed_bounds;  // [num_slices + 1] positions in packed K
   const float* bias;             // [n] or null
+  const GatedArgs* gated;        // null: y = x * weight^T (+ bias)
   float* y;                      // [m, n], rows y_stride apart
   int64_t y_stride;
   float* scratch;  // of this thread: matmul_scratch_floats
@@ -66,10 +74,22 @@ inline constexpr int kAttentionQueryTile = 16;
 // result.
 inline constexpr int kAttentionPartition = 64;
 
+// Products of bfloat16 weights by the tiles of AMX. Rows of x are rounded to bfloat16 and packed first.
+struct TileMatmulKernels {
+  // Rows that are packed and multiplied at once, at most.
+  int64_t (*block_rows)(const MatmulArgs& args);
+  size_t (*packed_bytes)(const MatmulArgs& args);  // of m <= block_rows rows
+  // Packs groups [begin, end) of 16 rows.
+  void (*pack)(const MatmulArgs& args, int64_t begin, int64_t end, void* packed);
+  void (*matmul)(const MatmulArgs& args, const void* packed, int64_t panel_begin, int64_t panel_end);
+  size_t (*scratch_floats)();
+};
+
 struct Kernels {
-  // Panels [panel_begin, panel_end) of y = x * weight^T (+ bias).
+  // Panels [panel_begin, panel_end) of y.
   void (*matmul)(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end);
   size_t (*matmul_scratch_floats)();
+  const TileMatmulKernels* tile_matmul;  // takes the place of matmul for bfloat16 weights; null: it does not
 
   void (*attention)(const AttentionArgs& args, const AttentionTask& task);
   size_t (*attention_scratch_floats)(int num_heads, int num_kv_heads, int head_dim);
@@ -77,7 +97,6 @@ struct Kernels {
   // One row each.
   void (*rms_norm)(const float* x, const float* weight, float epsilon, int64_t size, float* y);
   void (*add)(const float* x, float* y, int64_t size);
-  void (*gated_activation)(GatedKind kind, const float* gate, const float* up, int64_t size, float* y);
   void (*soft_cap)(float cap, float* x, int64_t size);
   // One head: pairs (i, i + half).
   void (*rotate)(const float* cos, const float* sin, int64_t half, float* head);

@@ -27,7 +27,6 @@ constexpr int kStreamAccumulators = 2;
 constexpr int kMaxBlockTileRows = 2;
 #endif
 
-constexpr int kPanelOutputs = 16;
 constexpr int kBlockRows = 96;
 constexpr int kChunk = 256;
 constexpr int kXStride = kChunk + 16;  // not a power of two, so that the rows of a chunk do not share cache sets
@@ -41,7 +40,6 @@ constexpr int kWeightFloats = kChunk * kPanelOutputs;
 
 // How far ahead of its use a streamed panel is asked for: about a memory latency at full bandwidth.
 constexpr int64_t kPrefetchBytes = 1024;
-constexpr int64_t kCacheLine = 64;
 
 constexpr int64_t StorageBytes(Storage storage) { return storage == Storage::kFloat32 ? 4 : 2; }
 
@@ -51,8 +49,6 @@ constexpr int StreamPanels(int rows) {
   while (2 * panels * rows <= kStreamAccumulators && 2 * panels <= kMaxStreamPanels) panels *= 2;
   return panels;
 }
-
-inline int64_t MinOf(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Two neighbours in K of the 16 outputs of a panel.
 template <Storage kStorage>
@@ -180,17 +176,6 @@ void WidenChunk(const char* weight, int64_t k, float* widened) {
   }
 }
 
-// ---- blocks ----
-
-// Some rows times some panels.
-struct Block {
-  int64_t row;
-  int64_t rows;
-  int64_t panel;
-  int64_t panels;
-  int64_t columns() const { return panels * kPanelOutputs; }
-};
-
 inline const char* WeightAt(const MatmulArgs& args, int64_t panel, int64_t packed) {
   return static_cast<const char*>(args.weight) + panel * args.panel_bytes +
          packed * kPanelOutputs * StorageBytes(args.storage);
@@ -258,47 +243,21 @@ inline void MultiplySlice(const MatmulArgs& args, const Block& block, int slice,
   }
 }
 
-inline void AddSums(const float* source, int64_t count, float* destination) {
-  for (int64_t i = 0; i < count; i += 16) Store(destination + i, Add(Load(destination + i), Load(source + i)));
-}
-
-// All slices of a block, joined in a balanced tree: whenever two neighbouring subtrees of one size are complete they
-// become one, as carries do in a binary counter. The result lies at the beginning of the scratch memory.
+// All slices of a block; the sums lie at the beginning of the scratch memory.
 inline void MultiplyBlock(const MatmulArgs& args, const Block& block) {
-  float* const sums = args.scratch;
-  float* const x_chunk = sums + kSumsFloats;
+  float* const x_chunk = args.scratch + kSumsFloats;
   float* const widened = x_chunk + kXFloats;
-  const int64_t count = block.rows * block.columns();
-  int depth = 0;
-  for (int slice = 0; slice < args.num_slices; ++slice) {
+  SumSlices(args.num_slices, block.rows * block.columns(), args.scratch, [&](int slice, float* sums) {
     if (block.rows <= kMaxStreamRows) {
-      StreamSlice(args, block, slice, sums + depth * count);
+      StreamSlice(args, block, slice, sums);
     } else {
-      MultiplySlice(args, block, slice, x_chunk, widened, sums + depth * count);
+      MultiplySlice(args, block, slice, x_chunk, widened, sums);
     }
-    ++depth;
-    for (int complete = slice + 1; complete % 2 == 0; complete /= 2) {
-      --depth;
-      AddSums(sums + depth * count, count, sums + (depth - 1) * count);
-    }
-  }
+  });
 }
 
-inline void StoreBlock(const MatmulArgs& args, const Block& block) {
-  for (int64_t row = 0; row < block.rows; ++row) {
-    const float* sums = args.scratch + row * block.columns();
-    float* y = args.y + (block.row + row) * args.y_stride;
-    for (int64_t panel = 0; panel < block.panels; ++panel) {
-      const int64_t column = (block.panel + panel) * kPanelOutputs;
-      const int count = static_cast<int>(MinOf(kPanelOutputs, args.n - column));
-      F32x16 sum = Load(sums + panel * kPanelOutputs);
-      if (args.bias != nullptr) sum = Add(sum, LoadPartial(args.bias + column, count));
-      StorePartial(y + column, sum, count);
-    }
-  }
-}
-
-inline size_t MatmulScratchFloats() { return kSumsFloats + kXFloats + kWeightFloats; }
+// The first half of a gated product stays before the scratch memory of the second.
+inline size_t MatmulScratchFloats() { return 2 * kSumsFloats + kXFloats + kWeightFloats; }
 
 // The panels that a block of `rows` takes at once, when `remaining` are left.
 inline int64_t GroupPanels(const MatmulArgs& args, int64_t rows, int64_t remaining) {
@@ -307,9 +266,7 @@ inline int64_t GroupPanels(const MatmulArgs& args, int64_t rows, int64_t remaini
     while (panels > remaining) panels /= 2;
     return panels;
   }
-  int64_t num_partial_sums = 1;
-  for (int slices = args.num_slices; slices > 1; slices /= 2) ++num_partial_sums;
-  return MinOf(remaining, MinOf(kMaxGroupPanels, kSumColumns / kPanelOutputs / num_partial_sums));
+  return MinOf(remaining, MinOf(kMaxGroupPanels, kSumColumns / kPanelOutputs / NumPartialSums(args.num_slices)));
 }
 
 void Matmul(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end) {
@@ -320,8 +277,8 @@ void Matmul(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end) {
     block.rows = args.m * (i + 1) / num_blocks - block.row;
     for (block.panel = panel_begin; block.panel < panel_end; block.panel += block.panels) {
       block.panels = GroupPanels(args, block.rows, panel_end - block.panel);
-      MultiplyBlock(args, block);
-      StoreBlock(args, block);
+      ComputeBlock(args, block, block.rows * block.columns(),
+                   [&](const MatmulArgs& half) { MultiplyBlock(half, block); });
     }
   }
 }

@@ -1,0 +1,11 @@
+// The products of bfloat16 matrices for AMX. Compiled for AVX-512 with BF16 and AMX tiles; see binding.gyp.
+#if defined(__AMX_BF16__)
+#define HEDDLE_ISA amx
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/simd.h"
+#include "ops/cpu/simd_math.h"
+// The kernels themselves, inside HEDDLE_ISA's namespace.
+#include "ops/cpu/activations.inl"
+#include "ops/cpu/matmul_blocks.inl"
+#include "ops/cpu/tile_matmul_kernel.inl"
+#endif
