@@ -11,7 +11,8 @@
 namespace heddle {
 
 // An engine with its channel. Shared by the wrapper, by promises under way, and by the environment's cleanup hook,
-// which ends it when the environment goes first.
+// which ends it when the environment goes first. process.exit() runs no hooks on the main thread: the process then ends
+// beside the engine's threads.
 class EngineHandle {
  public:
   EngineHandle(Napi::Env env, EngineConfig config, std::shared_ptr<const Vocabulary> vocabulary, Napi::Function on_step,
