@@ -34,6 +34,12 @@ void CheckNumber(const char* key, double value, double min, double max) {
   Refuse(key, "a finite number from " + Text(min) + " to " + Text(max), Text(value));
 }
 
+// In (0, max].
+void CheckPositive(const char* key, double value, double max) {
+  if (value > 0 && value <= max) return;
+  Refuse(key, "a finite number greater than 0 and at most " + Text(max), Text(value));
+}
+
 void CheckInteger(const char* key, int64_t value, int64_t min, int64_t max) {
   if (value >= min && value <= max) return;
   Refuse(key, "an integer from " + std::to_string(min) + " to " + std::to_string(max), std::to_string(value));
@@ -56,12 +62,12 @@ void CheckSampling(const SamplingParams& params, const RequestLimits& limits) {
   const int vocab_size = limits.vocab_size;
   CheckInteger("n", params.n, 1, kMaxSequences);
   CheckNumber("temperature", params.temperature, 0, 100);
-  CheckNumber("topP", params.top_p, 1e-9, 1);
+  CheckPositive("topP", params.top_p, 1);
   CheckInteger("topK", params.top_k, 0, INT32_MAX);
   CheckNumber("minP", params.min_p, 0, 1);
   CheckNumber("presencePenalty", params.presence_penalty, -2, 2);
   CheckNumber("frequencyPenalty", params.frequency_penalty, -2, 2);
-  CheckNumber("repetitionPenalty", params.repetition_penalty, 1e-9, 10);
+  CheckPositive("repetitionPenalty", params.repetition_penalty, 10);
   CheckInteger("logprobs", params.logprobs, -1, limits.max_logprobs);
   CheckInteger("promptLogprobs", params.prompt_logprobs, -1, limits.max_logprobs);
   CheckCount("allowedTokenIds", params.allowed_token_ids.size(), kMaxAllowedIds, "ids");

@@ -27,7 +27,12 @@ Integer Int(const Napi::Object& object, const char* key) {
   return static_cast<Integer>(value);
 }
 
-float Float(const Napi::Object& object, const char* key) { return static_cast<float>(Number(object, key)); }
+// A positive number that no float is small enough for becomes the smallest one: 0 often means something else.
+float Float(const Napi::Object& object, const char* key) {
+  const double value = Number(object, key);
+  const auto rounded = static_cast<float>(value);
+  return value > 0 && rounded == 0 ? std::numeric_limits<float>::denorm_min() : rounded;
+}
 
 bool Bool(const Napi::Object& object, const char* key) {
   const Napi::Value value = object.Get(key);

@@ -50,6 +50,14 @@ const row = ({ k, tokenIds, logprobs, ranks }: TokenLogprobs, i: number) => {
 };
 const rows = (logprobs: TokenLogprobs) => Array.from(logprobs.ranks, (_, i) => row(logprobs, i));
 
+it.each([1e-9, 1e-300, 5e-324])('topP, minP and repetitionPenalty may be as small as %p', async (tiny) => {
+  const { tokenIds } = await complete();
+  expect((await complete({ temperature: 1, topP: tiny })).tokenIds).toEqual(tokenIds);
+  const sampled = { temperature: 1, seed: 1 };
+  expect((await complete({ ...sampled, minP: tiny })).tokenIds).toEqual((await complete(sampled)).tokenIds);
+  expect((await complete({ repetitionPenalty: tiny })).tokenIds).toHaveLength(24);
+});
+
 describe('stop strings', () => {
   const stop = 'ble to d'; // of the tokens " able", " to", " do"
 

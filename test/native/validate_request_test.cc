@@ -22,6 +22,7 @@ TEST(ValidateRequest, "lets everything pass at its limit") {
   Request request = Plain();
   SamplingParams& params = request.sampling_params;
   params.n = 16;
+  params.top_p = params.repetition_penalty = std::numeric_limits<float>::denorm_min();
   params.logprobs = params.prompt_logprobs = 20;
   params.min_tokens = 48;
   params.stop.assign(16, std::string(256, 'x'));
@@ -50,6 +51,9 @@ TEST(ValidateRequest, "refuses what is beyond a limit by the name of its key") {
       {"n", [](Request&, SamplingParams& p) { p.n = 17; }},
       {"temperature", [=](Request&, SamplingParams& p) { p.temperature = nan; }},
       {"topP", [](Request&, SamplingParams& p) { p.top_p = 0; }},
+      {"topP", [=](Request&, SamplingParams& p) { p.top_p = nan; }},
+      {"repetitionPenalty", [](Request&, SamplingParams& p) { p.repetition_penalty = 0; }},
+      {"repetitionPenalty", [](Request&, SamplingParams& p) { p.repetition_penalty = 10.5f; }},
       {"logprobs", [](Request&, SamplingParams& p) { p.logprobs = 21; }},
       {"promptLogprobs", [](Request&, SamplingParams& p) { p.prompt_logprobs = 100; }},
       {"maxTokens", [](Request&, SamplingParams& p) { p.max_tokens = 49; }},
