@@ -66,23 +66,19 @@ int ResolveMaxModelLen(const EngineConfig& config, const ModelConfig& model) {
 void SizeKVCache(const EngineConfig& config, int64_t block_bytes, int64_t weight_bytes, EnginePlan& plan) {
   SchedulerConfig& scheduler = plan.scheduler;
   const int64_t blocks_a_sequence = CeilDiv(scheduler.max_model_len, scheduler.block_size);
-  int64_t blocks;
-  if (config.kv_cache_bytes > 0) {
-    blocks = config.kv_cache_bytes / block_bytes - 1;
-  } else {
-    const int64_t half_of_rest = std::max<int64_t>(plan.available_bytes - weight_bytes, 0) / 2;
-    const int64_t budget = std::min(kMaxDefaultKVCacheBytes, half_of_rest);
-    blocks = std::min(blocks_a_sequence * scheduler.max_num_seqs, budget / block_bytes - 1);
-  }
+  const int64_t half_of_rest = std::max<int64_t>(plan.available_bytes - weight_bytes, 0) / 2;
+  const bool chosen = config.kv_cache_bytes == 0;
+  const int64_t budget = chosen ? std::min(kMaxDefaultKVCacheBytes, half_of_rest) : config.kv_cache_bytes;
+  int64_t blocks = budget / block_bytes - 1;
+  if (chosen) blocks = std::min(blocks, blocks_a_sequence * scheduler.max_num_seqs);
   blocks = std::min<int64_t>(blocks, 1 << 24);
   if (blocks < blocks_a_sequence) {
     if (config.max_model_len > 0 || blocks < 1) {
-      const std::string given =
-          config.kv_cache_bytes > 0 ? "kvCacheBytes" : "half of the memory that the weights leave available";
-      throw Error(ErrorCode::kInsufficientMemory,
-                  given + " must hold one sequence of maxModelLen " + std::to_string(scheduler.max_model_len) +
-                      ", that is " + std::to_string((blocks_a_sequence + 1) * block_bytes) + " bytes, received " +
-                      std::to_string(std::max<int64_t>(blocks + 1, 0) * block_bytes));
+      const std::string given = chosen ? "half of the memory that the weights leave available" : "kvCacheBytes";
+      throw Error(ErrorCode::kInsufficientMemory, given + " must hold one sequence of maxModelLen " +
+                                                      std::to_string(scheduler.max_model_len) + ", that is " +
+                                                      std::to_string((blocks_a_sequence + 1) * block_bytes) +
+                                                      " bytes, received " + std::to_string(budget));
     }
     scheduler.max_model_len = static_cast<int>(blocks * scheduler.block_size);
   }

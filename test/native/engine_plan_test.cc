@@ -56,6 +56,22 @@ TEST(EnginePlan, "counts rotary tables and what collectives keep as activations"
   EXPECT_TRUE(PlanEngine(model.config).ranks[1].activation_bytes > 2 * 64 * 64 * 4);
 }
 
+TEST(EnginePlan, "names the bytes that were given when they hold no sequence") {
+  Model model;
+  model.config.max_model_len = 32;
+  model.config.kv_cache_bytes = 1;
+  std::string message;
+  try {
+    PlanEngine(model.config);
+  } catch (const Error& error) {
+    EXPECT_TRUE(error.code() == ErrorCode::kInsufficientMemory);
+    message = error.what();
+  }
+  // A block of 16 tokens: 2 layers, 8 heads of 16, keys and values of 2 bytes; one block beside the two of the
+  // sequence.
+  EXPECT_EQ(message, "kvCacheBytes must hold one sequence of maxModelLen 32, that is 49152 bytes, received 1");
+}
+
 TEST(EnginePlan, "refuses options out of range by name") {
   const auto message = [](const std::function<void(EngineConfig&)>& change) {
     Model model;
