@@ -173,7 +173,7 @@ export interface CloseOptions {
 /**
  * How a request samples, and when it stops. Names, defaults and meaning follow vLLM's `SamplingParams`, except that
  * `maxTokens` defaults to what is left of `maxModelLen`. Where the checkpoint has a `generation_config.json`, its
- * `temperature`, `top_p`, `top_k`, `min_p` and `repetition_penalty` are the defaults instead.
+ * `temperature`, `top_p`, `top_k`, `min_p`, `repetition_penalty` and `max_new_tokens` are the defaults instead.
  */
 export interface SamplingParams {
   /** Sequences for one prompt, from 1 to 16. The prompt is computed once. Defaults to `1`. */
@@ -194,7 +194,7 @@ export interface SamplingParams {
   repetitionPenalty?: number;
   /** Seed of this request's draws: an integer from 0 to 2^53 - 1, or a bigint below 2^64. The same seed, prompt and parameters give the same tokens, whatever runs beside. Defaults to one derived from the engine's seed. */
   seed?: number | bigint;
-  /** Generated tokens at most, at least 1; more than fits is capped. Defaults to what is left of `maxModelLen`. */
+  /** Generated tokens at most, at least 1; more than fits is capped. Defaults to the checkpoint's `max_new_tokens`, else to what is left of `maxModelLen`. */
   maxTokens?: number;
   /** No end before this many generated tokens. An integer from 0 to `maxTokens`. Defaults to `0`. */
   minTokens?: number;

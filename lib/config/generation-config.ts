@@ -13,6 +13,8 @@ export interface GenerationDefaults {
   readonly topK?: number;
   readonly minP?: number;
   readonly repetitionPenalty?: number;
+  /** Capped by the room left, like a caller's. */
+  readonly maxTokens?: number;
   /** Ends of sequence beside those of `config.json`; may be empty. */
   readonly eosTokenIds: Int32Array;
 }
@@ -23,6 +25,7 @@ interface GenerationConfigFile {
   top_k?: number;
   min_p?: number;
   repetition_penalty?: number;
+  max_new_tokens?: number;
   eos_token_id?: number[];
 }
 
@@ -35,6 +38,7 @@ const checks: Checks<GenerationConfigFile> = {
   top_k: integer(-1),
   min_p: number(0, 1),
   repetition_penalty: number(0, 10, true),
+  max_new_tokens: integer(1),
   eos_token_id: eosTokenIds,
 };
 
@@ -52,6 +56,7 @@ export function readGenerationConfig(content: unknown): GenerationDefaults {
     ...(file.top_k !== undefined && { topK: file.top_k }),
     ...(file.min_p !== undefined && { minP: file.min_p }),
     ...(file.repetition_penalty !== undefined && { repetitionPenalty: file.repetition_penalty }),
+    ...(file.max_new_tokens !== undefined && { maxTokens: file.max_new_tokens }),
     eosTokenIds: Int32Array.from(file.eos_token_id ?? []),
   });
 }

@@ -163,7 +163,8 @@ const checks: Checks<SamplingParams> = {
  */
 export function resolveSamplingParams(params: SamplingParams, context: SamplingContext): ResolvedSamplingParams {
   const given = readObject(params, 'SamplingParams', checks);
-  checkCombinations(given, context);
+  const maxTokens = given.maxTokens ?? context.defaults.maxTokens ?? null;
+  checkCombinations(given, maxTokens ?? Infinity, context);
   const { vocabSize } = context;
   const biases = given.logitBias instanceof Map ? given.logitBias : new Map<number, number>();
   return Object.freeze({
@@ -173,7 +174,7 @@ export function resolveSamplingParams(params: SamplingParams, context: SamplingC
     frequencyPenalty: given.frequencyPenalty ?? 0,
     repetitionPenalty: given.repetitionPenalty ?? context.defaults.repetitionPenalty ?? 1,
     seed: given.seed === undefined ? null : BigInt(given.seed),
-    maxTokens: given.maxTokens ?? null,
+    maxTokens,
     minTokens: given.minTokens ?? 0,
     ignoreEos: given.ignoreEos ?? false,
     stop: [given.stop ?? []].flat(),
@@ -200,8 +201,8 @@ export function resolveSamplingParams(params: SamplingParams, context: SamplingC
   });
 }
 
-function checkCombinations(given: SamplingParams, { hasTokenizer }: SamplingContext): void {
-  const { minTokens = 0, maxTokens = Infinity, detokenize = true, stop = [], badWords = [] } = given;
+function checkCombinations(given: SamplingParams, maxTokens: number, { hasTokenizer }: SamplingContext): void {
+  const { minTokens = 0, detokenize = true, stop = [], badWords = [] } = given;
   if (minTokens > maxTokens) refuse('minTokens', `at most maxTokens (${maxTokens})`, minTokens);
   if (stop.length > 0 && !detokenize) {
     throw new InvalidArgumentError('stop must be absent when detokenize is false: stop strings are found in text');

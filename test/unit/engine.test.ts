@@ -173,6 +173,18 @@ describe('generate', () => {
     expect([...fake.requests.values()].map(({ params }) => [params.minTokens, params.maxTokens])).toEqual([[0, 7], [7, 7]]); // prettier-ignore
   });
 
+  it("caps the checkpoint's max_new_tokens the same way", async () => {
+    const model = folderWith({ 'generation_config.json': '{"max_new_tokens": 5}' });
+    for (const [maxModelLen, maxTokens] of [
+      [10, 5],
+      [6, 3],
+    ] as const) {
+      const { engine, fake } = await start({ model, maxModelLen });
+      engine.generate(ids);
+      expect(fake.requests.get(1)!.params.maxTokens).toBe(maxTokens);
+    }
+  });
+
   it('tokenises text, and streams what comes back', async () => {
     const { engine, fake } = await start();
     const stream = engine.generate('She had', { badWords: ['river'] });

@@ -254,7 +254,8 @@ describe('generation_config.json', () => {
     };
     const defaults = readGenerationConfig(file);
     const filters = { temperature: 0.8, topP: 0.9, topK: 40, minP: 0.1, repetitionPenalty: 1.1 };
-    expect(resolve({}, { defaults })).toMatchObject({ ...filters, maxTokens: null });
+    expect(resolve({}, { defaults })).toMatchObject({ ...filters, maxTokens: 5 });
+    expect(resolve({ maxTokens: 7 }, { defaults }).maxTokens).toBe(7);
     expect(resolve({ temperature: 1, topK: 0 }, { defaults })).toMatchObject({ ...filters, temperature: 1, topK: 0 });
     expect(resolve({ temperature: 0 }, { defaults })).toMatchObject({
       topP: 1,
@@ -262,6 +263,14 @@ describe('generation_config.json', () => {
       minP: 0,
       repetitionPenalty: 1.1,
     });
+  });
+
+  it("holds minTokens to its max_new_tokens, as to a caller's maxTokens", () => {
+    const defaults = readGenerationConfig({ max_new_tokens: 5 });
+    expect(resolve({ minTokens: 6, maxTokens: 6 }, { defaults }).minTokens).toBe(6);
+    expect(() => resolve({ minTokens: 6 }, { defaults })).toThrow(
+      'minTokens must be at most maxTokens (5), received 6',
+    );
   });
 
   it.each([
@@ -283,6 +292,7 @@ describe('generation_config.json', () => {
     [{ top_p: 0 }],
     [{ top_k: 1.5 }],
     [{ repetition_penalty: 0 }],
+    [{ max_new_tokens: 0 }],
     [{ eos_token_id: 'end' }],
     [{ eos_token_id: [-1] }],
   ])('%j is refused as broken', (content) => {
