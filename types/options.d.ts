@@ -16,91 +16,91 @@ export interface EngineConfig {
   // Behaviour
 
   /** Where to run. Defaults to `'auto'`: a CUDA device when this build and machine have one, else the CPU. `'cuda'` is refused until it exists. */
-  device?: 'auto' | 'cpu' | 'cuda';
+  device?: 'auto' | 'cpu' | 'cuda' | undefined;
   /** Format of the weights in memory. Defaults to `'auto'`: as the checkpoint stores them. On CPU activations are float32 in any case. */
-  dtype?: 'auto' | FloatType;
+  dtype?: 'auto' | FloatType | undefined;
   /** 8-bit weights. Defaults to `'auto'`: follows the checkpoint. Values other than `'auto'` and `'none'` are refused until they exist. */
-  quantization?: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8';
+  quantization?: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8' | undefined;
   /** Format of the KV cache. Defaults to `'auto'`: same as `dtype`. `'int8'` is refused until it exists. */
-  kvCacheDtype?: 'auto' | FloatType | 'int8';
+  kvCacheDtype?: 'auto' | FloatType | 'int8' | undefined;
   /** Longest sequence, prompt and output together, in tokens. Defaults to the checkpoint's `max_position_embeddings`. */
-  maxModelLen?: number;
+  maxModelLen?: number | undefined;
   /** Order of service. `'fcfs'` is first come, first served; `'priority'` takes the lowest {@link RequestOptions.priority} first. Defaults to `'fcfs'`. */
-  schedulingPolicy?: 'fcfs' | 'priority';
+  schedulingPolicy?: 'fcfs' | 'priority' | undefined;
   /** Seed of requests that bring none: request number i of this engine draws from (seed, i). An integer from 0 to 2^53 - 1. Defaults to `0`. */
-  seed?: number;
+  seed?: number | undefined;
   /** Most tokens that `logprobs` and `promptLogprobs` of a request may list a position: an integer of at least 0, or `-1` for no limit. Each takes 8 bytes a position, so the whole vocabulary for a long prompt takes gigabytes and holds up the requests beside it. Defaults to `20`. */
-  maxLogprobs?: number;
+  maxLogprobs?: number | undefined;
   /** Where weights come from. `'dummy'` makes random weights of the config's shape, for benchmarks; only `config.json` is needed then. Defaults to `'safetensors'`. */
-  loadFormat?: 'safetensors' | 'dummy';
+  loadFormat?: 'safetensors' | 'dummy' | undefined;
   /** Ranks as threads of this process or as processes of their own. Defaults to `'thread'`; `'process'` is refused until it exists. */
-  isolation?: 'thread' | 'process';
+  isolation?: 'thread' | 'process' | undefined;
   /** How the model is spread over ranks. Defaults to one rank. */
-  parallel?: ParallelConfig;
+  parallel?: ParallelConfig | undefined;
 
   // Performance
 
   /** Bytes of KV cache, all ranks together. Defaults to what `maxNumSeqs` sequences of `maxModelLen` need, at most 4 GiB and at most half of the memory available after the weights. */
-  kvCacheBytes?: number;
+  kvCacheBytes?: number | undefined;
   /** Share of a GPU's memory that the engine may use, in (0, 1]. GPU only; refused until `'cuda'` exists. */
-  gpuMemoryUtilization?: number;
+  gpuMemoryUtilization?: number | undefined;
   /** Tokens in one KV-cache block: 16, 32, 64 or 128. Defaults to `16`. */
-  blockSize?: number;
+  blockSize?: number | undefined;
   /** Sequences in one step. An integer from 1 to 4096. Defaults to `64` on CPU. */
-  maxNumSeqs?: number;
+  maxNumSeqs?: number | undefined;
   /** Tokens in one step, prompts and generated ones together; longer prompts are computed in chunks. An integer of at least `maxNumSeqs`. Defaults to `256` on CPU, or `maxNumSeqs` if that is more. */
-  maxNumBatchedTokens?: number;
+  maxNumBatchedTokens?: number | undefined;
   /** Requests that may wait before {@link QueueFullError}. An integer of at least 1. Defaults to `4096`. */
-  maxNumWaiting?: number;
+  maxNumWaiting?: number | undefined;
   /** Whether requests reuse KV-cache blocks of earlier requests with the same beginning. Defaults to `true`. */
-  enablePrefixCaching?: boolean;
+  enablePrefixCaching?: boolean | undefined;
   /**
    * Compute threads of each rank. An integer from 1 to 256. Defaults to the processors available ÷ ranks, at least 1; a
    * container's quota of processor time counts as so many processors.
    */
-  threads?: number;
+  threads?: number | undefined;
   /** Called while weights load, with the fraction done in [0, 1]. Exceptions it throws are ignored. Not called when absent. */
-  onProgress?: (fraction: number) => void;
+  onProgress?: ((fraction: number) => void) | undefined;
 }
 
 /** How a model is spread over ranks. */
 export interface ParallelConfig {
   /** Ranks that share every layer: 1, 2, 4 or 8, dividing the model's attention heads. Results on CPU do not depend on it. Defaults to `1`. */
-  tensorParallelSize?: number;
+  tensorParallelSize?: number | undefined;
   /** Stages of layers. Defaults to `1`; more is refused until it exists. */
-  pipelineParallelSize?: number;
+  pipelineParallelSize?: number | undefined;
   /** Replicas. Defaults to `1`; more is refused until it exists. */
-  dataParallelSize?: number;
+  dataParallelSize?: number | undefined;
   /** Experts spread over ranks. Defaults to `false`; `true` is refused until it exists. */
-  enableExpertParallel?: boolean;
+  enableExpertParallel?: boolean | undefined;
   /** GPU ordinals of the ranks. Refused until `'cuda'` exists. */
-  devices?: number[];
+  devices?: number[] | undefined;
   /** Defaults to `'auto'`: `'local'` on CPU. `'nccl'` and `'gloo'` are refused until they exist. */
-  communicator?: 'auto' | 'local' | 'nccl' | 'gloo';
+  communicator?: 'auto' | 'local' | 'nccl' | 'gloo' | undefined;
   /** Format on the wire between ranks. Defaults to `'native'`; others are refused until they exist. */
-  collectiveDtype?: 'native' | 'int8' | 'int4';
+  collectiveDtype?: 'native' | 'int8' | 'int4' | undefined;
   /** NCCL settings. Refused until `'nccl'` exists. */
-  nccl?: NcclOptions;
+  nccl?: NcclOptions | undefined;
   /** Deadline of every wait of one rank for another, in milliseconds, from 100 to 3,600,000. Defaults to `60000`. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
 }
 
 /** Settings of an NCCL communicator; each defaults to NCCL's own choice. */
 export interface NcclOptions {
   /** `NCCL_ALGO`. */
-  algorithm?: 'ring' | 'tree' | 'nvls';
+  algorithm?: 'ring' | 'tree' | 'nvls' | undefined;
   /** `NCCL_PROTO`. */
-  protocol?: 'simple' | 'll' | 'll128';
+  protocol?: 'simple' | 'll' | 'll128' | undefined;
   /** Bytes of each channel's buffer. */
-  bufferSize?: number;
+  bufferSize?: number | undefined;
   /** Network interface for bootstrap and sockets. */
-  socketInterface?: string;
+  socketInterface?: string | undefined;
   /** Fewest channels of a communicator. */
-  minChannels?: number;
+  minChannels?: number | undefined;
   /** Most channels of a communicator. */
-  maxChannels?: number;
+  maxChannels?: number | undefined;
   /** `NCCL_DEBUG`. */
-  debug?: 'version' | 'warn' | 'info' | 'trace';
+  debug?: 'version' | 'warn' | 'info' | 'trace' | undefined;
 }
 
 /**
@@ -133,21 +133,21 @@ export interface ChatMessage {
 /** Beside the prompt and how to sample. */
 export interface RequestOptions {
   /** Aborts the request; iteration and `final()` then reject with `RequestAbortedError`. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Lower runs first under `schedulingPolicy: 'priority'`; refused under `'fcfs'` unless 0. An integer in 32 bits. Defaults to `0`. */
-  priority?: number;
+  priority?: number | undefined;
   /** Cached prefixes are shared only among requests of the same salt: 1 to 128 printable ASCII characters. Defaults to none. */
-  cacheSalt?: string;
+  cacheSalt?: string | undefined;
   /** A label for logs: 1 to 128 printable ASCII characters. It identifies nothing. Defaults to one made by the engine. */
-  requestId?: string;
+  requestId?: string | undefined;
 }
 
 /** {@link RequestOptions} and how to apply the chat template. */
 export interface ChatOptions extends RequestOptions {
   /** Whether the prompt ends with the beginning of an assistant's turn. Defaults to `true`. */
-  addGenerationPrompt?: boolean;
+  addGenerationPrompt?: boolean | undefined;
   /** Whether the last message is left open for the model to continue, instead of starting a turn. Excludes `addGenerationPrompt: true`. Defaults to `false`. */
-  continueFinalMessage?: boolean;
+  continueFinalMessage?: boolean | undefined;
 }
 
 /** How `encode` treats text. */
@@ -159,15 +159,15 @@ export interface EncodeOptions {
 /** How `decode` treats ids. */
 export interface DecodeOptions {
   /** Whether special tokens give no text. Defaults to `true`. */
-  skipSpecialTokens?: boolean;
+  skipSpecialTokens?: boolean | undefined;
 }
 
 /** How `close` ends an engine. */
 export interface CloseOptions {
   /** Whether accepted requests run to their end first. New ones are refused at once. Defaults to `false`: they end with `EngineClosedError`. */
-  drain?: boolean;
+  drain?: boolean | undefined;
   /** With `drain`, after this many milliseconds the rest is ended as without. Defaults to no limit. */
-  timeoutMs?: number;
+  timeoutMs?: number | undefined;
 }
 
 /**
@@ -177,59 +177,59 @@ export interface CloseOptions {
  */
 export interface SamplingParams {
   /** Sequences for one prompt, from 1 to 16. The prompt is computed once. Defaults to `1`. */
-  n?: number;
+  n?: number | undefined;
   /** Softmax temperature, from 0 to 100; `0` always takes the most likely token, whatever `topP`, `topK` and `minP` say. Below 0.01 it counts as 0.01. Defaults to `1`. */
-  temperature?: number;
+  temperature?: number | undefined;
   /** Keeps the most likely tokens that together reach this probability, in (0, 1]. Defaults to `1`: all. */
-  topP?: number;
+  topP?: number | undefined;
   /** Keeps this many most likely tokens. An integer of at least 0; `0` or `-1` keeps all. Defaults to `0`. */
-  topK?: number;
+  topK?: number | undefined;
   /** Keeps tokens of at least this fraction of the best one's probability, in [0, 1]. Defaults to `0`: all. */
-  minP?: number;
+  minP?: number | undefined;
   /** Subtracted from the logit of every token generated before, in [-2, 2]. Defaults to `0`. */
-  presencePenalty?: number;
+  presencePenalty?: number | undefined;
   /** The same, times how often it was generated, in [-2, 2]. Defaults to `0`. */
-  frequencyPenalty?: number;
+  frequencyPenalty?: number | undefined;
   /** Divides positive and multiplies negative logits of tokens in prompt or output, in (0, 10]. Defaults to `1`: off. */
-  repetitionPenalty?: number;
+  repetitionPenalty?: number | undefined;
   /** Seed of this request's draws: an integer from 0 to 2^53 - 1, or a bigint below 2^64. The same seed, prompt and parameters give the same tokens, whatever runs beside. Defaults to one derived from the engine's seed. */
-  seed?: number | bigint;
+  seed?: number | bigint | undefined;
   /** Generated tokens at most, at least 1; more than fits is capped. Defaults to the checkpoint's `max_new_tokens`, else to what is left of `maxModelLen`. */
-  maxTokens?: number;
+  maxTokens?: number | undefined;
   /** No end before this many generated tokens. An integer from 0 to `maxTokens`. Defaults to `0`. */
-  minTokens?: number;
+  minTokens?: number | undefined;
   /** Whether to go on after the model's end-of-sequence token. Defaults to `false`. */
-  ignoreEos?: boolean;
+  ignoreEos?: boolean | undefined;
   /** Strings that end the output: one, or up to 16 of 1 to 256 bytes. The output ends before the first. Defaults to none. */
-  stop?: string | string[];
+  stop?: string | string[] | undefined;
   /** Token ids that end the output, up to 1024. Defaults to none beside the model's end-of-sequence ids. */
-  stopTokenIds?: number[];
+  stopTokenIds?: number[] | undefined;
   /** Whether the output includes the stop string that ended it. Defaults to `false`. */
-  includeStopStrInOutput?: boolean;
+  includeStopStrInOutput?: boolean | undefined;
   /** Log-probabilities of the chosen and the k best tokens at each position: from 0 to the engine's `maxLogprobs`, or `-1` for the whole vocabulary where that allows it. Defaults to none. */
-  logprobs?: number;
+  logprobs?: number | undefined;
   /** The same for the prompt's tokens after the first. Prefix hits are not used then. Defaults to none. */
-  promptLogprobs?: number;
+  promptLogprobs?: number | undefined;
   /** Added to the logits of these ids: up to 1024 numbers in [-100, 100]. Defaults to none. */
-  logitBias?: Record<number, number> | Map<number, number>;
+  logitBias?: Record<number, number> | Map<number, number> | undefined;
   /** Only these ids may be generated: 1 to 1,048,576. Defaults to all. */
-  allowedTokenIds?: number[];
+  allowedTokenIds?: number[] | undefined;
   /** Words that must not be generated, as strings: up to 256. Each is banned as it is and with a space before it. Defaults to none. */
-  badWords?: string[];
+  badWords?: string[] | undefined;
   /** Ends a sequence (finish reason `'stop'`, stop reason `'repetition'`) whose tail repeats itself. Defaults to off. */
-  repetitionDetection?: RepetitionDetection;
+  repetitionDetection?: RepetitionDetection | undefined;
   /** Whether text is made; without it deltas carry ids only, and `stop` is refused. Defaults to `true`. */
-  detokenize?: boolean;
+  detokenize?: boolean | undefined;
   /** Whether special tokens are left out of the text. Defaults to `true`. */
-  skipSpecialTokens?: boolean;
+  skipSpecialTokens?: boolean | undefined;
   /** Accepted as in vLLM, without effect: it is for tokenizers that join tokens by spaces, and none of those that are read here does. Defaults to `true`. */
-  spacesBetweenSpecialTokens?: boolean;
+  spacesBetweenSpecialTokens?: boolean | undefined;
   /** What a stream yields: `'delta'` what is new, `'cumulative'` all so far, `'final_only'` one item at the end. Defaults to `'delta'`. */
-  outputKind?: 'delta' | 'cumulative' | 'final_only';
+  outputKind?: 'delta' | 'cumulative' | 'final_only' | undefined;
   /** Tokens between two items of a stream; the first comes at once. An integer from 1 to 1024. Defaults to `1`. */
-  streamInterval?: number;
+  streamInterval?: number | undefined;
   /** `'skip'` does not look for cached prefixes. Defaults to `'use'`. */
-  prefixCache?: 'use' | 'skip';
+  prefixCache?: 'use' | 'skip' | undefined;
 }
 
 /** When a sequence counts as caught in a loop: some pattern of p tokens, minPatternSize ≤ p ≤ maxPatternSize, stands minCount times in a row at its end. */
@@ -237,7 +237,7 @@ export interface RepetitionDetection {
   /** An integer of at least 1 and at most 256. */
   maxPatternSize: number;
   /** An integer from 1 to `maxPatternSize`. Defaults to `1`. */
-  minPatternSize?: number;
+  minPatternSize?: number | undefined;
   /** An integer from 2 to 256. */
   minCount: number;
 }

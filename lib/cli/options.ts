@@ -110,8 +110,8 @@ export function engineConfig(flags: EngineFlags): EngineConfig {
   const { loadFormat, threads, tp } = flags;
   return {
     model: model ?? defaultModel(),
-    ...present({ device, dtype, kvCacheDtype, kvCacheBytes, maxModelLen, maxNumSeqs, maxNumBatchedTokens }),
-    ...present({ loadFormat, threads }),
+    ...{ device, dtype, kvCacheDtype, kvCacheBytes, maxModelLen, maxNumSeqs, maxNumBatchedTokens },
+    ...{ loadFormat, threads },
     ...(tp !== undefined && { parallel: { tensorParallelSize: tp } }),
   };
 }
@@ -121,8 +121,8 @@ export function samplingParams(flags: SamplingFlags): SamplingParams {
   const { maxTokens, temperature, topP, topK, minP, seed, stop, ignoreEos } = flags;
   const { presencePenalty, frequencyPenalty, repetitionPenalty } = flags;
   return {
-    ...present({ maxTokens, temperature, topP, topK, minP, seed, stop, ignoreEos }),
-    ...present({ presencePenalty, frequencyPenalty, repetitionPenalty }),
+    ...{ maxTokens, temperature, topP, topK, minP, seed, stop, ignoreEos },
+    ...{ presencePenalty, frequencyPenalty, repetitionPenalty },
   };
 }
 
@@ -131,10 +131,4 @@ function defaultModel(): string {
   throw new UsageError(
     'no model is bundled here: pass --model DIR, the folder of a checkpoint in the Hugging Face layout',
   );
-}
-
-/** An object without the keys whose value is undefined. */
-function present<T extends object>(object: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
-  const entries = Object.entries(object).filter(([, value]) => value !== undefined);
-  return Object.fromEntries(entries) as { [K in keyof T]?: Exclude<T[K], undefined> };
 }

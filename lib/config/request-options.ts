@@ -5,7 +5,7 @@
  */
 import type { ChatOptions, CloseOptions, DecodeOptions, EncodeOptions, RequestOptions } from '../../types/options';
 import { InvalidArgumentError } from '../errors';
-import { boolean, integer, label, readObject, refuse, type Check, type Checks } from './validate';
+import { boolean, integer, label, readObject, refuse, type Check, type Checks, type Complete } from './validate';
 
 /** {@link RequestOptions}, complete. */
 export interface ResolvedRequestOptions {
@@ -80,12 +80,12 @@ function completeRequest(given: RequestOptions, schedulingPolicy: 'fcfs' | 'prio
 }
 
 /** @throws InvalidArgumentError */
-export function resolveEncodeOptions(options: EncodeOptions): Required<EncodeOptions> {
+export function resolveEncodeOptions(options: EncodeOptions): Complete<EncodeOptions> {
   return { addSpecialTokens: true, ...readObject(options, 'EncodeOptions', encodeChecks) };
 }
 
 /** @throws InvalidArgumentError */
-export function resolveDecodeOptions(options: DecodeOptions): Required<DecodeOptions> {
+export function resolveDecodeOptions(options: DecodeOptions): Complete<DecodeOptions> {
   return { skipSpecialTokens: true, ...readObject(options, 'DecodeOptions', decodeChecks) };
 }
 

@@ -20,8 +20,10 @@ import {
   refuse,
   shortText,
   tokenId,
+  tokenIdList,
   type Check,
   type Checks,
+  type Complete,
 } from './validate';
 
 /** {@link SamplingParams} with everything decided that does not need the prompt or the tokenizer. */
@@ -54,7 +56,7 @@ export interface ResolvedSamplingParams {
   readonly allowedTokenIds: Int32Array;
   readonly badWords: string[];
   /** `maxPatternSize` 0: off. */
-  readonly repetitionDetection: Required<RepetitionDetection>;
+  readonly repetitionDetection: Complete<RepetitionDetection>;
   readonly detokenize: boolean;
   readonly skipSpecialTokens: boolean;
   readonly outputKind: 'delta' | 'cumulative' | 'final_only';
@@ -85,8 +87,10 @@ const seed: Check<number | bigint> = (value, key) => {
   refuse(key, 'an integer from 0 to 2^53 - 1, or a bigint below 2^64', value);
 };
 
+const stopString = shortText(256);
+const stopStringList = listOf(stopString, 0, 16, 'a string or an array of strings');
 const stopStrings: Check<string[]> = (value, key) =>
-  typeof value === 'string' ? [shortText(256)(value, key)] : listOf(shortText(256), 0, 16)(value, key);
+  typeof value === 'string' ? [stopString(value, key)] : stopStringList(value, key);
 
 const bias = number(-100, 100);
 
@@ -115,7 +119,7 @@ const repetitionChecks: Checks<RepetitionDetection> = {
   minCount: integer(2, 256),
 };
 
-const repetitionDetection: Check<Required<RepetitionDetection>> = (value, key) => {
+const repetitionDetection: Check<Complete<RepetitionDetection>> = (value, key) => {
   const given = readObject(value, key, repetitionChecks, `${key}.`);
   const maxPatternSize = given.maxPatternSize ?? refuse(`${key}.maxPatternSize`, 'given', undefined);
   const minCount = given.minCount ?? refuse(`${key}.minCount`, 'given', undefined);
@@ -126,7 +130,18 @@ const repetitionDetection: Check<Required<RepetitionDetection>> = (value, key) =
   return { maxPatternSize, minPatternSize, minCount };
 };
 
-const checks: Checks<SamplingParams> = {
+/** {@link SamplingParams} as the checks leave them. */
+interface CheckedParams extends Omit<SamplingParams, keyof Interpreted>, Interpreted {}
+
+interface Interpreted {
+  stop?: string[];
+  stopTokenIds?: Int32Array;
+  logitBias?: Map<number, number>;
+  allowedTokenIds?: Int32Array;
+  repetitionDetection?: Complete<RepetitionDetection>;
+}
+
+const checks: Checks<CheckedParams> = {
   n: integer(1, 16),
   temperature: number(0, 100),
   topP: number(0, 1, true),
@@ -140,12 +155,12 @@ const checks: Checks<SamplingParams> = {
   minTokens: integer(0),
   ignoreEos: boolean,
   stop: stopStrings,
-  stopTokenIds: listOf(tokenId, 0, MAX_TOKEN_LIST),
+  stopTokenIds: tokenIdList(0, MAX_TOKEN_LIST),
   includeStopStrInOutput: boolean,
   logprobs: integer(-1),
   promptLogprobs: integer(-1),
   logitBias,
-  allowedTokenIds: listOf(tokenId, 1, MAX_ALLOWED_IDS),
+  allowedTokenIds: tokenIdList(1, MAX_ALLOWED_IDS),
   badWords: listOf(badWord, 0, 256),
   repetitionDetection,
   detokenize: boolean,
@@ -166,7 +181,7 @@ export function resolveSamplingParams(params: SamplingParams, context: SamplingC
   const maxTokens = given.maxTokens ?? context.defaults.maxTokens ?? null;
   checkCombinations(given, maxTokens ?? Infinity, context);
   const { vocabSize } = context;
-  const biases = given.logitBias instanceof Map ? given.logitBias : new Map<number, number>();
+  const biases = given.logitBias ?? new Map<number, number>();
   return Object.freeze({
     n: given.n ?? 1,
     ...filters(given, context),
@@ -177,21 +192,16 @@ export function resolveSamplingParams(params: SamplingParams, context: SamplingC
     maxTokens,
     minTokens: given.minTokens ?? 0,
     ignoreEos: given.ignoreEos ?? false,
-    stop: [given.stop ?? []].flat(),
+    stop: given.stop ?? [],
     stopTokenIds: idsBelow(vocabSize, given.stopTokenIds, 'stopTokenIds'),
     includeStopStrInOutput: given.includeStopStrInOutput ?? false,
     logprobs: logprobCount(given.logprobs, 'logprobs', context),
     promptLogprobs: logprobCount(given.promptLogprobs, 'promptLogprobs', context),
-    logitBiasIds: idsBelow(vocabSize, [...biases.keys()], 'keys of logitBias'),
+    logitBiasIds: idsBelow(vocabSize, Int32Array.from(biases.keys()), 'keys of logitBias'),
     logitBiasValues: Float32Array.from(biases.values()),
     allowedTokenIds: idsBelow(vocabSize, given.allowedTokenIds, 'allowedTokenIds'),
     badWords: given.badWords ?? [],
-    // The check has completed it.
-    repetitionDetection: (given.repetitionDetection as Required<RepetitionDetection> | undefined) ?? {
-      maxPatternSize: 0,
-      minPatternSize: 0,
-      minCount: 0,
-    },
+    repetitionDetection: given.repetitionDetection ?? { maxPatternSize: 0, minPatternSize: 0, minCount: 0 },
     detokenize: given.detokenize ?? true,
     skipSpecialTokens: given.skipSpecialTokens ?? true,
     outputKind: given.outputKind ?? 'delta',
@@ -201,7 +211,7 @@ export function resolveSamplingParams(params: SamplingParams, context: SamplingC
   });
 }
 
-function checkCombinations(given: SamplingParams, maxTokens: number, { hasTokenizer }: SamplingContext): void {
+function checkCombinations(given: CheckedParams, maxTokens: number, { hasTokenizer }: SamplingContext): void {
   const { minTokens = 0, detokenize = true, stop = [], badWords = [] } = given;
   if (minTokens > maxTokens) refuse('minTokens', `at most maxTokens (${maxTokens})`, minTokens);
   if (stop.length > 0 && !detokenize) {
@@ -215,7 +225,7 @@ function checkCombinations(given: SamplingParams, maxTokens: number, { hasTokeni
 
 /** Temperature and what cuts the distribution, as vLLM reads them: greedy knows no filters. */
 function filters(
-  given: SamplingParams,
+  given: CheckedParams,
   { defaults, vocabSize }: SamplingContext,
 ): Pick<ResolvedSamplingParams, 'temperature' | 'topP' | 'topK' | 'minP'> {
   const temperature = given.temperature ?? defaults.temperature ?? 1;
@@ -242,8 +252,8 @@ function logprobCount(
   return Math.min(count, vocabSize);
 }
 
-function idsBelow(vocabSize: number, list: number[] | undefined, key: string): Int32Array {
-  const ids = Int32Array.from(list ?? []);
+function idsBelow(vocabSize: number, ids: Int32Array | undefined, key: string): Int32Array {
+  if (!ids) return new Int32Array(0);
   checkTokenIds(ids, key, vocabSize);
   return ids;
 }

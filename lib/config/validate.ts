@@ -9,6 +9,9 @@ import { InvalidArgumentError } from '../errors';
 /** Checks one value and returns it, interpreted. `key` is its path in messages, such as `'parallel.timeoutMs'`. */
 export type Check<T> = (value: unknown, key: string) => T;
 
+/** An object of options with every key there. */
+export type Complete<T> = { [K in keyof T]-?: Exclude<T[K], undefined> };
+
 /** A check for each key that an object may have. */
 export type Checks<T> = { readonly [K in keyof T]-?: Check<Exclude<T[K], undefined>> };
 
@@ -70,12 +73,17 @@ export function readSafely<T>(name: string, read: () => T): T {
  * @param name - What the object is, in messages.
  * @param prefix - Path of its keys in messages, such as `'parallel.'`.
  */
-export function readObject<T extends object>(value: unknown, name: string, checks: Checks<T>, prefix = ''): Partial<T> {
+export function readObject<T extends object>(
+  value: unknown,
+  name: string,
+  checks: Checks<T>,
+  prefix = '',
+): Partial<Complete<T>> {
   if (typeof value !== 'object' || value === null || readSafely(name, () => Array.isArray(value))) {
     refuse(name, 'an object', value);
   }
   const entries = readSafely(name, () => Object.entries(value));
-  const result: Partial<T> = {};
+  const result: Partial<Complete<T>> = {};
   for (const [key, entry] of entries) {
     if (!Object.hasOwn(checks, key)) refuseKey(key, name, Object.keys(checks));
     if (entry !== undefined) result[key as keyof T] = checks[key as keyof T](entry, prefix + key);
@@ -173,27 +181,43 @@ export function shortText(maxBytes: number): Check<string> {
   };
 }
 
-/** An array, or typed array, of `min` to `max` items, each checked. */
-export function listOf<T>(check: Check<T>, min: number, max: number): Check<T[]> {
-  return (value, key) => readList(value, key, min, max).map((item, i) => check(item, `${key}[${i}]`));
+/** An array, or typed array, of `min` to `max` items, each checked. `expectation` is for what is no array at all. */
+export function listOf<T>(check: Check<T>, min: number, max: number, expectation = 'an array'): Check<T[]> {
+  return (value, key) => {
+    const list = readList(value, key, min, max, expectation);
+    return readSafely(key, () => Array.from(list)).map((item, i) => check(item, `${key}[${i}]`));
+  };
 }
 
-function readList(value: unknown, key: string, min: number, max: number): unknown[] {
-  const isList = readSafely(key, () => Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value));
-  if (!isList) refuse(key, 'an array', value);
-  const list = value as ArrayLike<unknown>;
-  const length = readSafely(key, () => list.length);
-  if (length < min || length > max) refuse(key, `an array of ${min} to ${max} items`, value);
-  return readSafely(key, () => Array.from(list));
+/** Whether a value is an array or a typed array. */
+export function isList(value: unknown): value is ArrayLike<unknown> {
+  return Array.isArray(value) || (ArrayBuffer.isView(value) && 'length' in value);
 }
+
+function readList(value: unknown, key: string, min: number, max: number, expectation: string): ArrayLike<unknown> {
+  const list = readSafely(key, () => (isList(value) ? value : refuse(key, expectation, value)));
+  const length = readSafely(key, () => list.length);
+  return length < min || length > max ? refuse(key, `an array of ${min} to ${max} items`, value) : list;
+}
+
+const MAX_TOKEN_ID = 2 ** 31 - 1;
 
 /** An integer that is an id of some vocabulary; {@link checkTokenIds} knows which. */
-export const tokenId = integer(0, 2 ** 31 - 1);
+export const tokenId = integer(0, MAX_TOKEN_ID);
+
+/** An array, or typed array, of `min` to `max` such ids, copied. It may hold a whole vocabulary, and takes no time then. */
+export function tokenIdList(min: number, max: number): Check<Int32Array> {
+  return (value, key) => {
+    const list = readList(value, key, min, max, 'an array');
+    return readSafely(key, () => readTokenIds(list, list.length, key, MAX_TOKEN_ID + 1));
+  };
+}
 
 /** Refuses ids beyond the width of the logits: native code indexes with them. */
 export function checkTokenIds(ids: Int32Array, key: string, vocabSize: number): void {
-  const wrong = ids.findIndex((id) => id >= vocabSize);
-  if (wrong >= 0) refuse(`${key}[${wrong}]`, `a token id below the vocabulary's size ${vocabSize}`, ids[wrong]);
+  for (let i = 0; i < ids.length; ++i) {
+    if (ids[i]! >= vocabSize) refuse(`${key}[${i}]`, `a token id below the vocabulary's size ${vocabSize}`, ids[i]);
+  }
 }
 
 /** Copies `length` token ids out of an array-like, checking each in one pass. */

@@ -116,6 +116,16 @@ describe('SamplingParams', () => {
     expect(resolve({ prefixCache: 'skip' }).skipReadingPrefixCache).toBe(true);
   });
 
+  it('take a whole vocabulary of allowed ids without describing each', () => {
+    const allowedTokenIds = Array.from({ length: 200_000 }, (_, i) => i);
+    const resolved = resolve({ allowedTokenIds }, { vocabSize: 200_000 }).allowedTokenIds;
+    expect(resolved).toEqual(Int32Array.from(allowedTokenIds));
+    allowedTokenIds[199_999] = -1;
+    expect(() => resolve({ allowedTokenIds }, { vocabSize: 200_000 })).toThrow(
+      'allowedTokenIds[199999] must be an integer from 0 to 2147483647, received -1',
+    );
+  });
+
   it('take one stop string without a list', () => expect(resolve({ stop: 'end' }).stop).toEqual(['end']));
 
   it('take biases as an object or a Map', () => {
@@ -225,6 +235,7 @@ describe('SamplingParams', () => {
     expect(() => resolve({ minTokens: 5, maxTokens: 4 })).toThrow(
       /^minTokens must be at most maxTokens \(4\), received 5$/,
     );
+    expect(() => resolve({ stop: null })).toThrow(/^stop must be a string or an array of strings, received null$/);
     expect(() => resolve({ stop: 'x', detokenize: false })).toThrow(/^stop must be absent when detokenize is false/);
   });
 
