@@ -6,6 +6,7 @@
 import type { ChatMessage, Prompt } from '../../types/options';
 import { InvalidArgumentError } from '../errors';
 import {
+  isList,
   listOf,
   readObject,
   readSafely,
@@ -31,7 +32,9 @@ export type ResolvedPrompt = { readonly text: string } | { readonly tokenIds: In
 /** @throws InvalidArgumentError */
 export function resolvePrompt(prompt: Prompt, limits: PromptLimits): ResolvedPrompt {
   if (typeof prompt === 'string') return { text: wellFormedText(prompt, 'prompt') };
-  if (typeof prompt !== 'object') refuse('prompt', 'a string, { text } or { tokenIds }', prompt);
+  if (typeof prompt !== 'object' || (prompt as unknown) === null || readSafely('prompt', () => isList(prompt))) {
+    refuse('prompt', 'a string, { text } or { tokenIds }', prompt);
+  }
   const tokenIds: Check<Int32Array> = (value, key) => resolvePromptIds(value, key, limits);
   const given = readObject<{ text?: string; tokenIds?: Int32Array }>(
     prompt,

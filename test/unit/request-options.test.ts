@@ -67,7 +67,11 @@ describe('a prompt', () => {
       'prompt must have at most 4 tokens (maxModelLen 5, less one to generate), received 5',
     );
     expect(() => resolve({ tokenIds: [] })).toThrow('prompt must have at least 1 token, received 0');
-    expect(() => resolve(5)).toThrow('prompt must be a string, { text } or { tokenIds }, received 5');
+    const kinds = 'prompt must be a string, { text } or { tokenIds }, received';
+    expect(() => resolve(5)).toThrow(`${kinds} 5`);
+    expect(() => resolve(null)).toThrow(`${kinds} null`);
+    expect(() => resolve([1, 2, 3])).toThrow(`${kinds} an array of 3`);
+    expect(() => resolve(Int32Array.of(1))).toThrow(`${kinds} a typed array`);
   });
 
   it('for decode may be long or empty', () => {
