@@ -218,11 +218,13 @@ export interface SamplingParams {
   badWords?: string[] | undefined;
   /** Ends a sequence (finish reason `'stop'`, stop reason `'repetition'`) whose tail repeats itself. Defaults to off. */
   repetitionDetection?: RepetitionDetection | undefined;
+  /** Tokens that a reasoning model may think before it has to answer. Refused until it exists. */
+  reasoningBudget?: number | undefined;
   /** Whether text is made; without it deltas carry ids only, and `stop` is refused. Defaults to `true`. */
   detokenize?: boolean | undefined;
   /** Whether special tokens are left out of the text. Defaults to `true`. */
   skipSpecialTokens?: boolean | undefined;
-  /** Accepted as in vLLM, without effect: it is for tokenizers that join tokens by spaces, and none of those that are read here does. Defaults to `true`. */
+  /** Accepted as in vLLM, without effect: it is about tokenizers that put spaces between the tokens they decode, and of those that are read here (byte-level and SentencePiece) none does: every token brings its own bytes. Defaults to `true`. */
   spacesBetweenSpecialTokens?: boolean | undefined;
   /** What a stream yields: `'delta'` what is new, `'cumulative'` all so far, `'final_only'` one item at the end. Defaults to `'delta'`. */
   outputKind?: 'delta' | 'cumulative' | 'final_only' | undefined;

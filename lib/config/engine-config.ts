@@ -9,6 +9,7 @@ import type { EngineConfig, FloatType, ParallelConfig } from '../../types/option
 import {
   boolean,
   integer,
+  notYet,
   number,
   oneOf,
   readObject,
@@ -67,9 +68,6 @@ const progressCallback: Check<(fraction: number) => void> = (value, key) => {
     }
   };
 };
-
-/** Any value is refused: what the key is about does not exist yet. */
-const notYet: Check<never> = (_value, key) => refuseForNow(key);
 
 /** A number of ranks, of which only one is possible so far. */
 const oneForNow: Check<number> = (value, key) =>

@@ -25,6 +25,9 @@ export function refuseForNow(what: string): never {
   throw new InvalidArgumentError(`${what} is not available yet in this version`);
 }
 
+/** Any value is refused: what the key is about does not exist yet. */
+export const notYet: Check<never> = (_value, key) => refuseForNow(key);
+
 const MAX_SHOWN = 60;
 
 /** A value for a message: short, on one line, and safe whatever it is. */

@@ -239,6 +239,10 @@ describe('SamplingParams', () => {
     expect(() => resolve({ stop: 'x', detokenize: false })).toThrow(/^stop must be absent when detokenize is false/);
   });
 
+  it('refuse reasoningBudget for now', () => {
+    expect(() => resolve({ reasoningBudget: 100 })).toThrow(/^reasoningBudget is not available yet in this version$/);
+  });
+
   it('know that text needs a tokenizer', () => {
     expect(() => resolve({ stop: 'x' }, { hasTokenizer: false })).toThrow('stop must be absent');
     expect(() => resolve({ badWords: ['x'] }, { hasTokenizer: false })).toThrow('badWords must be absent');
