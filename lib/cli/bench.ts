@@ -21,11 +21,11 @@ interface BenchFlags extends EngineFlags {
   json?: boolean;
 }
 
-/** What one repetition measured. */
-interface Measurement {
-  /** Prompt tokens of all sequences, over the seconds until the last of them has its first token. */
+/** What one repetition measured, in tokens a second. */
+export interface Measurement {
+  /** Prompt tokens of all sequences, over the time until the last of them has its first token. */
   prefill: number;
-  /** Tokens after each sequence's first, over the seconds from there to the end. */
+  /** Tokens made after that moment, over the time from there to the end. */
   decode: number;
 }
 
@@ -75,31 +75,38 @@ function checkCount(key: string, value: number, least: number): void {
   throw new InvalidArgumentError(`${key} must be an integer of at least ${least}, received ${String(value)}`);
 }
 
-async function measure(
-  engine: Engine,
-  { promptTokens, maxTokens, sequences }: BenchFlags,
+/** Generates from all prompts at once. */
+export async function measure(
+  engine: Pick<Engine, 'generate' | 'stats'>,
+  { promptTokens, maxTokens, sequences }: Pick<BenchFlags, 'promptTokens' | 'maxTokens' | 'sequences'>,
   salt: number,
 ): Promise<Measurement> {
   const params: SamplingParams = { temperature: 0, maxTokens, ignoreEos: true, detokenize: false };
-  const start = performance.now();
-  const runs = await Promise.all(
-    Array.from({ length: sequences }, async (_, i) => {
-      let first = 0;
-      let count = 0;
-      for await (const { tokenIds } of engine.generate({ tokenIds: syntheticPrompt(promptTokens, i + salt) }, params)) {
-        first ||= performance.now();
-        count += tokenIds.length;
-      }
-      return { first, count, end: performance.now() };
-    }),
-  );
-  const first = Math.max(...runs.map((run) => run.first));
-  const end = Math.max(...runs.map((run) => run.end));
-  const generated = runs.reduce((sum, run) => sum + run.count - 1, 0);
-  return {
-    prefill: (sequences * promptTokens) / ((first - start) / 1e3),
-    decode: generated / ((end - first) / 1e3),
+  const now = (): Moment => ({ time: performance.now(), generated: engine.stats().generatedTokens });
+  const start = now();
+  // Of the sequence that comes to it last: others generate while it waits, and that is no time of decoding alone.
+  let first = start;
+  const run = async (prompt: number[]): Promise<void> => {
+    let isFirst = true;
+    for await (const _ of engine.generate({ tokenIds: prompt }, params)) {
+      if (isFirst) first = now();
+      isFirst = false;
+    }
   };
+  await Promise.all(Array.from({ length: sequences }, (_, i) => run(syntheticPrompt(promptTokens, i + salt))));
+  const end = now();
+  return {
+    prefill: (sequences * promptTokens) / ((first.time - start.time) / 1e3),
+    decode: (end.generated - first.generated) / ((end.time - first.time) / 1e3),
+  };
+}
+
+/** How far the engine has come. */
+interface Moment {
+  /** Milliseconds. */
+  time: number;
+  /** Tokens since the engine was made. */
+  generated: number;
 }
 
 /** Ids that no two prompts share a prefix of; any vocabulary of 4000 has them. */
