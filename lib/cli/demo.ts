@@ -6,7 +6,7 @@
 import type { GenerationOutput, GenerationStream, RankStats } from '../../types/outputs';
 import type { Engine } from '../index';
 import { bundledModel, packageVersion } from './options';
-import { exitOnBrokenPipe, formatBytes, formatRate, table, write } from './output';
+import { exitWhenOutputFails, formatBytes, formatRate, table, write } from './output';
 import { openEngine } from './progress';
 
 const RANKS = 2;
@@ -61,7 +61,7 @@ function rankTable(engine: Engine): string {
   return table(header, engine.stats().ranks.map(row));
 }
 
-exitOnBrokenPipe();
+exitWhenOutputFails();
 demo().catch((error: unknown) => {
   process.stderr.write(`heddle: ${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 1;

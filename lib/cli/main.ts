@@ -14,10 +14,8 @@ import { addBenchCommand } from './bench';
 import { addChatCommand } from './chat';
 import { addGenerateCommand } from './generate';
 import { packageVersion, UsageError } from './options';
-import { exitOnBrokenPipe } from './output';
+import { exitWhenOutputFails } from './output';
 import { addPlanCommand } from './plan';
-
-const HELP_SHOWN = ['commander.helpDisplayed', 'commander.version'];
 
 function createProgram(): Command {
   const program = new Command('heddle')
@@ -33,13 +31,13 @@ function createProgram(): Command {
 }
 
 async function main(argv: string[]): Promise<number> {
-  exitOnBrokenPipe();
+  exitWhenOutputFails();
   try {
     await createProgram().parseAsync(argv);
     return 0;
   } catch (error) {
-    // Commander has said what is wrong.
-    if (error instanceof CommanderError) return HELP_SHOWN.includes(error.code) ? 0 : 2;
+    // Commander has said what is wrong, or shown the help that was asked for.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
     report(error, argv.includes('--debug'));
     return error instanceof UsageError ? 2 : 1;
   }

@@ -10,14 +10,20 @@ export async function write(text: string): Promise<void> {
   if (text !== '' && !process.stdout.write(text)) await once(process.stdout, 'drain');
 }
 
-/** Ends the program quietly when the reader of its output goes away, as `heddle generate | head -1` does. */
-export function exitOnBrokenPipe(): void {
-  for (const stream of [process.stdout, process.stderr]) {
-    stream.on('error', (error: NodeJS.ErrnoException) => {
-      // Nobody is left to tell of another error either.
-      process.exit(error.code === 'EPIPE' ? 0 : 1);
-    });
-  }
+/**
+ * Ends the program when its output goes nowhere: quietly when the reader is gone, as with `heddle generate | head -1`, and
+ * with a message for anything else, such as a full disk.
+ */
+export function exitWhenOutputFails(): void {
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+    process.stderr.write(`heddle: cannot write the output: ${error.message}\n`);
+    process.exit(1);
+  });
+  process.stderr.on('error', (error: NodeJS.ErrnoException) => {
+    // Nobody is left to tell of another error.
+    process.exit(error.code === 'EPIPE' ? 0 : 1);
+  });
 }
 
 /** Rows under a header, columns aligned: the first to the left, the others to the right. */

@@ -3,11 +3,17 @@
  *
  * @module
  */
-import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcessWithoutNullStreams } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 
 const PROGRAM = path.resolve(__dirname, '../../dist/cli/main.js');
+/** Runs the command after it in a terminal of its own, whose keyboard and screen are the pipes. */
+const TERMINAL = ['python3', '-c', 'import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))'];
+const hasTerminal = spawnSync('python3', ['-c', 'import pty; pty.openpty()']).status === 0;
+const CTRL_C = '\x03';
+const CTRL_D = '\x04';
 const LONG_ANSWER = ['--ignore-eos', '--max-tokens', '700', '--seed', '1'];
 
 /** A running `heddle`, and what it has written so far. */
@@ -17,8 +23,10 @@ class Program {
   private readonly child: ChildProcessWithoutNullStreams;
   private readonly exit: Promise<number | null>;
 
-  constructor(args: string[]) {
-    this.child = spawn(process.execPath, [PROGRAM, ...args]);
+  /** @param launcher - A command that runs the one behind it. */
+  constructor(args: string[], launcher: string[] = []) {
+    const [command, ...rest] = [...launcher, process.execPath, PROGRAM, ...args];
+    this.child = spawn(command!, rest);
     this.child.stdout.setEncoding('utf8').on('data', (text: string) => (this.stdout += text));
     this.child.stderr.setEncoding('utf8').on('data', (text: string) => (this.stderr += text));
     // A program that does not read its input, or is gone, breaks the pipe.
@@ -55,11 +63,13 @@ class Program {
   /** Waits until `condition` holds; fails when the program ends first. */
   async until(condition: () => boolean): Promise<void> {
     while (!condition()) {
-      const chunk = Promise.race([once(this.child.stdout, 'data'), once(this.child.stderr, 'data')]);
+      const { stdout, stderr } = this.child;
+      const listening = new AbortController();
       const ended = this.exit.then((code) => {
         if (!condition()) throw new Error(`ended with ${code}:\n${this.stdout}\n${this.stderr}`);
       });
-      await Promise.race([chunk, ended]);
+      await Promise.race([ended, ...[stdout, stderr].map((stream) => once(stream, 'data', listening))]);
+      listening.abort();
     }
   }
 
@@ -121,6 +131,30 @@ describe('heddle generate', () => {
     program.closeOutput();
     expect(await program.ended()).toBe(0);
     expect(program.stderr).toBe('');
+  });
+
+  (existsSync('/dev/full') ? it : it.skip)('says why when its output cannot be written', async () => {
+    const intoFullDisk = ['sh', '-c', 'exec "$@" > /dev/full', 'sh'];
+    const { code, stderr } = await new Program(['generate', '--prompt', 'She was'], intoFullDisk).finish();
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^heddle: cannot write the output: ENOSPC[^\n]*\n$/);
+  });
+});
+
+describe('help', () => {
+  it.each([[['help']], [['help', 'generate']], [['--help']], [['generate', '--help']]])(
+    'that is asked for with %j is no mistake',
+    async (args) => {
+      const { code, stdout, stderr } = await heddle(args);
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      expect(stdout).toMatch(/^Usage: heddle /);
+    },
+  );
+
+  it('that is shown because no command was named is one', async () => {
+    const { code, stdout, stderr } = await heddle([]);
+    expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+    expect(stderr).toContain('Usage: heddle ');
   });
 });
 
@@ -215,5 +249,56 @@ describe('heddle chat', () => {
     await program.until(() => program.stderr.includes('to leave'));
     program.signal('SIGINT');
     expect(await program.ended()).toBe(0);
+  });
+});
+
+(hasTerminal ? describe : describe.skip)('heddle in a terminal', () => {
+  const WIPE = '\r\x1b[2K';
+  const open = (args: string[]): Program => new Program(args, TERMINAL);
+  const shown = async (program: Program, text: string | RegExp): Promise<void> =>
+    program.until(() => (typeof text === 'string' ? program.stdout.includes(text) : text.test(program.stdout)));
+
+  it('shows how far loading is, and wipes that line', async () => {
+    const program = open(['chat']);
+    await shown(program, '> ');
+    const loading = program.stdout.lastIndexOf('heddle: loading tiny-lexicon ');
+    expect(loading).toBeGreaterThan(0);
+    expect(program.stdout.slice(loading)).toContain(`%${WIPE}one question a line`);
+  });
+
+  it('stops an answer, and not the program, at Ctrl-C', async () => {
+    const program = open(['chat', ...LONG_ANSWER]);
+    await shown(program, '> ');
+    program.type('What does "river" mean?\r');
+    await shown(program, /mean\?\r+\n[^]*[a-z]/);
+    program.type(CTRL_C);
+    await shown(program, /\(stopped\)[^]*> /);
+    program.type('/reset\r');
+    await shown(program, /the conversation is forgotten[^]*> /);
+    program.type(CTRL_D);
+    expect(await program.ended()).toBe(0);
+  });
+
+  it('ends at Ctrl-D', async () => {
+    const program = open(['chat']);
+    await shown(program, '> ');
+    program.type(CTRL_D);
+    expect(await program.ended()).toBe(0);
+  });
+
+  it('ends at the second Ctrl-C between answers, and says so at the first', async () => {
+    const program = open(['chat']);
+    await shown(program, '> ');
+    program.type(CTRL_C);
+    await shown(program, /to leave, press Ctrl-C again[^]*> /);
+    program.type(CTRL_C);
+    expect(await program.ended()).toBe(0);
+  });
+
+  it('is ended by Ctrl-C where there is no conversation', async () => {
+    const program = open(['generate', '--prompt', 'She was', ...LONG_ANSWER]);
+    await program.until(() => /^[^%]*[a-z]/.test(program.stdout.slice(program.stdout.lastIndexOf(WIPE) + WIPE.length)));
+    program.type(CTRL_C);
+    expect(await program.ended()).not.toBe(0);
   });
 });
