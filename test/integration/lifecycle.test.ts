@@ -1,34 +1,7 @@
 /** The engine in other people's processes: workers, exits, many engines, many times. Children run the built package. */
-import { spawn } from 'node:child_process';
-import path from 'node:path';
-
 import { Engine } from '../../lib/index';
 import { bundledModel, withEngine } from '../helpers/engine';
-
-const root = path.resolve(__dirname, '../..');
-
-/** Runs a script that sees `Engine` and `model`; resolves when it exits. */
-function runScript(
-  body: string,
-  timeoutMs = 60_000,
-): Promise<{ code: number | null; signal: string | null; stdout: string; stderr: string }> {
-  const script = `
-    const { Engine } = require(${JSON.stringify(path.join(root, 'dist/index.js'))});
-    const model = ${JSON.stringify(bundledModel)};
-    const tokenIds = Array.from({ length: 40 }, (_, i) => 6 + i);
-    (async () => { ${body} })();`;
-  return new Promise((resolve) => {
-    const child = spawn(process.execPath, ['--unhandled-rejections=strict', '-e', script], {
-      cwd: root,
-      timeout: timeoutMs,
-    });
-    let stdout = '';
-    let stderr = '';
-    child.stdout.on('data', (data: Buffer) => (stdout += data.toString()));
-    child.stderr.on('data', (data: Buffer) => (stderr += data.toString()));
-    child.on('close', (code, signal) => resolve({ code, signal, stdout, stderr }));
-  });
-}
+import { builtPackage, runScript } from '../helpers/script';
 
 describe('the end of the process', () => {
   it('keeps the exit code when process.exit() comes in the middle of generation', async () => {
@@ -91,7 +64,7 @@ describe('worker threads', () => {
       const { Worker } = require('node:worker_threads');
       const source = \`
         const { parentPort } = require('node:worker_threads');
-        const { Engine } = require(${JSON.stringify(path.join(root, 'dist/index.js'))});
+        const { Engine } = require(${JSON.stringify(builtPackage)});
         (async () => {
           const engine = await Engine.create({ model: \${JSON.stringify(model)}, threads: 1 });
           const stream = engine.generate({ tokenIds: [6, 7, 8] }, { ignoreEos: true, maxTokens: 1500 });
