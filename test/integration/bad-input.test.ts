@@ -1,12 +1,13 @@
 /** Wrong input of every kind gets a typed error, and the engine goes on. */
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
 import { Engine } from '../../lib/index';
 import type { SamplingParams } from '../../types/index';
 import { bundledModel } from '../helpers/engine';
+import { runScript } from '../helpers/script';
 import { writeSparseCheckpoint } from '../helpers/sparse-checkpoint';
 
 const SHARD = 'model-00003-of-00003.safetensors';
@@ -286,6 +287,30 @@ describe('model folders', () => {
     expect(cutAt).toBeLessThan(1);
   });
 
+  it('that are refused leave no thread and no open file behind', async () => {
+    const shard = file('model-00002-of-00003.safetensors');
+    truncateSync(shard, statSync(shard).size - 1);
+    const sparse = mkdtempSync(path.join(folder, 'sparse-'));
+    const weights = writeSparseCheckpoint(sparse);
+    const { code, stdout, stderr } = await runScript(`
+      const { settled } = require('./test/helpers/resources.cjs');
+      await (await Engine.create({ model })).close(); // starts thread pools
+      console.log('opens stdout');
+      const before = resources();
+      const cut = () => require('node:fs').truncateSync(${JSON.stringify(weights)}, 100_000);
+      for (const config of [{ model: ${JSON.stringify(folder)} }, { model: ${JSON.stringify(sparse)}, onProgress: cut }]) {
+        const refusal = await Engine.create({ ...config, threads: 2 }).catch((error) => error);
+        console.log(refusal.message);
+      }
+      console.log(JSON.stringify({ before, after: await settled(resources, before) }));`);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const [, headerRefused, loadRefused, counts] = stdout.split('\n');
+    expect(headerRefused).toContain('model-00002-of-00003.safetensors');
+    expect(loadRefused).toMatch(/ended before byte \d+ while it was read/);
+    const { before, after } = JSON.parse(counts!) as Record<string, unknown>;
+    expect(after).toEqual(before);
+  });
+
   const withTemplate = async (template: string) => {
     edit('tokenizer_config.json', (c) => (c['chat_template'] = template));
     const engine = await Engine.create({ model: folder });
@@ -340,11 +365,5 @@ describe('engine options', () => {
     await expect(
       Engine.create({ model: bundledModel, maxModelLen: 2048, kvCacheBytes: 2 ** 20 }),
     ).rejects.toMatchObject({ code: 'ERR_INSUFFICIENT_MEMORY', message: expect.stringMatching(/\d{7,}/) });
-  });
-
-  it('an engine that failed to start leaves nothing behind', async () => {
-    const before = process.getActiveResourcesInfo().length;
-    await expect(Engine.create({ model: bundledModel, parallel: { tensorParallelSize: 3 } })).rejects.toThrow();
-    expect(process.getActiveResourcesInfo().length).toBeLessThanOrEqual(before);
   });
 });
