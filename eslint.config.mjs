@@ -27,7 +27,7 @@ export default tseslint.config(
       'no-console': 'error',
     },
   },
-  { files: ['lib/cli/**', 'lib/bench/**'], rules: { 'no-console': 'off' } },
+  { files: ['lib/cli/**'], rules: { 'no-console': 'off' } },
   {
     // Tests pass what callers without types may pass.
     files: ['test/**/*.ts'],
