@@ -35,6 +35,9 @@ import { callSite, InvalidArgumentError } from './errors';
 import { loadBinding } from './native/binding';
 import { callNativeAsync } from './native/native-error';
 
+/** Known here only, so that nobody else constructs an engine. */
+const BY_CREATE = Symbol('Engine.create');
+
 /**
  * A model in this process. Made by {@link Engine.create}; to be closed when no longer needed. An engine without open
  * requests does not keep the process alive.
@@ -46,7 +49,9 @@ import { callNativeAsync } from './native/native-error';
 export class Engine implements AsyncDisposable {
   readonly #running: RunningEngine;
 
-  private constructor(running: RunningEngine) {
+  private constructor(key: symbol, running: RunningEngine) {
+    // TypeScript's `private` does not hold in plain JavaScript.
+    if (key !== BY_CREATE) throw new InvalidArgumentError('an Engine must be made by Engine.create(), not by new');
     this.#running = running;
   }
 
@@ -74,7 +79,7 @@ export class Engine implements AsyncDisposable {
    */
   static async create(config: EngineConfig): Promise<Engine> {
     const site = callSite();
-    return new Engine(await RunningEngine.start(resolveEngineConfig(config), site));
+    return new Engine(BY_CREATE, await RunningEngine.start(resolveEngineConfig(config), site));
   }
 
   /**

@@ -108,6 +108,16 @@ describe('Engine.create', () => {
     }
   });
 
+  it('is the only way to an engine', () => {
+    const Constructor = Engine as unknown as new () => Engine;
+    expect(() => new Constructor()).toThrow(
+      expect.objectContaining({
+        code: 'ERR_INVALID_ARGUMENT',
+        message: expect.stringContaining('Engine.create()') as string,
+      }),
+    );
+  });
+
   it('may run several times at once', async () => {
     const started = await Promise.all([start(), start(), start()]);
     expect(new Set(started.map(({ engine }) => engine)).size).toBe(3);
