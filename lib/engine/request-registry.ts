@@ -4,7 +4,7 @@
  * @module
  */
 import type { GenerationOutput } from '../../types/outputs';
-import type { CallSite, HeddleError } from '../errors';
+import { EngineFailedError, type CallSite, type HeddleError } from '../errors';
 import type { NativeDelta, NativeStep } from '../native/binding';
 import { RequestStream, type StreamHost, type StreamOptions } from '../streaming/generation-stream';
 
@@ -116,7 +116,13 @@ export class RequestRegistry {
 
   /** Ends every open request with an error of its own. */
   failAll(makeError: (site: CallSite) => HeddleError): void {
-    for (const stream of [...this.#open]) stream.fail(makeError(stream.options.site));
+    for (const stream of [...this.#open]) {
+      try {
+        stream.fail(makeError(stream.options.site));
+      } catch (cause) {
+        stream.fail(new EngineFailedError('the engine failed', { cause }));
+      }
+    }
   }
 
   /** Resolves when no request is open. */
@@ -132,15 +138,16 @@ export class RequestRegistry {
     lastTokenAt[index] = now;
   }
 
-  #remove(stream: RequestStream, output: GenerationOutput): void {
+  /** The books first: what a figure's listener throws leaves nobody waiting. */
+  #remove(stream: RequestStream, output: GenerationOutput | null): void {
     const id = this.#idOf.get(stream);
-    if (id !== undefined) {
-      this.listener?.onRequestEnd(output, this.#admitted.get(id)!.maxTokens);
-      this.#admitted.delete(id);
-      this.#idOf.delete(stream);
+    const admitted = id === undefined ? undefined : this.#admitted.get(id);
+    if (id !== undefined) this.#admitted.delete(id);
+    this.#idOf.delete(stream);
+    if (this.#open.delete(stream) && this.#open.size === 0) {
+      for (const resolve of this.#idleWaiters.splice(0)) resolve();
+      this.listener?.onBusyChange(false);
     }
-    if (!this.#open.delete(stream) || this.#open.size > 0) return;
-    this.listener?.onBusyChange(false);
-    for (const resolve of this.#idleWaiters.splice(0)) resolve();
+    if (admitted && output) this.listener?.onRequestEnd(output, admitted.maxTokens);
   }
 }

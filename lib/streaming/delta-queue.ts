@@ -27,9 +27,15 @@ export class DeltaQueue<Item, Out> {
   }
 
   push(item: Item): void {
-    const waiter = this.#waiters.shift();
-    if (waiter) waiter.resolve({ done: false, value: this.#take(item) });
-    else this.#items.push(item);
+    const waiter = this.#waiters[0];
+    if (!waiter) {
+      this.#items.push(item);
+      return;
+    }
+    // May throw, and then the waiter still waits for what comes, the end at the latest.
+    const value = this.#take(item);
+    this.#waiters.shift();
+    waiter.resolve({ done: false, value });
   }
 
   /** Drops and returns the items that nobody has taken. */

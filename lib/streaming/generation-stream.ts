@@ -15,12 +15,13 @@ import {
   errorFromNative,
   InvalidArgumentError,
   RequestAbortedError,
+  RequestFailedError,
   withOutput,
   withStack,
   type CallSite,
   type HeddleError,
 } from '../errors';
-import { onAbort } from './abort-signal';
+import { offAbort, onAbort } from './abort-signal';
 import { DeltaQueue } from './delta-queue';
 import { LogprobsBuffer, SequenceOutput, toGenerationDelta, type SequenceDelta } from './sequence-output';
 
@@ -42,8 +43,8 @@ export interface StreamOptions {
   readonly site: CallSite;
   /** When the request was made, on the clock of `performance.now()`. */
   readonly createdAt: number;
-  /** Called once, when the request is over for whatever reason. */
-  readonly onEnd: (stream: RequestStream, output: GenerationOutput) => void;
+  /** Called once, when the request is over for whatever reason. The output is null when it could not be put together. */
+  readonly onEnd: (stream: RequestStream, output: GenerationOutput | null) => void;
 }
 
 /** One item to be: what one sequence gained, or null for all that it has at the time of taking. */
@@ -161,7 +162,7 @@ export class RequestStream implements GenerationStream {
     this.#numUnacknowledged += delta.tokenIds.length;
     this.#enqueue(delta);
     if (this.#sequences.every(({ finishReason }) => finishReason !== undefined)) {
-      this.#finish(at, 'abort', (output) => this.#endingError(output));
+      this.#finish(at, 'abort');
     }
   }
 
@@ -169,7 +170,7 @@ export class RequestStream implements GenerationStream {
   fail(error: HeddleError): void {
     if (this.ended) return;
     const reason = error instanceof EngineClosedError ? 'abort' : 'error';
-    this.#finish(performance.now(), reason, (output) => (this.#host ? withOutput(error, output) : error));
+    this.#finish(performance.now(), reason, error);
   }
 
   // Consuming.
@@ -245,20 +246,42 @@ export class RequestStream implements GenerationStream {
       sequence.finish('abort');
       if (this.#delivers) this.#queue.push({ index: sequence.index, delta: null, numTokens: 0 });
     }
-    this.#finish(performance.now(), 'abort', (output) => this.#endingError(output));
+    this.#finish(performance.now(), 'abort');
   }
 
-  /** @param reason - How sequences end that are still open. */
-  #finish(at: number, reason: FinishReason, makeError: (output: GenerationOutput) => HeddleError | null): void {
+  /**
+   * Settles everything, whatever throws on the way: nobody would come back to a stream that is half over.
+   *
+   * @param reason - How sequences end that are still open.
+   * @param failure - Why the engine gives the request up, if it does.
+   */
+  #finish(at: number, reason: FinishReason, failure: HeddleError | null = null): void {
     this.#endedAt = at;
     for (const sequence of this.#sequences) sequence.finish(reason);
-    this.options.signal?.removeEventListener('abort', this.#onSignal);
-    const output = this.#output();
-    const error = makeError(output);
+    const { output, error } = this.#conclude(failure);
     this.#queue.end(error);
     if (error) this.#rejectFinal(error);
-    else this.#resolveFinal(output);
-    this.options.onEnd(this, output);
+    else this.#resolveFinal(output!);
+    try {
+      this.options.onEnd(this, output);
+    } catch {
+      // What goes wrong with the books is no matter of the caller, who has all by now.
+    }
+  }
+
+  /** Either is there, or both. */
+  #conclude(failure: HeddleError | null): { output: GenerationOutput | null; error: HeddleError | null } {
+    const { signal, site } = this.options;
+    try {
+      if (signal) offAbort(signal, this.#onSignal);
+      const output = this.#output();
+      if (failure) return { output, error: this.#host ? withOutput(failure, output) : failure };
+      return { output, error: this.#endingError(output) };
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      const message = `the output of the request cannot be put together: ${reason}`;
+      return { output: null, error: failure ?? withStack(new RequestFailedError(message, { cause }), site) };
+    }
   }
 
   #endingError(output: GenerationOutput): HeddleError | null {

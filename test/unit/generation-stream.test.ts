@@ -1,4 +1,4 @@
-import { getMaxListeners, setMaxListeners } from 'node:events';
+import { getEventListeners, getMaxListeners } from 'node:events';
 
 import { EngineClosedError, EngineFailedError, InvalidArgumentError } from '../../lib/errors';
 import { RequestStream, type StreamOptions } from '../../lib/streaming/generation-stream';
@@ -396,21 +396,25 @@ describe('a signal', () => {
     await expect(harness.stream.final()).rejects.toMatchObject({ output: { outputs: [{ finishReason: 'abort' }] } });
   });
 
-  it('is let go of at the end', () => {
+  it('is let go of at the end of the last request that shares it', () => {
     const { signal } = new AbortController();
-    const add = jest.spyOn(signal, 'addEventListener');
-    const remove = jest.spyOn(signal, 'removeEventListener');
-    const harness = new Harness({ signal });
-    harness.end();
-    expect(add).toHaveBeenCalledTimes(1);
-    expect(remove).toHaveBeenCalledWith('abort', add.mock.calls[0]![1]);
+    const harnesses = [new Harness({ signal }), new Harness({ signal })];
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+    harnesses[0]!.end();
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1);
+    harnesses[1]!.end();
+    expect(getEventListeners(signal, 'abort')).toHaveLength(0);
   });
 
-  it('may be shared by thousands of requests without a warning, unless its owner has set a limit', () => {
-    const [{ signal }, { signal: limited }] = [new AbortController(), new AbortController()];
-    setMaxListeners(5, limited);
-    for (const shared of [signal, limited, signal, limited]) new Harness({ signal: shared });
-    expect([signal, limited].map((one) => getMaxListeners(one))).toEqual([Infinity, 5]);
+  it('may be shared by many requests, with one listener and the limit of listeners that it had', () => {
+    const controller = new AbortController();
+    const before = getMaxListeners(controller.signal);
+    const harnesses = Array.from({ length: 50 }, () => new Harness({ signal: controller.signal }));
+    expect(getEventListeners(controller.signal, 'abort')).toHaveLength(1);
+    expect(getMaxListeners(controller.signal)).toBe(before);
+    harnesses[0]!.end();
+    controller.abort();
+    expect(harnesses.map(({ numAborts }) => numAborts)).toEqual([0, ...new Array<number>(49).fill(1)]);
   });
 });
 
@@ -475,6 +479,56 @@ describe('a failure', () => {
     void harness.stream[Symbol.asyncIterator]().next();
     harness.stream.fail(new EngineFailedError('broken'));
     await turn();
+  });
+});
+
+describe('an end at which something throws', () => {
+  afterEach(() => jest.restoreAllMocks());
+  const outOfMemory = (): void => {
+    jest.spyOn(Int32Array.prototype, 'slice').mockImplementation(() => {
+      throw new RangeError('Array buffer allocation failed');
+    });
+  };
+
+  it('rejects final() and iteration, when the output cannot be put together', async () => {
+    const harness = new Harness();
+    const collected = collect(harness.stream);
+    harness.token('a');
+    outOfMemory();
+    harness.end();
+    const error = { code: 'ERR_REQUEST_FAILED', cause: expect.any(RangeError) as unknown };
+    await expect(harness.stream.final()).rejects.toMatchObject(error);
+    await expect(collected).rejects.toMatchObject(error);
+    expect(harness.numEnds).toBe(1);
+  });
+
+  it('keeps the error that the request fails with', async () => {
+    const harness = new Harness();
+    outOfMemory();
+    const error = new EngineFailedError('broken');
+    harness.stream.fail(error);
+    await expect(harness.stream.final()).rejects.toBe(error);
+    expect(harness.numEnds).toBe(1);
+  });
+
+  it('is settled whatever its owner throws', async () => {
+    const harness = new Harness({
+      onEnd: () => {
+        throw new Error('books');
+      },
+    });
+    harness.token('a', { finishReason: 'stop' });
+    expect(await harness.stream.text()).toBe('a');
+  });
+
+  it('leaves who waits for an item that cannot be made to the end', async () => {
+    const harness = new Harness({ outputKind: 'cumulative' });
+    const waiting = harness.stream[Symbol.asyncIterator]().next();
+    outOfMemory();
+    expect(() => harness.token('a')).toThrow(RangeError);
+    const error = new EngineFailedError('broken');
+    harness.stream.fail(error);
+    await expect(waiting).rejects.toBe(error);
   });
 });
 
