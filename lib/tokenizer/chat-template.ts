@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { randomUUID } from 'node:crypto';
+
 import type { ChatMessage } from '../../types/options';
 import { InvalidArgumentError, ModelFormatError } from '../errors';
 import { TemplateFault, TemplateWorker } from './template-worker';
@@ -55,9 +57,10 @@ export class ChatTemplate {
    * @throws ModelFormatError when the template is broken, or takes too long.
    */
   async render(messages: readonly ChatMessage[], options: ChatTemplateOptions): Promise<string> {
+    const end = options.continueFinalMessage ? `heddle${randomUUID()}` : null;
     const context = {
       ...this.#tokens,
-      messages,
+      messages: end === null ? messages : withEnd(messages, end),
       add_generation_prompt: options.addGenerationPrompt,
       continue_final_message: options.continueFinalMessage,
       tools: null,
@@ -65,7 +68,7 @@ export class ChatTemplate {
     };
     try {
       const text = await this.#worker.render(context);
-      return options.continueFinalMessage ? cutAfterFinalMessage(text, messages.at(-1)!.content) : text;
+      return end === null ? text : cutAtEnd(text, end, messages.at(-1)!.content);
     } catch (error) {
       if (!(error instanceof TemplateFault)) throw error;
       if (error.raised) throw new InvalidArgumentError(`the chat template refuses the messages: ${error.message}`);
@@ -101,14 +104,26 @@ function specialTokens(config: Record<string, unknown>): Record<string, string> 
   return tokens;
 }
 
-/** Drops what the template put behind the last message. Templates may trim messages, so its trimmed content is sought. */
-function cutAfterFinalMessage(text: string, content: string): string {
-  const start = text.lastIndexOf(content.trim());
-  if (start < 0) {
+/**
+ * Marks where the last message ends. The space shows what the template does to spaces there: it is part of the mark, and
+ * goes when the template trims messages, as then the content's own would have gone.
+ */
+function withEnd(messages: readonly ChatMessage[], end: string): ChatMessage[] {
+  const last = messages.at(-1)!;
+  return [...messages.slice(0, -1), { ...last, content: `${last.content}${end} ` }];
+}
+
+/** Drops the mark and what the template put behind it. */
+function cutAtEnd(text: string, end: string, content: string): string {
+  const at = text.lastIndexOf(end);
+  const kept = text.slice(0, Math.max(at, 0));
+  const words = content.trim();
+  if (at < 0 || !kept.trimEnd().endsWith(words)) {
     throw new InvalidArgumentError(
       'continueFinalMessage must be false: the chat template changes the content of the last message',
     );
   }
-  const untrimmed = content.trimStart();
-  return text.slice(0, start + (text.startsWith(untrimmed, start) ? untrimmed : content.trim()).length);
+  const isTrimmed = !text.startsWith(`${end} `, at);
+  // Spaces before no words at all are the template's own.
+  return isTrimmed && words !== '' ? kept.trimEnd() : kept;
 }

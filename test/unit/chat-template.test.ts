@@ -106,6 +106,26 @@ describe('a chat template', () => {
     const keeping = make('{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}');
     expect(await keeping.render(messages, CONTINUE)).toBe('[user]hi[end][assistant]A river is ');
     await expect(make('nothing').render(messages, CONTINUE)).rejects.toThrow('continueFinalMessage must be false');
+    const upper = make('{% for m in messages %}{{ m.content | replace("river", "lake") }}{% endfor %}');
+    await expect(upper.render(messages, CONTINUE)).rejects.toThrow('continueFinalMessage must be false');
+  });
+
+  it.each(['end', 'e', '|', '>', '', ' ', 'hi', '<|assistant|>'])(
+    'leaves the last message open where it ends, also when it says %j',
+    async (content) => {
+      const source =
+        '{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}{% if messages[-1].content == "" %}empty{% endif %}';
+      const messages = [...USER, { role: 'assistant', content }];
+      expect(await make(source).render(messages, CONTINUE)).toBe(`<|user|>\nhi<|end|>\n<|assistant|>\n${content}`);
+    },
+  );
+
+  it('trims an open message only where the template trims messages', async () => {
+    const messages = [{ role: 'assistant', content: '  A river \n' }];
+    expect(await make('[{{ messages[0].content | trim }}]').render(messages, CONTINUE)).toBe('[A river');
+    expect(await make('[{{ messages[0].content }}]').render(messages, CONTINUE)).toBe('[  A river \n');
+    const nothing = [{ role: 'assistant', content: ' ' }];
+    expect(await make('[ {{ messages[0].content | trim }} ]').render(nothing, CONTINUE)).toBe('[ ');
   });
 });
 
