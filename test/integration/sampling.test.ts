@@ -190,6 +190,15 @@ describe('which tokens may come', () => {
     expect(several).not.toContain('any thing');
   });
 
+  it('badWords keep a word out of mid-sentence, also where a space before it makes other tokens of it', async () => {
+    const id = await idOf(' do');
+    expect(await engine.encode('do', { addSpecialTokens: false })).toHaveLength(2);
+    expect((await complete()).text).toContain(' to do any thing');
+    expect((await complete({ badWords: ['do'] })).text).not.toContain(' do');
+    const likely = await complete({ badWords: ['do'], logitBias: { [id]: 100 } });
+    expect([...likely.tokenIds]).not.toContain(id);
+  });
+
   it('a request that leaves itself none is told so, each of its sequences, and the engine goes on', async () => {
     const params = { ...base, n: 2, allowedTokenIds: [END_OF_SEQUENCE], minTokens: 1 };
     await expect(engine.generate('She', params).final()).rejects.toMatchObject({
