@@ -120,7 +120,11 @@ export class Engine implements AsyncDisposable {
     });
   }
 
-  /** The token ids of a text. @throws InvalidArgumentError for text that is not well-formed Unicode. */
+  /**
+   * The token ids of a text of at most 4 Mi characters.
+   *
+   * @throws InvalidArgumentError for text that is longer, not well-formed Unicode, or that the tokenizer cannot read.
+   */
   async encode(text: string, options: EncodeOptions = {}): Promise<Int32Array> {
     this.#running.checkOpen(callSite());
     const settings = resolveEncodeOptions(options);

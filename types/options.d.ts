@@ -106,7 +106,7 @@ export interface NcclOptions {
 /**
  * What to generate from: text, or token ids that are used as they are. Text gets the tokenizer's special tokens, such as a
  * beginning-of-sequence id, and a special token's name inside it (`<|end|>`) becomes that token, as in Hugging Face's
- * libraries. It must be well-formed Unicode. A prompt has at least one token and leaves room for one in `maxModelLen`.
+ * libraries. It must be well-formed Unicode of at most 4 Mi characters. A prompt has at least one token and leaves room for one in `maxModelLen`.
  */
 export type Prompt = string | TextPrompt | TokensPrompt;
 

@@ -3,9 +3,11 @@
  *
  * @module
  */
-import type { Tokenizer as HuggingFaceTokenizer } from 'tokenizers';
+import type { Encoding, Tokenizer as HuggingFaceTokenizer } from 'tokenizers';
 
 import { InvalidArgumentError, ModelFormatError } from '../errors';
+import { Slots } from './slots';
+import { checkTokenizerJson } from './tokenizer-json';
 import { readVocabulary, type Vocabulary } from './vocabulary';
 
 /** How to encode. */
@@ -18,8 +20,14 @@ export interface EncodeSettings {
   maxTokens?: number;
 }
 
-/** Texts longer than this take turns: each occupies a thread of libuv's pool, which the whole process shares. */
-const LONG_TEXT = 2 ** 16;
+/**
+ * Longer texts are refused. Regular expressions give up after ten million steps, which a run of spaces takes one each of,
+ * and the `tokenizers` package then ends the process.
+ */
+const MAX_CHARACTERS = 2 ** 22;
+
+/** Texts read at once: each occupies one of the four threads of libuv's pool, which the whole process shares. */
+const MAX_AT_ONCE = 2;
 
 /**
  * The tokenizer of a checkpoint. As in Hugging Face's libraries, a special token's name inside a text (`<|end|>`) is that
@@ -27,7 +35,7 @@ const LONG_TEXT = 2 ** 16;
  */
 export class Tokenizer {
   readonly #tokenizer: HuggingFaceTokenizer;
-  #lastLong: Promise<unknown> = Promise.resolve();
+  readonly #slots = new Slots(MAX_AT_ONCE);
   readonly vocabulary: Vocabulary;
 
   private constructor(tokenizer: HuggingFaceTokenizer, vocabulary: Vocabulary) {
@@ -42,7 +50,9 @@ export class Tokenizer {
    * @throws UnsupportedModelError for a decoder that we do not know.
    */
   static async load(content: string): Promise<Tokenizer> {
-    const vocabulary = readVocabulary(parse(content));
+    const parsed = parse(content);
+    const vocabulary = readVocabulary(parsed);
+    checkTokenizerJson(parsed);
     const { Tokenizer: HuggingFaceTokenizer } = await import('tokenizers');
     try {
       const tokenizer = HuggingFaceTokenizer.fromString(content);
@@ -60,22 +70,22 @@ export class Tokenizer {
    * characters, such as runs of spaces: longer texts are refused all the same, before they cost anything.
    */
   maxCharacters(maxTokens: number): number {
-    return maxTokens * this.vocabulary.longestToken + 1024;
+    return Math.min(maxTokens * this.vocabulary.longestToken + 1024, MAX_CHARACTERS);
   }
 
-  /** @throws InvalidArgumentError when the text has more than `maxTokens` tokens. */
+  /** @throws InvalidArgumentError for a text of more than `maxTokens` tokens, or one that the tokenizer cannot read. */
   async encode(
     text: string,
     { addSpecialTokens, name = 'text', maxTokens = Infinity }: EncodeSettings,
   ): Promise<Int32Array> {
     const limit = this.maxCharacters(maxTokens);
     if (text.length > limit) {
+      const purpose = limit < MAX_CHARACTERS ? ` to fit into ${maxTokens} tokens` : '';
       throw new InvalidArgumentError(
-        `${name} must have at most ${limit} characters to fit into ${maxTokens} tokens, received ${text.length}`,
+        `${name} must have at most ${limit} characters${purpose}, received ${text.length}`,
       );
     }
-    const encode = () => this.#tokenizer.encode(text, null, { addSpecialTokens });
-    const encoding = await (text.length > LONG_TEXT ? this.#inTurn(encode) : encode());
+    const encoding = await this.#slots.run(() => this.#read(text, addSpecialTokens, name));
     const numTokens = encoding.getLength();
     if (numTokens > maxTokens) {
       throw new InvalidArgumentError(`${name} must have at most ${maxTokens} tokens, received ${numTokens}`);
@@ -83,10 +93,12 @@ export class Tokenizer {
     return Int32Array.from(encoding.getIds());
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const result = this.#lastLong.then(work);
-    this.#lastLong = result.catch(() => undefined);
-    return result;
+  async #read(text: string, addSpecialTokens: boolean, name: string): Promise<Encoding> {
+    try {
+      return await this.#tokenizer.encode(text, null, { addSpecialTokens });
+    } catch (cause) {
+      throw new InvalidArgumentError(`${name} cannot be read by the tokenizer: ${messageOf(cause)}`, { cause });
+    }
   }
 }
 

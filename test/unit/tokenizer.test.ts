@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 
-import { ModelFormatError } from '../../lib/errors';
+import { InvalidArgumentError, ModelFormatError } from '../../lib/errors';
 import { findBadWords } from '../../lib/tokenizer/bad-words';
 import { Tokenizer } from '../../lib/tokenizer/tokenizer';
 import { bundledModel } from '../helpers/engine';
@@ -47,13 +48,35 @@ describe('Tokenizer', () => {
     await expect(tokenizer.encode(text, { addSpecialTokens: false, maxTokens: 400 })).resolves.toBeDefined();
   });
 
-  it('lets long texts take turns', async () => {
-    const long = 'She had always hoped. '.repeat(4000);
-    const order: string[] = [];
-    const encode = (text: string, name: string) =>
-      tokenizer.encode(text, { addSpecialTokens: false }).then(() => order.push(name));
-    await Promise.all([encode(long, 'first'), encode(long, 'second'), encode('short', 'short')]);
-    expect(order).toEqual(['short', 'first', 'second']);
+  it('refuses texts of more than 4 Mi characters, whose runs of spaces would end the process', async () => {
+    const settings = { addSpecialTokens: true };
+    await expect(tokenizer.encode(' '.repeat(10_100_000) + 'x', settings)).rejects.toThrow(
+      'text must have at most 4194304 characters, received 10100001',
+    );
+    await expect(tokenizer.encode('x'.repeat(2 ** 22 + 1), { ...settings, maxTokens: 1e9 })).rejects.toThrow(
+      'text must have at most 4194304 characters, received 4194305',
+    );
+  });
+
+  it('leaves threads of the pool to others, however many texts wait', async () => {
+    const text = 'She had always hoped for the best. '.repeat(1700);
+    const texts = Array.from({ length: 20 }, () => tokenizer.encode(text, { addSpecialTokens: false }));
+    let numRead = 0;
+    for (const encoding of texts) void encoding.then(() => numRead++);
+    await readFile(__filename);
+    expect(numRead).toBeLessThan(10);
+    await Promise.all(texts);
+  });
+
+  it('refuses a text that it cannot read as the text, with the reason', async () => {
+    const picky = await Tokenizer.load(
+      edited((json) => (json['model'] = { type: 'WordLevel', vocab: { river: 0 }, unk_token: '[UNK]' })),
+    );
+    const reading = picky.encode('lake', { addSpecialTokens: false, name: 'prompt' });
+    await expect(reading).rejects.toThrow(InvalidArgumentError);
+    await expect(reading).rejects.toThrow(/^prompt cannot be read by the tokenizer: .*WordLevel error/);
+    await expect(reading).rejects.toHaveProperty('cause');
+    expect(await picky.encode('river', { addSpecialTokens: false })).toEqual(Int32Array.of(0));
   });
 
   it('neither cuts nor fills up what it was saved to cut or fill up', async () => {

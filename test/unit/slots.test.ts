@@ -1,0 +1,58 @@
+import { Slots } from '../../lib/tokenizer/slots';
+
+/** Work that ends when the test says so. */
+function controlled() {
+  const running: number[] = [];
+  const started: number[] = [];
+  const ends = new Map<number, (error?: Error) => void>();
+  const work = (id: number) => () =>
+    new Promise<number>((resolve, reject) => {
+      started.push(id);
+      running.push(id);
+      ends.set(id, (error) => {
+        running.splice(running.indexOf(id), 1);
+        if (error) reject(error);
+        else resolve(id);
+      });
+    });
+  return { running, started, work, end: (id: number, error?: Error) => ends.get(id)!(error) };
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve));
+
+describe('slots', () => {
+  it('run as many at once as there are, the others in order', async () => {
+    const { running, started, work, end } = controlled();
+    const slots = new Slots(2);
+    const results = [1, 2, 3, 4].map((id) => slots.run(work(id)));
+    expect(running).toEqual([1, 2]);
+    end(2);
+    await turn();
+    expect(running).toEqual([1, 3]);
+    end(1);
+    await turn();
+    end(4);
+    end(3);
+    expect(await Promise.all(results)).toEqual([1, 2, 3, 4]);
+    expect(started).toEqual([1, 2, 3, 4]);
+  });
+
+  it('are given on by work that fails, whose error is its own', async () => {
+    const { work, end } = controlled();
+    const slots = new Slots(1);
+    const failing = slots.run(work(1));
+    const next = slots.run(work(2));
+    const throwing = slots.run(() => {
+      throw new Error('at once');
+    });
+    end(1, new Error('later'));
+    await expect(failing).rejects.toThrow('later');
+    await turn();
+    end(2);
+    expect(await next).toBe(2);
+    await expect(throwing).rejects.toThrow('at once');
+    const last = slots.run(work(3));
+    end(3);
+    expect(await last).toBe(3);
+  });
+});
