@@ -39,8 +39,8 @@ import { callNativeAsync } from './native/native-error';
 const BY_CREATE = Symbol('Engine.create');
 
 /**
- * A model in this process. Made by {@link Engine.create}; to be closed when no longer needed. An engine without open
- * requests does not keep the process alive.
+ * A model in this process. Made by {@link Engine.create}; to be closed when no longer needed. It keeps the process alive
+ * only while a request can go on: not for one that waits for a consumer who does not come.
  *
  * Methods that return a stream throw at once what is wrong with their arguments; what shows later (a text with too many
  * tokens, a full queue) rejects the stream. After `close()` all but `health()`, `metrics` and `close()` itself throw
@@ -164,7 +164,8 @@ export class Engine implements AsyncDisposable {
 
   /**
    * Stops the engine and frees what it holds. Open requests end with `EngineClosedError`, or first run to their end with
-   * `drain`. May be called in any state, any number of times: a later call without `drain`, or one whose `timeoutMs`
+   * `drain`, whether somebody takes what they bring or not. Streams that are being iterated keep their pace: a loop that
+   * awaits a draining `close()` waits for itself, until `timeoutMs` if given. May be called in any state, any number of times: a later call without `drain`, or one whose `timeoutMs`
    * passes, ends the draining of an earlier one.
    */
   async close(options: CloseOptions = {}): Promise<void> {

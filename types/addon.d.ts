@@ -200,7 +200,7 @@ export class NativeEngine {
   /** Text of ids on their own. */
   decode(tokenIds: Int32Array, skipSpecialTokens: boolean): string;
   stats(): NativeStats;
-  /** Whether the engine keeps the event loop alive; the caller sets it while requests are open. */
+  /** Whether the engine keeps the event loop alive; the caller sets it while a request can go on. */
   setKeepAlive(keepAlive: boolean): void;
   /** Stops the engine thread and frees everything. Open requests end without further deltas. Resolves when all is freed; idempotent. */
   close(): Promise<void>;

@@ -164,7 +164,7 @@ export interface DecodeOptions {
 
 /** How `close` ends an engine. */
 export interface CloseOptions {
-  /** Whether accepted requests run to their end first. New ones are refused at once. Defaults to `false`: they end with `EngineClosedError`. */
+  /** Whether accepted requests run to their end first. New ones are refused at once. A stream that is being iterated is waited for, so its own loop must not await this. Defaults to `false`: they end with `EngineClosedError`. */
   drain?: boolean | undefined;
   /** With `drain`, after this many milliseconds the rest is ended as without. Defaults to no limit. */
   timeoutMs?: number | undefined;

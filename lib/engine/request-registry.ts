@@ -10,7 +10,7 @@ import { RequestStream, type StreamHost, type StreamOptions } from '../streaming
 
 /** Who is told what happens. None of it may throw. */
 export interface RegistryListener {
-  /** Whether any request is open; called when that changes. */
+  /** Whether any request can go on: it is being prepared, or runs and does not wait for its consumer. Called when that changes. */
   onBusyChange(busy: boolean): void;
   /** The engine failed: what it reports, or what taking in its output threw. */
   onFailure(failure: unknown): void;
@@ -31,7 +31,7 @@ interface Admitted {
   readonly lastTokenAt: (number | undefined)[];
 }
 
-/** Consumers this far behind are waited for; the native side pauses their requests. */
+/** Consumers this far behind are waited for: the native side pauses their requests, until half of it is taken. */
 const MAX_UNACKNOWLEDGED_TOKENS = 1024;
 
 /** All calls on the JavaScript thread. */
@@ -41,6 +41,9 @@ export class RequestRegistry {
   readonly #open = new Set<RequestStream>();
   readonly #admitted = new Map<number, Admitted>();
   readonly #idOf = new Map<RequestStream, number>();
+  /** Of those that the engine has, the ones that wait for their consumer. */
+  readonly #paused = new Set<RequestStream>();
+  #busy = false;
   #idleWaiters: (() => void)[] = [];
   #lastWorkGivenAt = 0;
 
@@ -56,10 +59,7 @@ export class RequestRegistry {
 
   /** Whether the engine has a request that does not wait for its own consumer. */
   hasRunnable(): boolean {
-    for (const { stream } of this.#admitted.values()) {
-      if (stream.numUnacknowledged <= MAX_UNACKNOWLEDGED_TOKENS) return true;
-    }
-    return false;
+    return this.#admitted.size > this.#paused.size;
   }
 
   /** Whether a request has ended. */
@@ -72,7 +72,7 @@ export class RequestRegistry {
     const stream = new RequestStream({ ...options, onEnd: (ended, output) => this.#remove(ended, output) });
     if (!stream.ended) {
       this.#open.add(stream);
-      if (this.#open.size === 1) this.listener?.onBusyChange(true);
+      this.#updateBusy();
     }
     return stream;
   }
@@ -86,6 +86,7 @@ export class RequestRegistry {
     const acknowledge = (numTokens: number): void => {
       this.#lastWorkGivenAt = performance.now();
       host.acknowledge(numTokens);
+      this.#updatePaused(stream);
     };
     stream.begin({ abort: () => host.abort(), acknowledge }, promptTokenIds);
   }
@@ -110,6 +111,7 @@ export class RequestRegistry {
       if (!request) continue;
       if (delta.tokenIds.length > 0) this.#measure(request, delta, now);
       request.stream.push(delta, now);
+      this.#updatePaused(request.stream);
     }
     if (step.failure) this.listener?.onFailure(step.failure);
   }
@@ -123,6 +125,11 @@ export class RequestRegistry {
         stream.fail(new EngineFailedError('the engine failed', { cause }));
       }
     }
+  }
+
+  /** From now on only who iterates is waited for: what comes for the others is taken at once, and kept for them. */
+  collectAll(): void {
+    for (const stream of this.#open) void stream.final();
   }
 
   /** Resolves when no request is open. */
@@ -144,10 +151,25 @@ export class RequestRegistry {
     const admitted = id === undefined ? undefined : this.#admitted.get(id);
     if (id !== undefined) this.#admitted.delete(id);
     this.#idOf.delete(stream);
-    if (this.#open.delete(stream) && this.#open.size === 0) {
-      for (const resolve of this.#idleWaiters.splice(0)) resolve();
-      this.listener?.onBusyChange(false);
-    }
+    this.#paused.delete(stream);
+    this.#open.delete(stream);
+    if (this.#open.size === 0) for (const resolve of this.#idleWaiters.splice(0)) resolve();
+    this.#updateBusy();
     if (admitted && output) this.listener?.onRequestEnd(output, admitted.maxTokens);
+  }
+
+  /** Pauses and resumes where the native side does. */
+  #updatePaused(stream: RequestStream): void {
+    if (!this.#idOf.has(stream)) return;
+    if (stream.numUnacknowledged > MAX_UNACKNOWLEDGED_TOKENS) this.#paused.add(stream);
+    else if (stream.numUnacknowledged <= MAX_UNACKNOWLEDGED_TOKENS / 2) this.#paused.delete(stream);
+    this.#updateBusy();
+  }
+
+  #updateBusy(): void {
+    const busy = this.#open.size > this.#paused.size;
+    if (busy === this.#busy) return;
+    this.#busy = busy;
+    this.listener?.onBusyChange(busy);
   }
 }

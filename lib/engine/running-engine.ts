@@ -215,7 +215,8 @@ export class RunningEngine {
   /** See {@link Engine.close}. */
   async close(drain: boolean, timeoutMs: number | null): Promise<void> {
     this.#closing ??= this.#shutDown();
-    if (!drain) this.#stopDraining();
+    if (drain) this.#requests.collectAll();
+    else this.#stopDraining();
     const timer = timeoutMs === null ? undefined : setTimeout(this.#stopDraining, timeoutMs);
     try {
       await this.#closing;

@@ -33,6 +33,13 @@ describe('the end of the process', () => {
     expect({ code, stdout }).toEqual({ code: 0, stdout: '100\n' });
   });
 
+  it('does not wait for a stream that was forgotten', async () => {
+    const { code, signal, stderr } = await runScript(`
+      const engine = await Engine.create({ model });
+      engine.generate({ tokenIds }, { maxTokens: 1500, ignoreEos: true });`);
+    expect({ code, signal, stderr }).toEqual({ code: 0, signal: null, stderr: '' });
+  });
+
   it('comes with the error when user code throws in the middle of a stream', async () => {
     const { code, signal, stderr } = await runScript(`
       const engine = await Engine.create({ model });
@@ -132,5 +139,12 @@ describe('closing', () => {
     const final = engine.generate({ tokenIds: [6, 7] }, { ignoreEos: true, maxTokens: 50 }).final();
     await engine.close({ drain: true });
     expect((await final).outputs[0]!.tokenIds).toHaveLength(50);
+  });
+
+  it('with drain lets a request finish that nobody takes anything of', async () => {
+    const engine = await Engine.create({ model: bundledModel });
+    const stream = engine.generate({ tokenIds: [6, 7] }, { ignoreEos: true, maxTokens: 1500 });
+    await engine.close({ drain: true });
+    expect((await stream.final()).outputs[0]!.tokenIds).toHaveLength(1500);
   });
 });

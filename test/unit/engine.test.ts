@@ -382,6 +382,15 @@ describe('encode and decode', () => {
 });
 
 describe('the life of the process', () => {
+  it('is not kept by a request that waits for its consumer', async () => {
+    const { engine, fake } = await start();
+    const stream = engine.generate(ids);
+    fake.emit(1, { tokenIds: new Int32Array(1025) });
+    expect(fake.keepAlive).toEqual([true, false]);
+    void stream.final();
+    expect(fake.keepAlive).toEqual([true, false, true]);
+  });
+
   it('is kept by open requests only', async () => {
     const { engine, fake } = await start();
     expect(fake.keepAlive).toEqual([]);
@@ -504,6 +513,17 @@ describe('close', () => {
     for (const id of [1, 2]) fake.token(id, 'a', { finishReason: 'stop' });
     expect((await Promise.all(finals)).map(({ outputs }) => outputs[0]!.text)).toEqual(['a', 'a']);
     await closing;
+  });
+
+  it('with drain takes what comes for a stream that nobody iterates', async () => {
+    const { engine, fake } = await start();
+    const stream = engine.generate(ids);
+    fake.emit(1, { tokenIds: new Int32Array(2000) });
+    const closing = engine.close({ drain: true });
+    expect(fake.acknowledged.get(1)).toBe(2000);
+    fake.emit(1, { tokenIds: new Int32Array(30), finishReason: 'stop' });
+    await closing;
+    expect((await stream.final()).outputs[0]!.tokenIds).toHaveLength(2030);
   });
 
   it('with drain ends the rest after timeoutMs', async () => {

@@ -87,3 +87,64 @@ describe('ending every request', () => {
     expect(harness.busy).toEqual([true, false]);
   });
 });
+
+describe('being busy', () => {
+  it('is to prepare or to run, and not to wait for a consumer', async () => {
+    const harness = new Harness();
+    const stream = harness.open();
+    expect(harness.busy).toEqual([true]);
+    harness.admit(stream);
+    const iterator = stream[Symbol.asyncIterator]();
+    harness.deliver(1, 600);
+    harness.deliver(1, 424);
+    expect(harness.busy).toEqual([true]);
+    harness.deliver(1, 1);
+    expect(harness.busy).toEqual([true, false]);
+    expect(harness.registry.hasRunnable()).toBe(false);
+    await iterator.next();
+    expect(harness.busy).toEqual([true, false, true]);
+    harness.deliver(1, 0, 'stop');
+    expect(harness.busy).toEqual([true, false, true, false]);
+  });
+
+  it('goes on while one of several can run', () => {
+    const harness = new Harness();
+    harness.admitted();
+    harness.deliver(1, 2000);
+    harness.admitted();
+    expect(harness.busy).toEqual([true, false, true]);
+    harness.deliver(2, 1, 'stop');
+    expect(harness.busy).toEqual([true, false, true, false]);
+  });
+
+  it('comes back only where the native side resumes: with half of it taken', async () => {
+    const harness = new Harness();
+    const iterator = harness.admitted()[Symbol.asyncIterator]();
+    for (const count of [300, 300, 500]) harness.deliver(1, count);
+    await iterator.next();
+    expect(harness.registry.hasRunnable()).toBe(false);
+    await iterator.next();
+    expect(harness.registry.hasRunnable()).toBe(true);
+  });
+
+  it('is not kept by a paused request that ends', () => {
+    const harness = new Harness();
+    harness.admitted();
+    harness.deliver(1, 2000);
+    harness.deliver(1, 0, 'stop');
+    harness.admitted();
+    expect(harness.busy).toEqual([true, false, true]);
+  });
+});
+
+it('collecting takes what comes for streams that nobody iterates, and loses nothing', async () => {
+  const harness = new Harness();
+  const [forgotten, iterated] = [harness.admitted(), harness.admitted()];
+  iterated[Symbol.asyncIterator]();
+  harness.deliver(1, 2000);
+  harness.deliver(2, 100);
+  harness.registry.collectAll();
+  expect(harness.acknowledged).toEqual([2000]);
+  harness.deliver(1, 5, 'stop');
+  for await (const { tokenIds } of forgotten) expect(tokenIds).toHaveLength(2005);
+});
