@@ -6,9 +6,9 @@
 import type { Encoding, Tokenizer as HuggingFaceTokenizer } from 'tokenizers';
 
 import { InvalidArgumentError, ModelFormatError } from '../errors';
+import { readInThread } from './content-thread';
 import { Slots } from './slots';
-import { checkTokenizerJson } from './tokenizer-json';
-import { readVocabulary, type Vocabulary } from './vocabulary';
+import type { Vocabulary } from './vocabulary';
 
 /** How to encode. */
 export interface EncodeSettings {
@@ -50,16 +50,10 @@ export class Tokenizer {
    * @throws UnsupportedModelError for a decoder that we do not know.
    */
   static async load(content: string): Promise<Tokenizer> {
-    const parsed = parse(content);
-    const vocabulary = readVocabulary(parsed);
-    checkTokenizerJson(parsed);
+    const { vocabulary, json } = await readInThread(content);
     const { Tokenizer: HuggingFaceTokenizer } = await import('tokenizers');
     try {
-      const tokenizer = HuggingFaceTokenizer.fromString(content);
-      // Saved for training; a prompt is neither cut nor filled up.
-      tokenizer.disableTruncation();
-      tokenizer.disablePadding();
-      return new Tokenizer(tokenizer, vocabulary);
+      return new Tokenizer(HuggingFaceTokenizer.fromString(json), vocabulary);
     } catch (cause) {
       throw new ModelFormatError(`tokenizer.json is broken: ${messageOf(cause)}`, { cause });
     }
@@ -99,14 +93,6 @@ export class Tokenizer {
     } catch (cause) {
       throw new InvalidArgumentError(`${name} cannot be read by the tokenizer: ${messageOf(cause)}`, { cause });
     }
-  }
-}
-
-function parse(content: string): unknown {
-  try {
-    return JSON.parse(content);
-  } catch (cause) {
-    throw new ModelFormatError(`tokenizer.json is not JSON: ${messageOf(cause)}`, { cause });
   }
 }
 
