@@ -193,7 +193,7 @@ export class Engine implements AsyncDisposable {
     return () => encode(text);
   }
 
-  #promptEncoder({ addSpecialTokens }: Required<EncodeOptions>): (text: string) => Promise<Int32Array> {
+  #promptEncoder({ addSpecialTokens }: { addSpecialTokens: boolean }): (text: string) => Promise<Int32Array> {
     const tokenizer = this.#running.tokenizerFor('a prompt of text');
     const maxTokens = this.#running.info.maxModelLen - 1;
     return (text) => tokenizer.encode(text, { addSpecialTokens, name: 'prompt', maxTokens });

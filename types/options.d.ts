@@ -153,7 +153,7 @@ export interface ChatOptions extends RequestOptions {
 /** How `encode` treats text. */
 export interface EncodeOptions {
   /** Whether the tokenizer adds its special tokens, such as a beginning-of-sequence id. Defaults to `true`. */
-  addSpecialTokens?: boolean;
+  addSpecialTokens?: boolean | undefined;
 }
 
 /** How `decode` treats ids. */

@@ -6,6 +6,7 @@ import type {
   ChatOptions,
   CloseOptions,
   DecodeOptions,
+  EncodeOptions,
   EngineConfig,
   NcclOptions,
   ParallelConfig,
@@ -25,6 +26,7 @@ export const undefinedCountsAsAbsent: {
   chat: NoneIn<ChatOptions>;
   close: NoneIn<CloseOptions>;
   decode: NoneIn<DecodeOptions>;
+  encode: NoneIn<EncodeOptions>;
   engine: NoneIn<EngineConfig>;
   nccl: NoneIn<NcclOptions>;
   parallel: NoneIn<ParallelConfig>;
@@ -35,6 +37,7 @@ export const undefinedCountsAsAbsent: {
   chat: true,
   close: true,
   decode: true,
+  encode: true,
   engine: true,
   nccl: true,
   parallel: true,
