@@ -28,7 +28,8 @@ export async function preparePeer(shape, { cache, install }) {
   // Beside its node_modules, where its imports resolve.
   const program = path.join(cache, 'llama-cpp.mjs');
   copyFileSync(path.join(SOURCES, 'llama-cpp.mjs'), program);
-  return ({ prompt, generate, threads }) => [program, model, prompt, generate, 1, threads].map(String);
+  return ({ prompt, generate, sequences = 1, threads }) =>
+    [program, model, prompt, generate, sequences, threads].map(String);
 }
 
 async function installPackage(cache) {

@@ -10,13 +10,13 @@ import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 
-import { main, root, run } from '../../scripts/common.mjs';
+import { main, root } from '../../scripts/common.mjs';
 import { setUp } from '../../scripts/setup.mjs';
 import { machineFacts, shareTakenByOthers } from './machine.mjs';
 import { PeerMissing, preparePeer } from './peer.mjs';
 import { modelFlags, SHAPES } from './shapes.mjs';
-
-const METRICS = ['prefill_tok_s', 'decode_tok_s'];
+import { METRICS, time } from './sides.mjs';
+import { median } from './statistics.mjs';
 
 await main(async () => {
   const settings = readSettings();
@@ -105,17 +105,6 @@ async function takeTurns(sides, shape, settings) {
   return results;
 }
 
-/** Runs a side once and takes the better figure of what it prints, one line of JSON a measurement. */
-async function time(command) {
-  const { output } = await run(process.execPath, command, { capture: true });
-  const lines = output
-    .split('\n')
-    .filter((line) => line.startsWith('{'))
-    .map((line) => JSON.parse(line));
-  if (lines.length === 0) throw new Error(`'${command.join(' ')}' measured nothing:\n${output}`);
-  return Object.fromEntries(METRICS.map((metric) => [metric, Math.max(...lines.map((line) => line[metric]))]));
-}
-
 /** Ours over the peer's, by metric; empty without a peer. */
 function ratios({ heddle, ...peers }) {
   const [peer] = Object.values(peers);
@@ -139,12 +128,6 @@ function report(results, formatRate) {
   );
   if (ratio.length > 0) rows.push(['ratio', ...ratio]);
   return { header: ['median', 'prefill tok/s', 'decode tok/s'], rows };
-}
-
-function median(values) {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
 function describeShape(shape) {
