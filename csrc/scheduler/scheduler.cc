@@ -87,7 +87,8 @@ bool Scheduler::ScheduleRunning(SchedulerOutput& step) {
   for (size_t i = 0; i < running.size(); ++i) {
     Sequence& sequence = *running[i];
     // A long prompt leaves a token to each sequence after it, so that nobody's decoding halts meanwhile.
-    const int num_after = static_cast<int>(running.size() - i) - 1;
+    const size_t num_places = static_cast<size_t>(config_.max_num_seqs) - step.scheduled.size();
+    const int num_after = static_cast<int>(std::min(running.size() - i, num_places)) - 1;
     const int num_tokens = BudgetedTokens(sequence, step, num_after);
     if (num_tokens == 0) break;
     while (!kv_cache_.AllocateSlots(sequence.num_computed_tokens + num_tokens, sequence.blocks)) {

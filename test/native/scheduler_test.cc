@@ -85,6 +85,25 @@ TEST(Scheduler, "leaves a token to each running sequence that comes after a long
   EXPECT_TRUE(driver.ScheduledTokens() == (Counts{8, 1, 1}));
 }
 
+TEST(Scheduler, "leaves no more than max_num_seqs allows to run beside a long prompt") {
+  SchedulerConfig config = RoomyConfig();
+  config.max_num_seqs = 2;
+  config.max_num_batched_tokens = 10;
+  SchedulerDriver driver(config);
+  driver.scheduler.AddRequest(MakeRequest(1, 40, 9));
+  driver.Step();
+  driver.scheduler.SetPaused(1, true);
+  for (RequestId id = 2; id <= 7; ++id) {
+    driver.scheduler.AddRequest(MakeRequest(id, 4, 9));
+    driver.Step();
+    driver.scheduler.SetPaused(id, true);
+  }
+  for (RequestId id = 1; id <= 7; ++id) driver.scheduler.SetPaused(id, false);
+  driver.Step();
+  EXPECT_TRUE(driver.Scheduled() == (Ids{1, 2}));
+  EXPECT_TRUE(driver.ScheduledTokens() == (Counts{9, 1}));
+}
+
 TEST(Scheduler, "sends ranks all of a new sequence and then only what changed") {
   SchedulerDriver driver(RoomyConfig());
   driver.scheduler.AddRequest(MakeRequest(1, 7, 9));
