@@ -23,7 +23,10 @@ export interface EngineConfig {
   quantization?: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8' | undefined;
   /** Format of the KV cache. Defaults to `'auto'`: same as `dtype`. `'int8'` is refused until it exists. */
   kvCacheDtype?: 'auto' | FloatType | 'int8' | undefined;
-  /** Longest sequence, prompt and output together, in tokens. Defaults to the checkpoint's `max_position_embeddings`. */
+  /**
+   * Longest sequence, prompt and output together, in tokens. Defaults to what the checkpoint reaches
+   * (`max_position_embeddings`, or more where its RoPE scaling extends that), or to what the KV cache holds if that is less.
+   */
   maxModelLen?: number | undefined;
   /** Order of service. `'fcfs'` is first come, first served; `'priority'` takes the lowest {@link RequestOptions.priority} first. Defaults to `'fcfs'`. */
   schedulingPolicy?: 'fcfs' | 'priority' | undefined;

@@ -39,7 +39,7 @@ void CheckOptions(const EngineConfig& config) {
   CheckOption("maxModelLen", config.max_model_len, 0, kMax);
   CheckOption("kvCacheBytes", config.kv_cache_bytes, 0, int64_t{1} << 53);
   CheckOption("threads", config.threads_per_rank, 0, 1024);
-  CheckOption("timeoutMs", config.comm_timeout_ms, 1, int64_t{1} << 53);
+  CheckOption("timeoutMs", config.comm_timeout_ms, 1, 3'600'000);
   const int size = config.tensor_parallel_size;
   if (size != 1 && size != 2 && size != 4 && size != 8) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -127,6 +127,7 @@ EnginePlan PlanEngine(const EngineConfig& config) {
 
   int64_t weight_bytes = 0;
   int64_t block_bytes = 0;
+  int64_t bytes_per_position = 0;  // alike for all ranks
   for (int rank = 0; rank < config.tensor_parallel_size; ++rank) {
     const TensorParallel tp{rank, config.tensor_parallel_size, nullptr};
     const ModelFootprint footprint = worker.family->footprint(model, tp, worker.dtype);
@@ -134,16 +135,19 @@ EnginePlan PlanEngine(const EngineConfig& config) {
     rank_plan.weight_bytes = footprint.weight_bytes;
     rank_plan.activation_bytes =
         ModelRunner::ActivationBytes(model, worker.runner, tp, footprint.activation_bytes_per_token) +
-        footprint.bytes_per_position * scheduler.max_model_len +
         (tp.size > 1 ? LocalCommunicatorBytes(int64_t{config.max_num_batched_tokens} * model.hidden_size) : 0);
     // Bytes of one block for now; times the number of blocks below.
     rank_plan.kv_cache_bytes = KVCache::BytesPerBlock(worker.kv_cache_dtype, model.num_layers, config.block_size,
                                                       footprint.num_kv_heads, model.head_dim);
     weight_bytes += rank_plan.weight_bytes + rank_plan.activation_bytes;
     block_bytes += rank_plan.kv_cache_bytes;
+    bytes_per_position = footprint.bytes_per_position;
   }
   SizeKVCache(config, block_bytes, weight_bytes, plan);
-  for (RankPlan& rank : plan.ranks) rank.kv_cache_bytes *= scheduler.num_blocks;
+  for (RankPlan& rank : plan.ranks) {
+    rank.kv_cache_bytes *= scheduler.num_blocks;
+    rank.activation_bytes += bytes_per_position * scheduler.max_model_len;
+  }
   worker.num_blocks = scheduler.num_blocks;
   worker.max_model_len = scheduler.max_model_len;
   return plan;

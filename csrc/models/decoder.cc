@@ -21,10 +21,6 @@ ops::Activation ToActivation(HiddenActivation activation) {
 }
 
 // Bytes of a rank's part of a matrix, packed.
-int64_t ColumnParallelBytes(const TensorParallel& tp, DType dtype, int64_t rows, int64_t columns) {
-  return PackedMatrix::SizeBytes(dtype, tp.Shard(rows, kShardUnit).size(), {0, columns});
-}
-
 int64_t RowParallelBytes(const TensorParallel& tp, DType dtype, int64_t rows, int64_t columns, int64_t unit) {
   return PackedMatrix::SizeBytes(dtype, rows, tp.ShardSlices(columns, unit));
 }
@@ -129,7 +125,7 @@ ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParalle
                               PackedMatrix::SizeBytes(dtype, 2 * ops::GatedHalf(mlp_size), {0, hidden}) +
                               RowParallelBytes(tp, dtype, hidden, config.intermediate_size, kShardUnit);
   ModelFootprint footprint;
-  footprint.weight_bytes = config.num_layers * layer_bytes + ColumnParallelBytes(tp, dtype, config.vocab_size, hidden);
+  footprint.weight_bytes = config.num_layers * layer_bytes + PackedMatrix::SizeBytes(dtype, vocab_shard, {0, hidden});
   if (!config.tie_word_embeddings) {
     footprint.weight_bytes += vocab_shard * hidden * static_cast<int64_t>(DTypeSize(config.dtype));
   }

@@ -45,6 +45,14 @@ TEST(EnginePlan, "serves the length that RoPE scaling reaches, and refuses more"
   EXPECT_ERROR(ErrorCode::kInvalidArgument, PlanEngine(model.config));
 }
 
+TEST(EnginePlan, "counts rotary tables for the positions that are served, not for those a config promises") {
+  Model model(R"(,"rope_scaling":{"rope_type":"linear","factor":40000})");
+  model.config.kv_cache_bytes = int64_t{1} << 20;
+  const EnginePlan plan = PlanEngine(model.config);
+  EXPECT_TRUE(plan.scheduler.max_model_len < 10'000);
+  EXPECT_TRUE(plan.ranks[0].activation_bytes < int64_t{4} << 20);
+}
+
 TEST(EnginePlan, "counts rotary tables and what collectives keep as activations") {
   Model model;
   model.config.max_model_len = 1024;
