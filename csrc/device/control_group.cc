@@ -64,6 +64,7 @@ std::vector<std::string> Groups(const std::string& root, const Layout& layout) {
   }
   const std::string tree = root + "/sys/fs/cgroup" + layout.tree;
   std::vector<std::string> groups;
+  if (path.empty() || path[0] != '/') path.clear();
   for (; path.size() > 1; path.resize(path.rfind('/'))) groups.push_back(tree + path);
   groups.push_back(tree);
   return groups;

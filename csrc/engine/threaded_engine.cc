@@ -82,7 +82,11 @@ void ThreadedEngine::Stop() {
 }
 
 void ThreadedEngine::Main() {
-  if (Load()) Loop();
+  try {
+    if (Load()) Loop();
+  } catch (...) {
+    // Not even the report of a failure found memory. The process is worth more than the report.
+  }
   {
     const std::lock_guard lock(mutex_);
     executor_ = nullptr;

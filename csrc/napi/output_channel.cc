@@ -1,6 +1,8 @@
 #include "napi/output_channel.h"
 
 #include <iterator>
+#include <string>
+#include <utility>
 
 #include "napi/convert.h"
 
@@ -82,13 +84,19 @@ void OutputChannel::Deliver(Napi::Env env, Napi::Function on_step, OutputChannel
     channel->DeliverPending(env, on_step);
   } catch (const Napi::Error& error) {
     // A worker that is being terminated runs no more JavaScript: calls then fail without an exception to report.
-    if (!error.Message().empty()) error.ThrowAsJavaScriptException();
+    if (!error.Message().empty()) channel->FailDelivery(error.Message());
   } catch (const std::exception& error) {
-    // Out of memory, most likely. What was to be delivered is lost, so its requests cannot go on.
-    EngineOutput output;
-    output.failure = {ErrorCode::kInternal, std::string("results could not be handed to JavaScript: ") + error.what()};
-    channel->OnOutput(std::move(output));
+    channel->FailDelivery(error.what());
   }
+}
+
+// Out of memory, most likely. What was to be delivered is lost, so no request can go on: the engine is reported as
+// failed, once.
+void OutputChannel::FailDelivery(const std::string& reason) {
+  if (std::exchange(delivery_failed_, true)) return;
+  EngineOutput output;
+  output.failure = {ErrorCode::kInternal, "results could not be handed to JavaScript: " + reason};
+  OnOutput(std::move(output));
 }
 
 void OutputChannel::DeliverPending(Napi::Env env, Napi::Function on_step) {

@@ -55,11 +55,13 @@ class OutputChannel : public EngineListener {
   template <typename Change>
   void Post(const Change& change);
   void DeliverPending(Napi::Env env, Napi::Function on_step);
+  void FailDelivery(const std::string& reason);
 
   Napi::FunctionReference on_progress_;
   Callbacks callbacks_;
   Function function_;
   int64_t num_callbacks_ = 0;
+  bool delivery_failed_ = false;
 
   std::mutex mutex_;  // guards what follows
   Pending pending_;
