@@ -66,6 +66,14 @@ TEST(ControlGroup, "of version 1 without a quota limits no processors") {
   EXPECT_TRUE(std::isinf(ReadControlGroupLimits(root.path()).processors));
 }
 
+TEST(ControlGroup, "of a path that makes no sense is read at the root of its tree") {
+  const TempFolder root;
+  Put(root, "proc/self/cgroup", "0::pod\nnonsense\n::\n");
+  Put(root, "sys/fs/cgroup/memory.max", "100\n");
+  Put(root, "sys/fs/cgroup/memory.current", "40\n");
+  EXPECT_EQ(ReadControlGroupLimits(root.path()).available_memory, 60);
+}
+
 TEST(ControlGroup, "that uses more than its limit leaves nothing") {
   const TempFolder root;
   Put(root, "sys/fs/cgroup/memory.max", "100\n");

@@ -1,4 +1,4 @@
-// What a step of the engine makes of a request's failures, and what it counts.
+// What a step of the engine emits and counts, when it pauses, and what it makes of a request's failures.
 #include "engine/engine_core.h"
 
 #include <functional>
@@ -169,6 +169,80 @@ TEST(EngineCore, "counts a prompt once, with the request's first token") {
   EXPECT_EQ(driver.core.num_prompt_tokens(), 5);
   EXPECT_TRUE(driver.Endings().at({2, 0}).reason == FinishReason::kAbort);
   ExpectNothingLeft(driver.core);
+}
+
+int NumTokens(const Driver& driver, RequestId id) {
+  const auto endings = driver.Endings();
+  const auto it = endings.find({id, 0});
+  return it == endings.end() ? 0 : it->second.num_tokens;
+}
+
+TEST(EngineCore, "emits each token in the step that samples it, and the reason with the last") {
+  Driver driver;
+  driver.core.AddRequest(MakeRequest(1, 10, 3), driver.output);
+  for (int tokens = 1; tokens <= 3; ++tokens) {
+    EXPECT_TRUE(driver.core.Step(driver.output));
+    EXPECT_EQ(NumTokens(driver, 1), tokens);
+  }
+  EXPECT_TRUE(driver.Endings().at({1, 0}).reason == FinishReason::kLength);
+  EXPECT_TRUE(!driver.core.Step(driver.output));
+  EXPECT_EQ(driver.core.num_steps(), 3);
+  ExpectNothingLeft(driver.core);
+}
+
+TEST(EngineCore, "ends an aborted request at once, in the middle of a long prompt too") {
+  SchedulerConfig config = RoomyConfig();
+  config.max_num_batched_tokens = 16;
+  Driver driver(nullptr, config);
+  driver.core.AddRequest(MakeRequest(1, 60, 4), driver.output);
+  driver.core.Step(driver.output);
+  driver.core.AbortRequest(1, driver.output);
+  EXPECT_TRUE(driver.Endings().at({1, 0}).reason == FinishReason::kAbort);
+  EXPECT_EQ(NumTokens(driver, 1), 0);
+  ExpectNothingLeft(driver.core);
+}
+
+TEST(EngineCore, "counts a request as waiting until a step works on it or it is aborted") {
+  SchedulerConfig config = RoomyConfig();
+  config.max_num_seqs = 4;
+  Driver driver(nullptr, config);
+  for (RequestId id = 1; id <= 6; ++id) driver.core.AddRequest(MakeRequest(id, 4, 50), driver.output);
+  EXPECT_EQ(driver.core.num_waiting_requests(), 6);
+  driver.core.Step(driver.output);
+  EXPECT_EQ(driver.core.num_waiting_requests(), 2);
+  driver.core.AbortRequest(6, driver.output);
+  EXPECT_EQ(driver.core.num_waiting_requests(), 1);
+  driver.core.AbortRequest(1, driver.output);
+  EXPECT_EQ(driver.core.num_waiting_requests(), 1);
+}
+
+TEST(EngineCore, "pauses a request whose tokens nobody takes, alone, and resumes it when half are taken") {
+  SchedulerConfig config = RoomyConfig();
+  config.max_model_len = 4096;
+  config.num_blocks = 2049;
+  Driver driver(nullptr, config);
+  driver.core.AddRequest(MakeRequest(1, 4, 3000), driver.output);
+  for (int i = 0; i < 1025; ++i) driver.core.Step(driver.output);
+  EXPECT_EQ(NumTokens(driver, 1), 1025);
+  EXPECT_TRUE(!driver.core.Step(driver.output));
+  driver.core.AddRequest(MakeRequest(2, 4, 10), driver.output);
+  for (int i = 0; i < 10; ++i) driver.core.Step(driver.output);
+  EXPECT_EQ(NumTokens(driver, 2), 10);
+  EXPECT_EQ(NumTokens(driver, 1), 1025);
+  driver.core.Acknowledge(1, 512);
+  EXPECT_TRUE(!driver.core.Step(driver.output));
+  driver.core.Acknowledge(1, 1);
+  EXPECT_TRUE(driver.core.Step(driver.output));
+  EXPECT_EQ(NumTokens(driver, 1), 1026);
+}
+
+TEST(EngineCore, "passes the failure of a rank on") {
+  Driver driver([](SequenceOutput&, int step) {
+    if (step == 1) throw Error(ErrorCode::kRankFailed, "rank 1 failed: on purpose");
+  });
+  driver.core.AddRequest(MakeRequest(1, 4, 10), driver.output);
+  driver.core.Step(driver.output);
+  EXPECT_ERROR(ErrorCode::kRankFailed, driver.core.Step(driver.output));
 }
 
 }  // namespace

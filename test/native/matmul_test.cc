@@ -6,18 +6,14 @@
 
 #include "comm/tensor_parallel.h"
 #include "ops/ops.h"
+#include "tensor_testing.h"
 #include "test.h"
 
 namespace heddle {
 namespace {
 
-std::vector<CpuIsa> SupportedIsas() {
-  std::vector<CpuIsa> isas;
-  for (CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAmx}) {
-    if (isa <= DetectCpuIsa()) isas.push_back(isa);
-  }
-  return isas;
-}
+using test::RunnableIsas;
+using test::SameBits;
 
 // Repeatable values in [-1, 1).
 Tensor RandomMatrix(int64_t rows, int64_t columns, uint32_t seed) {
@@ -44,13 +40,6 @@ Tensor Product(CpuIsa isa, int threads, const TensorView& x, const PackedMatrix&
   Tensor y(DType::kFloat32, {x.dim(0), weight.n()});
   ops::Matmul(stream, x, weight, y, bias);
   return y;
-}
-
-bool SameBits(const TensorView& a, const TensorView& b) {
-  for (int64_t i = 0; i < a.dim(0); ++i) {
-    if (std::memcmp(a.Row<float>(i), b.Row<float>(i), static_cast<size_t>(a.dim(1)) * sizeof(float)) != 0) return false;
-  }
-  return true;
 }
 
 // What the instruction set makes of x before it multiplies: AMX rounds it to bfloat16 as the weights are.
@@ -114,7 +103,7 @@ TEST(PackedMatrix, "knows its size before it is made") {
 }
 
 TEST(Matmul, "agrees with double precision over awkward sizes, storages and slices") {
-  for (CpuIsa isa : SupportedIsas()) {
+  for (CpuIsa isa : RunnableIsas()) {
     for (DType dtype : kStorages) {
       for (int64_t k : {1, 2, 7, 64, 160, 989, 1500}) {
         for (int64_t n : {1, 15, 16, 17, 111}) {
@@ -134,7 +123,7 @@ TEST(Matmul, "agrees with double precision over awkward sizes, storages and slic
 }
 
 TEST(Matmul, "gives each row what it gets alone, for every batch and number of threads") {
-  for (CpuIsa isa : SupportedIsas()) {
+  for (CpuIsa isa : RunnableIsas()) {
     for (DType dtype : kStorages) {
       const Tensor weight = RandomMatrix(200, 1303, 4);
       const PackedMatrix packed = Pack(dtype, weight, Slices(1303, 16));
@@ -143,6 +132,24 @@ TEST(Matmul, "gives each row what it gets alone, for every batch and number of t
       EXPECT_TRUE(SameBits(Product(isa, 3, x, packed), whole));
       for (int64_t m = 1; m <= 20; ++m) {
         EXPECT_TRUE(SameBits(Product(isa, 1, x.view().Rows(7, 7 + m), packed), whole.view().Rows(7, 7 + m)));
+      }
+    }
+  }
+}
+
+TEST(Matmul, "gives rows of a large batch over a long K what they get alone") {
+  // More than a block of rows, and slices too long to pass the caches together.
+  constexpr int64_t kM = 300;
+  constexpr int64_t kN = 48;
+  for (const int64_t k : {8200, 20000}) {
+    const Tensor weight = RandomMatrix(kN, k, 20);
+    const Tensor x = RandomMatrix(kM, k, 21);
+    const CpuIsa isa = DetectCpuIsa();
+    for (const bool sliced : {false, true}) {
+      const PackedMatrix packed = Pack(DType::kBFloat16, weight, sliced ? Slices(k, 16) : std::vector<int64_t>{0, k});
+      const Tensor whole = Product(isa, 2, x, packed);
+      for (const int64_t row : {0, 31, 255, 256, 299}) {
+        EXPECT_TRUE(SameBits(Product(isa, 1, x.view().Rows(row, row + 1), packed), whole.view().Rows(row, row + 1)));
       }
     }
   }
@@ -186,7 +193,7 @@ TEST(Matmul, "does not depend on the number of ranks that share out K, even unev
 }
 
 TEST(Matmul, "adds the bias last, reads strided rows and never multiplies what lies beyond a row") {
-  for (CpuIsa isa : SupportedIsas()) {
+  for (CpuIsa isa : RunnableIsas()) {
     for (int64_t m : {1, 9}) {
       const Tensor weight = RandomMatrix(33, 63, 10);
       const PackedMatrix packed = Pack(DType::kBFloat16, weight, {0, 63});
@@ -216,7 +223,7 @@ TEST(Matmul, "takes shards without rows or columns") {
 
 TEST(GatedMatmul, "joins two products by their activation, the same bits for every number of threads") {
   constexpr int64_t kK = 500;
-  for (CpuIsa isa : SupportedIsas()) {
+  for (CpuIsa isa : RunnableIsas()) {
     for (DType dtype : kStorages) {
       for (const int64_t size : {1, 16, 47, 160}) {
         const int64_t half = ops::GatedHalf(size);

@@ -170,5 +170,22 @@ TEST(CpuIsa, "is chosen by name, the empty name meaning the best, and refused wh
   EXPECT_ERROR(ErrorCode::kInvalidArgument, ChooseCpuIsa("neon"));
 }
 
+TEST(Backoff, "does not count time against a limit in which the waiter itself was held up") {
+  using std::chrono::milliseconds;
+  Backoff backoff(/*oversubscribed=*/true);
+  constexpr int kPollsBeforeParking = 201;
+  int num_polls = 0;
+  EXPECT_TRUE(backoff.WaitFor(milliseconds(250), [&] {
+    ++num_polls;
+    if (num_polls == kPollsBeforeParking + 1) std::this_thread::sleep_for(milliseconds(300));  // stopped
+    return num_polls > kPollsBeforeParking + 3;
+  }));
+}
+
+TEST(Backoff, "gives up after its limit") {
+  Backoff backoff(/*oversubscribed=*/true);
+  EXPECT_TRUE(!backoff.WaitFor(std::chrono::milliseconds(20), [] { return false; }));
+}
+
 }  // namespace
 }  // namespace heddle
