@@ -30,7 +30,7 @@ import { resolveSamplingParams, type ResolvedSamplingParams } from './config/sam
 import { wellFormedText } from './config/validate';
 import { readGenerationDefaults } from './engine/checkpoint';
 import { toMemoryPlan, toNativeConfig } from './engine/native-values';
-import { RunningEngine } from './engine/running-engine';
+import { RunningEngine, type PromptReader } from './engine/running-engine';
 import { callSite, InvalidArgumentError } from './errors';
 import { loadBinding } from './native/binding';
 import { callNativeAsync } from './native/native-error';
@@ -113,7 +113,7 @@ export class Engine implements AsyncDisposable {
     const resolved = resolveChatOptions(options, this.#running.config.schedulingPolicy);
     const encode = this.#promptEncoder({ addSpecialTokens: false });
     return this.#running.submit({
-      prompt: async () => encode(await chatTemplate.render(conversation, resolved)),
+      prompt: async (signal) => encode(await chatTemplate.render(conversation, resolved, signal), signal),
       params: this.#resolveParams(params),
       options: resolved,
       site,
@@ -165,8 +165,8 @@ export class Engine implements AsyncDisposable {
   /**
    * Stops the engine and frees what it holds. Open requests end with `EngineClosedError`, or first run to their end with
    * `drain`, whether somebody takes what they bring or not. Streams that are being iterated keep their pace: a loop that
-   * awaits a draining `close()` waits for itself, until `timeoutMs` if given. May be called in any state, any number of times: a later call without `drain`, or one whose `timeoutMs`
-   * passes, ends the draining of an earlier one.
+   * awaits a draining `close()` waits for itself, until `timeoutMs` if given. May be called in any state, any number of
+   * times: a later call without `drain`, or one whose `timeoutMs` passes, ends the draining of an earlier one.
    */
   async close(options: CloseOptions = {}): Promise<void> {
     const { drain, timeoutMs } = resolveCloseOptions(options);
@@ -188,14 +188,15 @@ export class Engine implements AsyncDisposable {
     });
   }
 
-  #encoderOf(text: string): () => Promise<Int32Array> {
+  #encoderOf(text: string): PromptReader {
     const encode = this.#promptEncoder({ addSpecialTokens: true });
-    return () => encode(text);
+    return (signal) => encode(text, signal);
   }
 
-  #promptEncoder({ addSpecialTokens }: { addSpecialTokens: boolean }): (text: string) => Promise<Int32Array> {
+  #promptEncoder({ addSpecialTokens }: { addSpecialTokens: boolean }) {
     const tokenizer = this.#running.tokenizerFor('a prompt of text');
     const maxTokens = this.#running.info.maxModelLen - 1;
-    return (text) => tokenizer.encode(text, { addSpecialTokens, name: 'prompt', maxTokens });
+    return (text: string, signal: AbortSignal): Promise<Int32Array> =>
+      tokenizer.encode(text, { addSpecialTokens, name: 'prompt', maxTokens, signal });
   }
 }

@@ -30,10 +30,12 @@ import { loadCheckpoint, type Checkpoint } from './checkpoint';
 import { toEngineStats, toNativeConfig, toNativeParams } from './native-values';
 import { RequestRegistry } from './request-registry';
 
+/** Gets the ids of a prompt off the JavaScript thread; what has not begun when the signal is aborted never does. */
+export type PromptReader = (signal: AbortSignal) => Promise<Int32Array>;
+
 /** A checked request. */
 export interface Submission {
-  /** The prompt's ids, or how to get them off the JavaScript thread. */
-  readonly prompt: Int32Array | (() => Promise<Int32Array>);
+  readonly prompt: Int32Array | PromptReader;
   readonly params: ResolvedSamplingParams;
   readonly options: ResolvedRequestOptions;
   readonly site: CallSite;
@@ -143,10 +145,13 @@ export class RunningEngine {
 
   async #admit(stream: RequestStream, { prompt, params, options, site }: Submission): Promise<void> {
     if (stream.ended) return;
+    const { badWords } = params;
     try {
-      const promptTokenIds = prompt instanceof Int32Array ? prompt : await this.#prepare(prompt);
-      const { badWords } = params;
-      const badWordIds = badWords.length > 0 ? await findBadWords(this.tokenizerFor('badWords'), badWords) : [];
+      const hasText = !(prompt instanceof Int32Array);
+      if (hasText || badWords.length > 0) this.#checkRoomToPrepare();
+      const promptTokenIds = hasText ? await prompt(stream.over) : prompt;
+      const badWordIds =
+        badWords.length > 0 ? await findBadWords(this.tokenizerFor('badWords'), badWords, stream.over) : [];
       // Aborted, or the engine closed or failed, in the meantime.
       if (this.#requests.isOver(stream)) return;
       checkPromptLength(promptTokenIds.length, this.info.maxModelLen);
@@ -163,10 +168,10 @@ export class RunningEngine {
     }
   }
 
-  /** Tokenises, unless as many texts as may wait are being tokenised already. */
-  #prepare(prompt: () => Promise<Int32Array>): Promise<Int32Array> {
+  /** No more requests may have their texts tokenised than may wait. */
+  #checkRoomToPrepare(): void {
     const { maxNumWaiting } = this.config;
-    if (this.#requests.numPreparing <= maxNumWaiting) return prompt();
+    if (this.#requests.numPreparing <= maxNumWaiting) return;
     throw new QueueFullError(`${maxNumWaiting} requests wait already (maxNumWaiting)`);
   }
 

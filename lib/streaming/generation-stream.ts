@@ -3,6 +3,8 @@
  *
  * @module
  */
+import { setMaxListeners } from 'node:events';
+
 import type {
   FinishReason,
   GenerationDelta,
@@ -83,6 +85,8 @@ export class RequestStream implements GenerationStream {
   #consumer: 'none' | 'iterating' | 'left' = 'none';
   #collecting = false;
   #aborting: 'no' | 'quietly' | 'by signal' = 'no';
+  /** Made for the first who asks: most requests are over without anybody having waited for it. */
+  #over: AbortController | undefined;
   readonly #onSignal = (): void => this.#abort('by signal');
 
   constructor(options: StreamOptions) {
@@ -132,6 +136,16 @@ export class RequestStream implements GenerationStream {
   /** Whether the request is over. */
   get ended(): boolean {
     return this.#endedAt !== undefined;
+  }
+
+  /** Aborted when the request is over. Any number may listen. */
+  get over(): AbortSignal {
+    if (!this.#over) {
+      this.#over = new AbortController();
+      setMaxListeners(0, this.#over.signal);
+      if (this.ended) this.#over.abort();
+    }
+    return this.#over.signal;
   }
 
   /** Tokens that came and that the consumer has not taken: a request with too many is paused. */
@@ -267,6 +281,7 @@ export class RequestStream implements GenerationStream {
     } catch {
       // What goes wrong with the books is no matter of the caller, who has all by now.
     }
+    this.#over?.abort();
   }
 
   /** Either is there, or both. */

@@ -5,9 +5,17 @@
  */
 import type { Tokenizer } from './tokenizer';
 
-/** The token sequences of words, each as it is and, where that differs, with a space before it: as in mid-sentence. */
-export async function findBadWords(tokenizer: Tokenizer, words: readonly string[]): Promise<Int32Array[]> {
-  const encode = (text: string) => tokenizer.encode(text, { addSpecialTokens: false, name: 'badWords' });
+/**
+ * The token sequences of words, each as it is and, where that differs, with a space before it: as in mid-sentence.
+ *
+ * @param signal - Ends the search when aborted.
+ */
+export async function findBadWords(
+  tokenizer: Tokenizer,
+  words: readonly string[],
+  signal?: AbortSignal,
+): Promise<Int32Array[]> {
+  const encode = (text: string) => tokenizer.encode(text, { addSpecialTokens: false, name: 'badWords', signal });
   const found = await Promise.all(
     words.map(async (word) => {
       const bare = word.trimStart();

@@ -7,6 +7,7 @@ import { randomUUID } from 'node:crypto';
 
 import type { ChatMessage } from '../../types/options';
 import { InvalidArgumentError, ModelFormatError } from '../errors';
+import { Slots } from './slots';
 import { TemplateFault, TemplateWorker } from './template-worker';
 
 /** How to render. */
@@ -23,6 +24,8 @@ const TOKEN_NAMES = ['bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_to
 /** Renders messages as transformers' `apply_chat_template` does, in a thread of its own and within two seconds. */
 export class ChatTemplate {
   readonly #worker: TemplateWorker;
+  /** The thread renders one conversation at a time: those that wait for it can be dropped here. */
+  readonly #slots = new Slots(1);
   /** The tokenizer's special tokens, by name. */
   readonly #tokens: Readonly<Record<string, string>>;
 
@@ -53,10 +56,11 @@ export class ChatTemplate {
   /**
    * The text of a conversation, special tokens included: it is to be tokenised without adding more.
    *
+   * @param signal - A conversation that still waits when this is aborted is not rendered.
    * @throws InvalidArgumentError when the template refuses the messages.
    * @throws ModelFormatError when the template is broken, or takes too long.
    */
-  async render(messages: readonly ChatMessage[], options: ChatTemplateOptions): Promise<string> {
+  async render(messages: readonly ChatMessage[], options: ChatTemplateOptions, signal?: AbortSignal): Promise<string> {
     const end = options.continueFinalMessage ? `heddle${randomUUID()}` : null;
     const context = {
       ...this.#tokens,
@@ -67,7 +71,7 @@ export class ChatTemplate {
       documents: null,
     };
     try {
-      const text = await this.#worker.render(context);
+      const text = await this.#slots.run(() => this.#worker.render(context), signal);
       return end === null ? text : cutAtEnd(text, end, messages.at(-1)!.content);
     } catch (error) {
       if (!(error instanceof TemplateFault)) throw error;

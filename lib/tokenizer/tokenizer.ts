@@ -18,6 +18,8 @@ export interface EncodeSettings {
   name?: string;
   /** More tokens than this are refused. Defaults to no limit. */
   maxTokens?: number;
+  /** A text that still waits when this is aborted is not read. Defaults to none. */
+  signal?: AbortSignal | undefined;
 }
 
 /**
@@ -70,7 +72,7 @@ export class Tokenizer {
   /** @throws InvalidArgumentError for a text of more than `maxTokens` tokens, or one that the tokenizer cannot read. */
   async encode(
     text: string,
-    { addSpecialTokens, name = 'text', maxTokens = Infinity }: EncodeSettings,
+    { addSpecialTokens, name = 'text', maxTokens = Infinity, signal }: EncodeSettings,
   ): Promise<Int32Array> {
     const limit = this.maxCharacters(maxTokens);
     if (text.length > limit) {
@@ -79,7 +81,7 @@ export class Tokenizer {
         `${name} must have at most ${limit} characters${purpose}, received ${text.length}`,
       );
     }
-    const encoding = await this.#slots.run(() => this.#read(text, addSpecialTokens, name));
+    const encoding = await this.#slots.run(() => this.#read(text, addSpecialTokens, name), signal);
     const numTokens = encoding.getLength();
     if (numTokens > maxTokens) {
       throw new InvalidArgumentError(`${name} must have at most ${maxTokens} tokens, received ${numTokens}`);

@@ -3,7 +3,10 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
+import { Tokenizer as HuggingFaceTokenizer } from 'tokenizers';
+
 import { Engine } from '../../lib';
+import { TemplateWorker } from '../../lib/tokenizer/template-worker';
 import type { EngineConfig, GenerationDelta, GenerationStream } from '../../types/index';
 import { bundledModel } from '../helpers/engine';
 import { fakeAddon, nativeError, type FakeEngine } from '../helpers/fake-addon';
@@ -289,6 +292,28 @@ describe('generate', () => {
     await engine.encode('She had');
     await turn();
     expect(fake.requests.size).toBe(0);
+  });
+
+  it('reads no text of a request that is over before its turn, and lets others wait in its place', async () => {
+    const { engine, fake } = await start({ maxNumWaiting: 3 });
+    const read = jest.spyOn(HuggingFaceTokenizer.prototype, 'encode');
+    const rendered = jest.spyOn(TemplateWorker.prototype, 'render');
+    for (let i = 0; i < 50; i++) {
+      engine.generate('She had', { badWords: ['river', 'hill'] }).abort();
+      engine.chat([{ role: 'user', content: 'hi' }]).abort();
+    }
+    void engine.generate('She had').final();
+    await fake.arrived(1);
+    expect(read.mock.calls.length).toBeLessThan(5);
+    expect(rendered).toHaveBeenCalledTimes(1);
+    read.mockRestore();
+    rendered.mockRestore();
+  });
+
+  it('counts requests whose banned words are being read among those that wait', async () => {
+    const { engine } = await start({ maxNumWaiting: 3 });
+    const streams = Array.from({ length: 4 }, () => engine.generate(ids, { badWords: ['river'] }));
+    await expect(streams[3]!.final()).rejects.toMatchObject({ code: 'ERR_QUEUE_FULL' });
   });
 
   it('acknowledges what is pulled', async () => {

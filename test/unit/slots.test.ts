@@ -1,3 +1,5 @@
+import { getEventListeners } from 'node:events';
+
 import { Slots } from '../../lib/tokenizer/slots';
 
 /** Work that ends when the test says so. */
@@ -54,5 +56,25 @@ describe('slots', () => {
     const last = slots.run(work(3));
     end(3);
     expect(await last).toBe(3);
+  });
+
+  it('drop at once what waits for nobody any more, and never begin it', async () => {
+    const { started, work, end } = controlled();
+    const slots = new Slots(1);
+    const [unwanted, kept] = [new AbortController(), new AbortController()];
+    const first = slots.run(work(1), unwanted.signal);
+    const dropped = [slots.run(work(2), unwanted.signal), slots.run(work(3), unwanted.signal)];
+    const last = slots.run(work(4), kept.signal);
+    unwanted.abort();
+    for (const result of dropped) await expect(result).rejects.toBe(unwanted.signal.reason);
+    await expect(slots.run(work(5), unwanted.signal)).rejects.toBe(unwanted.signal.reason);
+    expect(getEventListeners(unwanted.signal, 'abort')).toEqual([]);
+    end(1);
+    expect(await first).toBe(1);
+    await turn();
+    expect(getEventListeners(kept.signal, 'abort')).toEqual([]);
+    end(4);
+    expect(await last).toBe(4);
+    expect(started).toEqual([1, 4]);
   });
 });
