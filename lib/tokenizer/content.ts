@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { ModelFormatError } from '../errors';
+import { HeddleError, ModelFormatError } from '../errors';
 import { checkTokenizerJson } from './tokenizer-json';
 import { readVocabulary, type Vocabulary } from './vocabulary';
 
@@ -19,10 +19,16 @@ export interface TokenizerContent {
  * @throws UnsupportedModelError for a decoder that we do not know.
  */
 export function readTokenizerContent(text: string): TokenizerContent {
-  const parsed = parse(text);
-  const vocabulary = readVocabulary(parsed);
-  checkTokenizerJson(parsed);
-  return { vocabulary, json: JSON.stringify(forPackage(parsed as Record<string, unknown>)) };
+  try {
+    const parsed = parse(text);
+    const vocabulary = readVocabulary(parsed);
+    checkTokenizerJson(parsed);
+    return { vocabulary, json: JSON.stringify(forPackage(parsed as Record<string, unknown>)) };
+  } catch (cause) {
+    if (cause instanceof HeddleError) throw cause;
+    // Such as a file nested so deeply that it can be parsed, and not be written again.
+    throw new ModelFormatError(`tokenizer.json cannot be read: ${messageOf(cause)}`, { cause });
+  }
 }
 
 /**
@@ -54,11 +60,10 @@ function parse(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (cause) {
-    throw new ModelFormatError(
-      `tokenizer.json is not JSON: ${cause instanceof Error ? cause.message : String(cause)}`,
-      {
-        cause,
-      },
-    );
+    throw new ModelFormatError(`tokenizer.json is not JSON: ${messageOf(cause)}`, { cause });
   }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

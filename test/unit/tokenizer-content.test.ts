@@ -48,4 +48,10 @@ describe('the content for the tokenizers package', () => {
     const broken = JSON.stringify({ ...parsed, normalizer: { type: 'Prepend', prepend: '' } });
     expect(() => readTokenizerContent(broken)).toThrow(ModelFormatError);
   });
+
+  it.each(['extra', 'normalizer', 'decoder'])('is refused with a typed error where %s is nested too deeply', (key) => {
+    const nested = '['.repeat(20_000) + ']'.repeat(20_000);
+    const tokenizer = JSON.stringify({ ...parsed, [key]: 'to be nested' }).replace('"to be nested"', nested);
+    expect(() => readTokenizerContent(tokenizer)).toThrow(ModelFormatError);
+  });
 });
