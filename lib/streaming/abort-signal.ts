@@ -34,7 +34,13 @@ function audienceOf(signal: AbortSignal): Audience {
   const listeners = new Set<() => void>();
   const tellAll = (): void => {
     audiences.delete(signal);
-    for (const listener of listeners) listener();
+    for (const listener of listeners) {
+      try {
+        listener();
+      } catch {
+        // The others are told all the same, and what a signal's listener throws would end the process.
+      }
+    }
   };
   signal.addEventListener('abort', tellAll, { once: true });
   const audience = { listeners, tellAll };

@@ -98,8 +98,17 @@ export class RequestStream implements GenerationStream {
       this.#rejectFinal = reject;
     });
     this.#final.catch(() => undefined);
-    if (options.signal?.aborted) this.#onSignal();
-    else if (options.signal) onAbort(options.signal, this.#onSignal);
+    if (options.signal) this.#heed(options.signal);
+  }
+
+  /** The signal may be of any make, and throw what it likes. */
+  #heed(signal: AbortSignal): void {
+    try {
+      if (!signal.aborted) return onAbort(signal, this.#onSignal);
+    } catch (cause) {
+      throw new InvalidArgumentError('options.signal cannot be listened to: it throws', { cause });
+    }
+    this.#onSignal();
   }
 
   // The caller's side.

@@ -396,6 +396,39 @@ describe('a signal', () => {
     await expect(harness.stream.final()).rejects.toMatchObject({ output: { outputs: [{ finishReason: 'abort' }] } });
   });
 
+  it('that throws when it is listened to is refused, by its name', () => {
+    const cause = new TypeError('not implemented');
+    const fail = (): never => {
+      throw cause;
+    };
+    const deaf = { aborted: false, addEventListener: fail, removeEventListener: fail };
+    const unreadable = Object.defineProperty({}, 'aborted', { get: fail });
+    for (const signal of [deaf, deaf, unreadable]) {
+      expect(() => new Harness({ signal: signal as unknown as AbortSignal })).toThrow(
+        expect.objectContaining({
+          code: 'ERR_INVALID_ARGUMENT',
+          message: expect.stringContaining('options.signal') as string,
+          cause,
+        }),
+      );
+    }
+  });
+
+  it('reaches every request that shares it, whatever the abort of one throws', () => {
+    const controller = new AbortController();
+    const streams = [0, 1, 2].map(() => new Harness({ signal: controller.signal }, { begun: false }));
+    const aborted: number[] = [];
+    streams.forEach(({ stream }, i) => {
+      const abort = (): void => {
+        aborted.push(i);
+        if (i === 0) throw new Error('gone');
+      };
+      stream.begin({ abort, acknowledge: () => undefined }, Int32Array.of(7));
+    });
+    controller.abort();
+    expect(aborted).toEqual([0, 1, 2]);
+  });
+
   it('is let go of at the end of the last request that shares it', () => {
     const { signal } = new AbortController();
     const harnesses = [new Harness({ signal }), new Harness({ signal })];
