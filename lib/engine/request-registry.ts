@@ -62,6 +62,11 @@ export class RequestRegistry {
     return this.#admitted.size > this.#paused.size;
   }
 
+  /** Of those that the engine has, in the order in which it got them. */
+  get admittedIds(): number[] {
+    return [...this.#admitted.keys()];
+  }
+
   /** Whether a request has ended. */
   isOver(stream: RequestStream): boolean {
     return !this.#open.has(stream);

@@ -214,7 +214,18 @@ export class RunningEngine {
 
   #fail(failure: unknown): void {
     this.#failure ??= errorFromNative(failure, {});
+    const ids = this.#requests.admittedIds;
     this.#requests.failAll((site) => errorFromNative(failure, site));
+    for (const id of ids) this.#abandon(id);
+  }
+
+  /** What failed may be the way from the engine to here, and the engine would go on. One that failed does not mind. */
+  #abandon(id: number): void {
+    try {
+      this.#native.abortRequest(id);
+    } catch {
+      // Nobody waits for the request any more.
+    }
   }
 
   /** See {@link Engine.close}. */

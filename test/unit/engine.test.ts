@@ -463,6 +463,20 @@ describe('a failure of the engine', () => {
     expect(() => fake.step({ deltas: null as never })).not.toThrow();
     await expect(final).rejects.toMatchObject({ code: 'ERR_ENGINE_FAILED' });
   });
+
+  it.each([
+    ['output nobody can take in', { deltas: null as never }],
+    ['output that was lost', { failure: { code: 'ERR_INTERNAL', message: 'results could not be handed over' } }],
+  ])('that is %s leaves the native side nothing to go on with', async (_, step) => {
+    const { engine, fake } = await start();
+    const finals = [ids, ids, ids].map((prompt) => engine.generate(prompt).final());
+    fake.emit(2, { finishReason: 'stop' });
+    fake.step(step);
+    for (const i of [0, 2]) await expect(finals[i]).rejects.toMatchObject({ code: 'ERR_ENGINE_FAILED' });
+    expect(fake.aborted).toEqual([1, 3]);
+    await turn();
+    expect([...fake.open]).toEqual([]);
+  });
 });
 
 describe('health', () => {
