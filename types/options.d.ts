@@ -107,9 +107,10 @@ export interface NcclOptions {
 }
 
 /**
- * What to generate from: text, or token ids that are used as they are. Text gets the tokenizer's special tokens, such as a
- * beginning-of-sequence id, and a special token's name inside it (`<|end|>`) becomes that token, as in Hugging Face's
- * libraries. It must be well-formed Unicode of at most 4 Mi characters. A prompt has at least one token and leaves room for one in `maxModelLen`.
+ * What to generate from: text, or token ids that are used as they are. Text gets the tokenizer's special tokens, such as
+ * a beginning-of-sequence id, and a special token's name inside it (`<|end|>`) becomes that token, as in Hugging Face's
+ * libraries. It must be well-formed Unicode of at most 4 Mi characters. A prompt has at least one token and leaves room
+ * for one in `maxModelLen`.
  */
 export type Prompt = string | TextPrompt | TokensPrompt;
 
@@ -167,7 +168,10 @@ export interface DecodeOptions {
 
 /** How `close` ends an engine. */
 export interface CloseOptions {
-  /** Whether accepted requests run to their end first. New ones are refused at once. A stream that is being iterated is waited for, so its own loop must not await this. Defaults to `false`: they end with `EngineClosedError`. */
+  /**
+   * Whether accepted requests run to their end first. New ones are refused at once. A stream that is being iterated is
+   * waited for, so its own loop must not await this. Defaults to `false`: they end with `EngineClosedError`.
+   */
   drain?: boolean | undefined;
   /** With `drain`, after this many milliseconds the rest is ended as without. Defaults to no limit. */
   timeoutMs?: number | undefined;
