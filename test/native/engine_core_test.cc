@@ -140,7 +140,7 @@ TEST(EngineCore, "ends all sequences of a request whose output cannot be made, a
 TEST(EngineCore, "tells logits that are not numbers from rules that allow no token") {
   for (const auto& [failure, code] : {std::pair(SequenceFailure::kInvalidLogits, ErrorCode::kRequestFailed),
                                       std::pair(SequenceFailure::kNoTokenAllowed, ErrorCode::kInvalidArgument)}) {
-    Driver driver([&](SequenceOutput& sequence, int) {
+    Driver driver([failure = failure](SequenceOutput& sequence, int) {
       if (sequence.id != 1) return;
       sequence.failure = failure;
       sequence.sampled = false;
