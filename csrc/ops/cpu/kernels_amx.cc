@@ -1,5 +1,5 @@
 // The products of bfloat16 matrices for AMX. Compiled for AVX-512 with BF16 and AMX tiles; see binding.gyp.
-#if defined(__AMX_BF16__)
+#if defined(__x86_64__)  // compilers differ in what they call the feature
 #define HEDDLE_ISA amx
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/simd.h"
