@@ -155,6 +155,30 @@ TEST(Matmul, "gives rows of a large batch over a long K what they get alone") {
   }
 }
 
+TEST(Matmul, "sums in AMX tiles as documented: even and odd positions of 32, upwards, then both onto the sum") {
+  if (DetectCpuIsa() != CpuIsa::kAmx) SKIP("no AMX here");
+  constexpr int64_t kK = 96;
+  const Tensor x = AsMultiplied(CpuIsa::kAmx, DType::kBFloat16, RandomMatrix(20, kK, 30));
+  const PackedMatrix weight = Pack(DType::kBFloat16, RandomMatrix(40, kK, 31), {0, kK});
+  const Tensor y = Product(CpuIsa::kAmx, 1, x, weight);
+  std::vector<float> w(static_cast<size_t>(kK));
+  for (int64_t n = 0; n < weight.n(); ++n) {
+    weight.UnpackRow(n, w);
+    for (int64_t m = 0; m < x.view().dim(0); ++m) {
+      const float* row = x.view().Row<float>(m);
+      float sum = 0;
+      for (int64_t tile = 0; tile < kK; tile += 32) {
+        float halves[2] = {0, 0};
+        for (int64_t k = tile; k < tile + 32; ++k) {
+          halves[k % 2] = std::fma(row[k], w[static_cast<size_t>(k)], halves[k % 2]);
+        }
+        sum += halves[0] + halves[1];
+      }
+      EXPECT_EQ(y.view().Row<float>(m)[n], sum);
+    }
+  }
+}
+
 TEST(Matmul, "gives AVX2 and AVX-512 the same bits") {
   if (DetectCpuIsa() < CpuIsa::kAvx512) SKIP("no AVX-512 here");
   const Tensor weight = RandomMatrix(50, 700, 6);
