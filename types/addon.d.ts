@@ -136,7 +136,7 @@ export interface NativeModelInfo {
   kvCacheDtype: string;
   blockSize: number;
   numBlocks: number;
-  /** `'scalar'`, `'avx2'`, `'avx512'` or `'amx'`. */
+  /** `'scalar'`, `'avx2'`, `'avx512'`, `'avx512_bf16'` or `'amx'`. */
   cpuIsa: string;
   eosTokenIds: Int32Array;
 }

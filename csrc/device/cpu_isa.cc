@@ -29,6 +29,8 @@ bool HasAvx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+bool HasAvx512BFloat16() { return HasAvx512() && __builtin_cpu_supports("avx512bf16"); }
+
 // Tiles are usable once the system has granted this process their large register state; threads that start later
 // inherit it. Containers may forbid the call.
 bool HasAmx() {
@@ -38,7 +40,7 @@ bool HasAmx() {
   unsigned int eax, ebx, ecx, edx;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
   if ((edx & kAmxBFloat16) == 0 || (edx & kAmxTile) == 0) return false;
-  if (!HasAvx512() || !__builtin_cpu_supports("avx512bf16")) return false;
+  if (!HasAvx512BFloat16()) return false;
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
   static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
@@ -52,6 +54,7 @@ bool HasAmx() {
 
 bool HasAvx2() { return false; }
 bool HasAvx512() { return false; }
+bool HasAvx512BFloat16() { return false; }
 bool HasAmx() { return false; }
 
 #endif
@@ -64,6 +67,8 @@ bool Supports(CpuIsa isa) {
       return HasAvx2();
     case CpuIsa::kAvx512:
       return HasAvx512();
+    case CpuIsa::kAvx512BFloat16:
+      return HasAvx512BFloat16();
     case CpuIsa::kAmx:
       return HasAmx();
   }
@@ -80,6 +85,8 @@ const char* CpuIsaName(CpuIsa isa) {
       return "avx2";
     case CpuIsa::kAvx512:
       return "avx512";
+    case CpuIsa::kAvx512BFloat16:
+      return "avx512_bf16";
     case CpuIsa::kAmx:
       return "amx";
   }
@@ -87,7 +94,7 @@ const char* CpuIsaName(CpuIsa isa) {
 }
 
 CpuIsa DetectCpuIsa() {
-  for (CpuIsa isa : {CpuIsa::kAmx, CpuIsa::kAvx512, CpuIsa::kAvx2}) {
+  for (CpuIsa isa : {CpuIsa::kAmx, CpuIsa::kAvx512BFloat16, CpuIsa::kAvx512, CpuIsa::kAvx2}) {
     if (Supports(isa)) return isa;
   }
   return CpuIsa::kScalar;
@@ -95,16 +102,16 @@ CpuIsa DetectCpuIsa() {
 
 CpuIsa ChooseCpuIsa(const std::string& name) {
   if (name.empty()) return DetectCpuIsa();
-  for (CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAmx}) {
+  for (CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512BFloat16, CpuIsa::kAmx}) {
     if (name != CpuIsaName(isa)) continue;
     if (Supports(isa)) return isa;
     throw Error(ErrorCode::kInvalidArgument, "cpuIsa must be an instruction set that this machine runs, at most \"" +
                                                  std::string(CpuIsaName(DetectCpuIsa())) + "\", received \"" + name +
                                                  "\"");
   }
-  throw Error(
-      ErrorCode::kInvalidArgument,
-      "cpuIsa must be \"scalar\", \"avx2\", \"avx512\", \"amx\" or empty for the best, received " + Quote(name));
+  throw Error(ErrorCode::kInvalidArgument,
+              "cpuIsa must be \"scalar\", \"avx2\", \"avx512\", \"avx512_bf16\", \"amx\" or empty for the best, received " +
+                  Quote(name));
 }
 
 }  // namespace heddle

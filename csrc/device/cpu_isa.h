@@ -6,9 +6,9 @@
 namespace heddle {
 
 // In ascending order of preference.
-enum class CpuIsa { kScalar, kAvx2, kAvx512, kAmx };
+enum class CpuIsa { kScalar, kAvx2, kAvx512, kAvx512BFloat16, kAmx };
 
-const char* CpuIsaName(CpuIsa isa);  // "scalar", "avx2", "avx512", "amx"
+const char* CpuIsaName(CpuIsa isa);  // "scalar", "avx2", "avx512", "avx512_bf16", "amx"
 
 // The best one that both this machine (cpuid and the operating system's saved state) and this build support.
 CpuIsa DetectCpuIsa();

@@ -20,6 +20,7 @@ struct ThreadPool::State {
   void Stop();
 
   std::vector<std::thread> helpers;
+  std::vector<Part> parts;  // one a thread
 
   // Written by Run while every helper waits; published by `num_posted`.
   Function function = nullptr;
@@ -62,6 +63,7 @@ void ThreadPool::State::Stop() {
 
 ThreadPool::ThreadPool(int num_threads, bool oversubscribed) : state_(std::make_unique<State>(oversubscribed)) {
   HEDDLE_CHECK(num_threads >= 1, std::to_string(num_threads));
+  state_->parts = std::vector<Part>(static_cast<size_t>(num_threads));
   try {
     state_->helpers.reserve(static_cast<size_t>(num_threads) - 1);
     for (int thread = 1; thread < num_threads; ++thread) {
@@ -78,6 +80,16 @@ ThreadPool::ThreadPool(int num_threads, bool oversubscribed) : state_(std::make_
 ThreadPool::~ThreadPool() { state_->Stop(); }
 
 int ThreadPool::num_threads() const { return static_cast<int>(state_->helpers.size()) + 1; }
+
+std::span<ThreadPool::Part> ThreadPool::SetParts(int64_t count) {
+  for (int thread = 0; thread < num_threads(); ++thread) {
+    const WorkRange range = SplitWork(count, thread, num_threads());
+    Part& part = state_->parts[static_cast<size_t>(thread)];
+    part.next.store(range.begin, std::memory_order_relaxed);
+    part.end = range.end;
+  }
+  return state_->parts;
+}
 
 void ThreadPool::RunErased(Function function, const void* task) {
   State& state = *state_;

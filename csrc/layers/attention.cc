@@ -41,11 +41,9 @@ void Attention::Forward(ForwardContext& context, const TensorView& x) const {
     ops::RmsNorm(stream, q_heads, q_norm_, config_.norm_eps, q_heads);
     ops::RmsNorm(stream, k_heads, k_norm_, config_.norm_eps, k_heads);
   }
-  ops::RotaryEmbedding(stream, context.positions, cos_sin_, num_heads, config_.head_dim, q);
-  ops::RotaryEmbedding(stream, context.positions, cos_sin_, num_kv_heads, config_.head_dim, k);
-
   const ops::KVCacheView& cache = context.kv_cache.layer(config_.layer);
-  ops::StoreKVCache(stream, k, v, context.slot_mapping, cache);
+  const TensorView cos_sin = cos_sin_;
+  ops::RotateAndStore(stream, context.positions, &cos_sin, q, k, v, context.slot_mapping, cache);
 
   const TensorView out = context.arena.Allocate(DType::kFloat32, {num_tokens, q_size});
   const ops::AttentionParams params{.num_heads = num_heads,

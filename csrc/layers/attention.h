@@ -32,7 +32,7 @@ struct AttentionWeights {
 
 class Attention {
  public:
-  // `cos_sin` as ops::RotaryEmbedding takes it; outlives this.
+  // `cos_sin` as ops::RotateAndStore takes it; outlives this.
   Attention(const BuildContext& context, const AttentionConfig& config, const AttentionWeights& weights,
             const Tensor& cos_sin);
 

@@ -9,7 +9,7 @@
 namespace heddle {
 
 // A row of a position holds the cosines of rotary_dim / 2 angles, then their sines, times yarn's attention factor: what
-// ops::RotaryEmbedding takes. Frequencies are computed in float32 with the operations of transformers, since at
+// ops::RotateAndStore takes. Frequencies are computed in float32 with the operations of transformers, since at
 // position 100,000 one unit in the last place of a frequency is already a visible angle.
 //
 // Memory is reserved for all positions, and becomes resident as they are filled in.

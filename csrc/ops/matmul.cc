@@ -9,6 +9,8 @@ namespace {
 
 // Below this many multiply-adds waking the others costs more than they save.
 constexpr int64_t kMinParallelWork = 65536;
+// Pieces of a product that a thread starts with: as many as share out unevenness, as few as make long pieces.
+constexpr int kPiecesPerThread = 4;
 
 bool IsParallel(const Stream& stream, const cpu::MatmulArgs& args, int64_t k) {
   return stream.threads().num_threads() > 1 && args.m * args.n * k >= kMinParallelWork;
@@ -18,19 +20,23 @@ bool IsParallel(const Stream& stream, const cpu::MatmulArgs& args, int64_t k) {
 template <typename Multiply>
 void ShareOutPanels(Stream& stream, bool parallel, const cpu::MatmulArgs& args, int64_t num_panels,
                     size_t scratch_floats, const Multiply& multiply) {
-  const auto run = [&](int thread, const WorkRange& panels) {
+  const auto run = [&](int thread, int64_t begin, int64_t end) {
     cpu::MatmulArgs own = args;
     own.scratch += scratch_floats * static_cast<size_t>(thread);
-    multiply(own, panels.begin, panels.end);
+    multiply(own, begin, end);
   };
-  if (!parallel) return run(0, {0, num_panels});
-  const int num_threads = stream.threads().num_threads();
-  stream.threads().Run([&](int thread) { run(thread, SplitWork(num_panels, thread, num_threads)); });
+  if (!parallel) return run(0, 0, num_panels);
+  // Whole groups of panels that kernels keep together.
+  constexpr int64_t kPanelsTogether = 8;
+  const int64_t pieces = int64_t{kPiecesPerThread} * stream.threads().num_threads();
+  const int64_t piece = (num_panels + pieces - 1) / pieces;
+  const int64_t whole = (piece + kPanelsTogether - 1) / kPanelsTogether * kPanelsTogether;
+  stream.threads().RunPieces(num_panels, 2 * whole > num_panels ? piece : whole, run);
 }
 
 // Block of rows by block: packed by all threads, then multiplied by all.
-void TileMatmul(Stream& stream, const cpu::TileMatmulKernels& kernels, cpu::MatmulArgs args, int64_t k,
-                int64_t num_panels) {
+void PackedMatmul(Stream& stream, const cpu::PackedMatmulKernels& kernels, cpu::MatmulArgs args, int64_t k,
+                  int64_t num_panels) {
   const int64_t num_rows = args.m;
   const int64_t block_rows = kernels.block_rows(args);
   const size_t num_threads = static_cast<size_t>(stream.threads().num_threads());
@@ -45,7 +51,7 @@ void TileMatmul(Stream& stream, const cpu::TileMatmulKernels& kernels, cpu::Matm
     block.x += row * args.x_stride;
     block.y += row * args.y_stride;
     const bool parallel = IsParallel(stream, block, k);
-    ParallelFor(stream, (block.m + 15) / 16, std::min<int64_t>(block.m, 16) * k,
+    ParallelFor(stream, (block.m + kernels.pack_rows - 1) / kernels.pack_rows, std::min(block.m, kernels.pack_rows) * k,
                 [&](int64_t begin, int64_t end) { kernels.pack(block, begin, end, packed); });
     ShareOutPanels(stream, parallel, block, num_panels, scratch_floats,
                    [&](const cpu::MatmulArgs& own, int64_t panel_begin, int64_t panel_end) {
@@ -76,8 +82,8 @@ void Multiply(Stream& stream, cpu::MatmulArgs args, int64_t k) {
   if (args.m == 0 || args.n == 0) return;
   const int64_t num_panels = (args.n + kPanelWidth - 1) / kPanelWidth;
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());
-  if (kernels.tile_matmul != nullptr && args.storage == cpu::Storage::kBFloat16) {
-    return TileMatmul(stream, *kernels.tile_matmul, args, k, num_panels);
+  if (kernels.packed_matmul != nullptr && args.storage == cpu::Storage::kBFloat16) {
+    return PackedMatmul(stream, *kernels.packed_matmul, args, k, num_panels);
   }
   const size_t scratch_floats = kernels.matmul_scratch_floats();
   const size_t num_threads = static_cast<size_t>(stream.threads().num_threads());

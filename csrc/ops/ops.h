@@ -46,15 +46,6 @@ void Add(Stream& stream, const TensorView& x, const TensorView& y);
 // y += bias in every row. y [num_tokens, size], bias [size], f32.
 void AddBias(Stream& stream, const TensorView& bias, const TensorView& y);
 
-// Rotates the first rotary_dim elements of every head in place: pairs (i, i + rotary_dim / 2), as Hugging Face
-// checkpoints expect.
-//
-//   positions  [num_tokens]                          host memory, each < cos_sin.dim(0)
-//   cos_sin    [max_positions, rotary_dim]           f32: cosines of the rotary_dim / 2 angles, then their sines
-//   x          [num_tokens, num_heads * head_dim]    f32; rows may be strided
-void RotaryEmbedding(Stream& stream, std::span<const int32_t> positions, const TensorView& cos_sin, int num_heads,
-                     int head_dim, const TensorView& x);
-
 // y = x * weight^T, the sum over K in the order docs/decisions.md fixes; with `bias` [n] f32 added last when given.
 //
 //   x       [num_tokens, k]   f32; rows may be strided
@@ -85,12 +76,19 @@ struct KVCacheView {
   int block_size = 0;  // a multiple of 16
 };
 
-// Writes the keys and values of new tokens into their slots, rounded to the cache's dtype.
+// What becomes of a step's new tokens before they attend: the first rotary_dim elements of every query and key head are
+// rotated in place, pairs (i, i + rotary_dim / 2) as Hugging Face checkpoints expect; then keys and values are written
+// into their slots, rounded to the cache's dtype.
 //
-//   k, v          [num_tokens, num_kv_heads * head_dim]   f32; rows may be strided
-//   slot_mapping  [num_tokens]   block * block_size + offset
-void StoreKVCache(Stream& stream, const TensorView& k, const TensorView& v, std::span<const int64_t> slot_mapping,
-                  const KVCacheView& cache);
+//   positions     [num_tokens]                           host memory, each < cos_sin.dim(0)
+//   cos_sin       [max_positions, rotary_dim]            f32: cosines of the rotary_dim / 2 angles, then their sines;
+//                                                        null: nothing is rotated
+//   q             [num_tokens, num_heads * head_dim]     f32; rows may be strided
+//   k, v          [num_tokens, num_kv_heads * head_dim]  f32; rows may be strided
+//   slot_mapping  [num_tokens]                           block * block_size + offset
+void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const TensorView* cos_sin, const TensorView& q,
+                    const TensorView& k, const TensorView& v, std::span<const int64_t> slot_mapping,
+                    const KVCacheView& cache);
 
 // Which tokens of a step belong to which sequence, and where their context lies.
 struct AttentionMetadata {

@@ -15,7 +15,7 @@ inline constexpr int64_t kMinParallelElements = 16384;
 template <typename Function>
 void ParallelFor(Stream& stream, int64_t count, int64_t elements, const Function& function) {
   const int num_threads = stream.threads().num_threads();
-  if (num_threads == 1 || count * elements < kMinParallelElements) return function(int64_t{0}, count);
+  if (num_threads == 1 || count <= 1 || count * elements < kMinParallelElements) return function(int64_t{0}, count);
   stream.threads().Run([&](int thread) {
     const WorkRange range = SplitWork(count, thread, num_threads);
     function(range.begin, range.end);

@@ -51,7 +51,7 @@ export interface ResolvedEngineConfig {
 }
 
 const MAX_COUNT = 2 ** 31 - 1;
-const CPU_ISAS = ['scalar', 'avx2', 'avx512', 'amx'] as const;
+const CPU_ISAS = ['scalar', 'avx2', 'avx512', 'avx512_bf16', 'amx'] as const;
 
 const modelFolder: Check<string> = (value, key) => {
   const folder = shortText(4096)(value, key);

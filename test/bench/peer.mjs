@@ -1,5 +1,14 @@
 // node-llama-cpp beside ours: its program and GGUF files of our shapes, kept in a cache folder outside the repository.
-import { copyFileSync, createReadStream, existsSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import path from 'node:path';
 import { finished } from 'node:stream/promises';
 
@@ -13,7 +22,7 @@ const PACKAGE = 'node-llama-cpp@3.22.1';
 export class PeerMissing extends Error {}
 
 /**
- * Makes the peer ready for a shape and returns the command that times it. What is not in the cache yet is installed only
+ * Makes the peer ready for a shape and returns the command that times it, with `peerIsa: 'avx2'` without AVX-512. What is not in the cache yet is installed only
  * with `install`: it takes most of a gigabyte from package registries.
  */
 export async function preparePeer(shape, { cache, install }) {
@@ -25,11 +34,34 @@ export async function preparePeer(shape, { cache, install }) {
   const model = path.join(cache, `llama-${shape}-bf16.gguf`);
   if (!existsSync(model)) await writeModel(shape, model, { cache, install });
   await readThrough(model);
-  // Beside its node_modules, where its imports resolve.
-  const program = path.join(cache, 'llama-cpp.mjs');
+  const program = installProgram(cache);
+  const limited = await limitToAvx2(cache);
+  return ({ prompt, generate, sequences = 1, threads, peerIsa }) =>
+    [peerIsa === 'avx2' ? limited : program, model, prompt, generate, sequences, threads].map(String);
+}
+
+/** The peer's program beside its node_modules, where its imports resolve. */
+function installProgram(folder) {
+  const program = path.join(folder, 'llama-cpp.mjs');
   copyFileSync(path.join(SOURCES, 'llama-cpp.mjs'), program);
-  return ({ prompt, generate, sequences = 1, threads }) =>
-    [program, model, prompt, generate, sequences, threads].map(String);
+  return program;
+}
+
+/** Another installation, with the one set of kernels that llama.cpp takes on a machine without AVX-512. */
+async function limitToAvx2(cache) {
+  const folder = path.join(cache, 'avx2');
+  if (!existsSync(folder)) {
+    const part = `${folder}.part`;
+    rmSync(part, { recursive: true, force: true });
+    mkdirSync(part);
+    await run('cp', ['--archive', '--link', path.join(cache, 'node_modules'), part]);
+    const binaries = path.join(part, 'node_modules/@node-llama-cpp/linux-x64/bins/linux-x64');
+    const kernels = readdirSync(binaries).filter((file) => file.startsWith('libggml-cpu-'));
+    if (!kernels.includes('libggml-cpu-haswell.so')) throw new PeerMissing(`no kernels for AVX2 in ${binaries}`);
+    for (const file of kernels) if (file !== 'libggml-cpu-haswell.so') rmSync(path.join(binaries, file));
+    renameSync(part, folder);
+  }
+  return installProgram(folder);
 }
 
 async function installPackage(cache) {

@@ -60,7 +60,8 @@ class Scene {
   // Stores and attends the next num_tokens[s] tokens of each sequence s.
   void Step(Stream& stream, const std::vector<int>& num_tokens) {
     Batch batch(*this, num_tokens);
-    ops::StoreKVCache(stream, batch.k, batch.v, batch.slot_mapping, cache());
+    ops::RotateAndStore(stream, std::vector<int32_t>(batch.slot_mapping.size()), nullptr, batch.q, batch.k, batch.v,
+                        batch.slot_mapping, cache());
     ops::PagedAttention(stream, batch.q, cache(), batch.metadata, params(), batch.out);
     Collect(batch, num_tokens);
   }

@@ -42,9 +42,9 @@ Tensor Product(CpuIsa isa, int threads, const TensorView& x, const PackedMatrix&
   return y;
 }
 
-// What the instruction set makes of x before it multiplies: AMX rounds it to bfloat16 as the weights are.
+// What the instruction set makes of x before it multiplies: what multiplies bfloat16 rounds it as the weights are.
 Tensor AsMultiplied(CpuIsa isa, DType dtype, const Tensor& x) {
-  if (isa != CpuIsa::kAmx || dtype != DType::kBFloat16) return x;
+  if (isa < CpuIsa::kAvx512BFloat16 || dtype != DType::kBFloat16) return x;
   Tensor rounded(DType::kFloat32, x.view().shape);
   for (int64_t i = 0; i < x.view().shape.NumElements(); ++i) {
     rounded.view().Data<float>()[i] = BFloat16ToFloat(FloatToBFloat16(x.view().Data<float>()[i]));

@@ -185,36 +185,6 @@ TEST(Add, "adds rows and biases of any size exactly, and touches nothing between
   }
 }
 
-TEST(RotaryEmbedding, "rotates the first part of every head and leaves the rest") {
-  Random random(7);
-  const std::vector<int32_t> positions = {0, 9, 3, 3};
-  for (int64_t rotary_dim : {2, 24, 32, 80, 128}) {
-    for (int64_t rest : {0, 6}) {
-      const int64_t head_dim = rotary_dim + rest;
-      TestTensor x(kF32, {4, 3 * head_dim}, 9);
-      TestTensor cos_sin(kF32, {10, rotary_dim});
-      x.Fill(random);
-      cos_sin.Fill(random);
-      TestTensor expected = x.DeepCopy();
-      ops::reference::RotaryEmbedding(positions, cos_sin, 3, static_cast<int>(head_dim), expected);
-      ForStreams([&](Stream& stream) {
-        TestTensor y = x.DeepCopy();
-        ops::RotaryEmbedding(stream, positions, cos_sin, 3, static_cast<int>(head_dim), y);
-        EXPECT_NEAR(MaxError(y, expected), 0, 2e-7);
-        for (int64_t i = rotary_dim; i < head_dim; ++i) EXPECT_EQ(y.Row(1)[i], x.Row(1)[i]);
-      });
-    }
-  }
-}
-
-TEST(RotaryEmbedding, "refuses a position beyond its table") {
-  Stream stream(1, true, CpuIsa::kScalar);
-  TestTensor x(kF32, {1, 8});
-  TestTensor cos_sin(kF32, {10, 8});
-  const std::vector<int32_t> positions = {10};
-  EXPECT_ERROR(ErrorCode::kInternal, ops::RotaryEmbedding(stream, positions, cos_sin, 1, 8, x));
-}
-
 // The activation of gate times up, exactly as given: products with x = 1 over a K of one.
 void Gated(Stream& stream, Activation activation, const TensorView& gate_up, const TestTensor& y) {
   const int64_t size = gate_up.dim(1) / 2;
@@ -288,43 +258,98 @@ TEST(SoftCap, "caps rows of any size, infinities included") {
   }
 }
 
-TEST(StoreKVCache, "writes keys transposed and values plain into their slots, and nothing else") {
-  Random random(10);
-  const std::vector<int64_t> slots = {0, 47, 31, 32, 95, 94, 16};
+// Three KV heads of `group` query heads each, and the step's tokens in a cache of 96 slots.
+struct NewTokens {
+  NewTokens(DType dtype, int64_t head_dim, int64_t group, int cache_block_size)
+      : block_size(cache_block_size),
+        q(kF32, {7, 3 * group * head_dim}, 9),
+        k(kF32, {7, 3 * head_dim}, 5),
+        v(kF32, {7, 3 * head_dim}, 1),
+        keys(dtype, {96 / block_size, 3, head_dim, block_size}),
+        values(dtype, {96 / block_size, 3, block_size, head_dim}) {
+    Random random(10);
+    for (TestTensor* tensor : {&q, &k, &v}) tensor->Fill(random, -10, 10);
+  }
+  NewTokens(const NewTokens& other)
+      : block_size(other.block_size),
+        q(other.q.DeepCopy()),
+        k(other.k.DeepCopy()),
+        v(other.v.DeepCopy()),
+        keys(other.keys.DeepCopy()),
+        values(other.values.DeepCopy()) {}
+
+  int block_size;
+  std::vector<int32_t> positions = {0, 9, 3, 3, 1, 2, 8};
+  std::vector<int64_t> slots = {0, 47, 31, 32, 95, 94, 16};
+  TestTensor q, k, v, keys, values;
+};
+
+TEST(RotateAndStore, "writes keys transposed and values plain into their slots, and nothing else") {
   for (DType dtype : {kF32, DType::kBFloat16, DType::kFloat16}) {
     for (int64_t head_dim : {2, 16, 24, 80}) {
       for (int block_size : {16, 32, 48}) {
-        const int64_t num_blocks = 96 / block_size;
-        TestTensor k(kF32, {7, 3 * head_dim}, 5);
-        TestTensor v(kF32, {7, 3 * head_dim}, 1);
-        k.Fill(random, -10, 10);
-        v.Fill(random, -10, 10);
-        TestTensor keys(dtype, {num_blocks, 3, head_dim, block_size});
-        TestTensor values(dtype, {num_blocks, 3, block_size, head_dim});
-        TestTensor expected_keys = keys.DeepCopy();
-        TestTensor expected_values = values.DeepCopy();
-        ops::reference::StoreKVCache(k, v, slots, {expected_keys, expected_values, block_size});
+        const NewTokens tokens(dtype, head_dim, 1, block_size);
+        NewTokens expected(tokens);
+        ops::reference::StoreKVCache(expected.k, expected.v, expected.slots,
+                                     {expected.keys, expected.values, block_size});
         ForStreams([&](Stream& stream) {
-          TestTensor actual_keys = keys.DeepCopy();
-          TestTensor actual_values = values.DeepCopy();
-          ops::StoreKVCache(stream, k, v, slots, {actual_keys, actual_values, block_size});
-          EXPECT_TRUE(SameBits(actual_keys, expected_keys));
-          EXPECT_TRUE(SameBits(actual_values, expected_values));
+          NewTokens actual(tokens);
+          ops::RotateAndStore(stream, actual.positions, nullptr, actual.q, actual.k, actual.v, actual.slots,
+                              {actual.keys, actual.values, block_size});
+          EXPECT_TRUE(SameBits(actual.keys, expected.keys));
+          EXPECT_TRUE(SameBits(actual.values, expected.values));
+          EXPECT_TRUE(SameBits(actual.q, tokens.q));
         });
       }
     }
   }
 }
 
-TEST(StoreKVCache, "refuses a slot outside the cache") {
+TEST(RotateAndStore, "rotates the first part of every query and key head, and stores the rotated keys") {
+  Random random(7);
+  for (int64_t rotary_dim : {2, 24, 32, 80, 128}) {
+    for (int64_t rest : {0, 6}) {
+      const int64_t head_dim = rotary_dim + rest;
+      TestTensor cos_sin(kF32, {10, rotary_dim});
+      cos_sin.Fill(random);
+      const TensorView table = cos_sin;
+      const NewTokens tokens(kF32, head_dim, 4, 16);
+      NewTokens expected(tokens);
+      const int size = static_cast<int>(head_dim);
+      ops::reference::RotaryEmbedding(expected.positions, cos_sin, 12, size, expected.q);
+      ops::reference::RotaryEmbedding(expected.positions, cos_sin, 3, size, expected.k);
+      ForStreams([&](Stream& stream) {
+        NewTokens actual(tokens);
+        const ops::KVCacheView cache{actual.keys, actual.values, 16};
+        ops::RotateAndStore(stream, actual.positions, &table, actual.q, actual.k, actual.v, actual.slots, cache);
+        EXPECT_NEAR(MaxError(actual.q, expected.q), 0, 4e-6);
+        EXPECT_NEAR(MaxError(actual.k, expected.k), 0, 4e-6);
+        for (int64_t i = rotary_dim; i < head_dim; ++i) EXPECT_EQ(actual.q.Row(1)[i], tokens.q.Row(1)[i]);
+        NewTokens stored(tokens);
+        ops::reference::StoreKVCache(actual.k, actual.v, actual.slots, {stored.keys, stored.values, 16});
+        EXPECT_TRUE(SameBits(actual.keys, stored.keys));
+        EXPECT_TRUE(SameBits(actual.values, stored.values));
+      });
+    }
+  }
+}
+
+TEST(RotateAndStore, "refuses a slot outside the cache and a position beyond its table") {
   Stream stream(1, true, CpuIsa::kScalar);
-  TestTensor k(kF32, {1, 16});
+  TestTensor q(kF32, {1, 16});
   TestTensor keys(kF32, {2, 1, 16, 16});
   TestTensor values(kF32, {2, 1, 16, 16});
+  TestTensor cos_sin(kF32, {10, 8});
+  const TensorView table = cos_sin;
+  const ops::KVCacheView cache{keys, values, 16};
+  const std::vector<int32_t> position = {9};
   for (int64_t slot : {-1, 32}) {
     const std::vector<int64_t> slots = {slot};
-    EXPECT_ERROR(ErrorCode::kInternal, ops::StoreKVCache(stream, k, k, slots, {keys, values, 16}));
+    EXPECT_ERROR(ErrorCode::kInternal, ops::RotateAndStore(stream, position, &table, q, q, q, slots, cache));
   }
+  const std::vector<int32_t> beyond = {10};
+  const std::vector<int64_t> slots = {0};
+  EXPECT_ERROR(ErrorCode::kInternal, ops::RotateAndStore(stream, beyond, &table, q, q, q, slots, cache));
 }
 
 TEST(SamplingOps, "find the largest element, the lowest index among equals") {

@@ -16,19 +16,29 @@ extern const Kernels kKernels;
 namespace avx512 {
 extern const Kernels kKernels;
 }
+namespace avx512_bf16 {
+extern const PackedMatmulKernels kPackedMatmulKernels;
+}
 namespace amx {
-extern const TileMatmulKernels kTileMatmulKernels;
+extern const PackedMatmulKernels kPackedMatmulKernels;
 }
 
 namespace {
 
-// Everything but products is that of AVX-512.
+// Everything but products of bfloat16 weights is that of AVX-512.
+Kernels WithPackedMatmul(const PackedMatmulKernels& packed_matmul) {
+  Kernels kernels = avx512::kKernels;
+  kernels.packed_matmul = &packed_matmul;
+  return kernels;
+}
+
+const Kernels& Avx512BFloat16Kernels() {
+  static const Kernels kernels = WithPackedMatmul(avx512_bf16::kPackedMatmulKernels);
+  return kernels;
+}
+
 const Kernels& AmxKernels() {
-  static const Kernels kernels = [] {
-    Kernels table = avx512::kKernels;
-    table.tile_matmul = &amx::kTileMatmulKernels;
-    return table;
-  }();
+  static const Kernels kernels = WithPackedMatmul(amx::kPackedMatmulKernels);
   return kernels;
 }
 
@@ -44,6 +54,8 @@ const Kernels& KernelsFor(CpuIsa isa) {
       return avx2::kKernels;
     case CpuIsa::kAvx512:
       return avx512::kKernels;
+    case CpuIsa::kAvx512BFloat16:
+      return Avx512BFloat16Kernels();
     case CpuIsa::kAmx:
       return AmxKernels();
 #else

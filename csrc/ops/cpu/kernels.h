@@ -74,12 +74,14 @@ inline constexpr int kAttentionQueryTile = 16;
 // result.
 inline constexpr int kAttentionPartition = 64;
 
-// Products of bfloat16 weights by the tiles of AMX. Rows of x are rounded to bfloat16 and packed first.
-struct TileMatmulKernels {
+// Products of bfloat16 weights by instructions that multiply bfloat16 on both sides. Rows of x are rounded and packed
+// first.
+struct PackedMatmulKernels {
   // Rows that are packed and multiplied at once, at most.
   int64_t (*block_rows)(const MatmulArgs& args);
   size_t (*packed_bytes)(const MatmulArgs& args);  // of m <= block_rows rows
-  // Packs groups [begin, end) of 16 rows.
+  int64_t pack_rows;                               // rows are packed in groups of so many
+  // Packs groups [begin, end).
   void (*pack)(const MatmulArgs& args, int64_t begin, int64_t end, void* packed);
   void (*matmul)(const MatmulArgs& args, const void* packed, int64_t panel_begin, int64_t panel_end);
   size_t (*scratch_floats)();
@@ -89,7 +91,7 @@ struct Kernels {
   // Panels [panel_begin, panel_end) of y.
   void (*matmul)(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end);
   size_t (*matmul_scratch_floats)();
-  const TileMatmulKernels* tile_matmul;  // takes the place of matmul for bfloat16 weights; null: it does not
+  const PackedMatmulKernels* packed_matmul;  // takes the place of matmul for bfloat16 weights; null: it does not
 
   void (*attention)(const AttentionArgs& args, const AttentionTask& task);
   size_t (*attention_scratch_floats)(int num_heads, int num_kv_heads, int head_dim);

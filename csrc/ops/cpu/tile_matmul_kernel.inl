@@ -11,6 +11,7 @@
 namespace heddle::ops::cpu::HEDDLE_ISA {
 namespace tiles {
 
+constexpr int kMaxSlices = 8;
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileK = 32;
 constexpr int64_t kTileBytes = 1024;
@@ -21,20 +22,30 @@ constexpr int64_t kBlockBytes = 1 << 20;  // of packed rows that stay in L2 whil
 constexpr int64_t kMaxGroupPanels = 16;   // whose sums stay in L2 beside them
 constexpr int64_t kSumColumns = 512;      // of all partial sums together
 constexpr int64_t kSumsFloats = kMaxBlockRows * kSumColumns;
-// Two by two tiles of sums, for each of at most four partial sums; these stay in L1.
+// Two by two tiles of sums, for each slice; these stay in L1.
 constexpr int64_t kTileSums = 4 * kTileRows * kPanelOutputs;
-constexpr int64_t kTileSumsFloats = 4 * kTileSums;
-// How far ahead of its use a weight is asked for when each is used once.
+constexpr int64_t kTileSumsFloats = kMaxSlices * kTileSums;
+// Rows up to which weights are streamed: each is used once, panel by panel, in the order of memory.
+constexpr int64_t kMaxStreamRows = 2 * kTileRows;
+// How far ahead of its use a weight is then asked for.
 constexpr int64_t kStreamAhead = 4096;
 
 constexpr int64_t TilesOf(int64_t k) { return (k + kTileK - 1) / kTileK; }
 
-// Tiles of a row group before those of `slice`.
-inline int64_t TilesBefore(const MatmulArgs& args, int slice) {
-  int64_t count = 0;
-  for (int s = 0; s < slice; ++s) count += TilesOf(args.slice_bounds[s + 1] - args.slice_bounds[s]);
-  return count;
-}
+// The tiles of a group of rows, slice by slice.
+struct SliceTiles {
+  explicit SliceTiles(const MatmulArgs& args) {
+    for (int s = 0; s < args.num_slices; ++s) {
+      const int64_t count = TilesOf(args.slice_bounds[s + 1] - args.slice_bounds[s]);
+      before[s + 1] = before[s] + count;
+      longest = count > longest ? count : longest;
+    }
+    total = before[args.num_slices];
+  }
+  int64_t before[kMaxSlices + 1] = {};
+  int64_t total = 0;
+  int64_t longest = 1;
+};
 
 inline int64_t NumGroups(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
 
@@ -43,30 +54,20 @@ inline int64_t FittingRows(int64_t num_tiles) {
   return kBlockBytes / (num_tiles * kTileBytes) * kTileRows / (2 * kTileRows) * (2 * kTileRows);
 }
 
-inline int64_t TilesOfLongestSlice(const MatmulArgs& args) {
-  int64_t longest = 1;
-  for (int s = 0; s < args.num_slices; ++s) {
-    const int64_t count = TilesOf(args.slice_bounds[s + 1] - args.slice_bounds[s]);
-    if (count > longest) longest = count;
-  }
-  return longest;
-}
-
 int64_t BlockRows(const MatmulArgs& args) {
-  const int64_t rows = FittingRows(TilesOfLongestSlice(args));
+  const int64_t rows = FittingRows(SliceTiles(args).longest);
   return rows < 2 * kTileRows ? 2 * kTileRows : MinOf(rows, kMaxBlockRows);
 }
 
 // Slices that panels pass at once: a power of two, so that their sum is a subtree of the whole.
-inline int SlicesAtOnce(const MatmulArgs& args) {
-  const int64_t longest = TilesOfLongestSlice(args);
+inline int SlicesAtOnce(const MatmulArgs& args, const SliceTiles& slices) {
   int count = args.num_slices;
-  while (count > 1 && FittingRows(count * longest) < args.m) count /= 2;
+  while (count > 1 && FittingRows(count * slices.longest) < args.m) count /= 2;
   return count;
 }
 
 size_t PackedBytes(const MatmulArgs& args) {
-  return static_cast<size_t>(NumGroups(args.m) * TilesBefore(args, args.num_slices) * kTileBytes);
+  return static_cast<size_t>(NumGroups(args.m) * SliceTiles(args).total * kTileBytes);
 }
 
 // 32 neighbours of a row of x, of which `count` exist, as a row of a tile.
@@ -77,7 +78,7 @@ inline void PackTileRow(const float* x, int64_t count, char* row) {
 }
 
 void Pack(const MatmulArgs& args, int64_t begin, int64_t end, void* packed) {
-  const int64_t group_tiles = TilesBefore(args, args.num_slices);
+  const int64_t group_tiles = SliceTiles(args).total;
   for (int64_t row = begin * kTileRows; row < end * kTileRows; ++row) {
     char* out = static_cast<char*>(packed) + row / kTileRows * group_tiles * kTileBytes + row % kTileRows * kRowBytes;
     if (row >= args.m) {
@@ -180,7 +181,7 @@ inline void MultiplyTiles(int64_t groups, int64_t panels, const TileArgs& args) 
   return panels > 1 ? MultiplyTiles<1, 2>(args) : MultiplyTiles<1, 1>(args);
 }
 
-// A pair of groups of rows times a pair of panels of a block, either perhaps alone.
+// One or two groups of rows times one or two panels of a block.
 struct TilePair {
   int64_t group;
   int64_t groups;
@@ -188,74 +189,107 @@ struct TilePair {
   int64_t panels;
 };
 
+// What all of one call share.
+struct Product {
+  const MatmulArgs& args;
+  const SliceTiles& slices;
+  int slices_at_once;
+  const char* packed;
+};
+
 // sums, sums_bytes a row, = the products of the pair over one slice.
-inline void MultiplySlice(const MatmulArgs& args, const void* packed, const Block& block, const TilePair& pair,
-                          int slice, float* sums, int64_t sums_bytes) {
+inline void MultiplySlice(const Product& product, const Block& block, const TilePair& pair, int slice, float* sums,
+                          int64_t sums_bytes) {
+  const MatmulArgs& args = product.args;
+  const SliceTiles& slices = product.slices;
+  const bool streams = block.rows <= kMaxStreamRows;
   const int64_t num_pairs = (NumGroups(block.rows) + 1) / 2;
   TileArgs tile;
-  tile.group_bytes = TilesBefore(args, args.num_slices) * kTileBytes;
-  tile.x = static_cast<const char*>(packed) + TilesBefore(args, slice) * kTileBytes + pair.group * tile.group_bytes;
+  tile.group_bytes = slices.total * kTileBytes;
+  tile.x = product.packed + slices.before[slice] * kTileBytes + pair.group * tile.group_bytes;
   tile.panel_bytes = args.panel_bytes;
   tile.weight = static_cast<const char*>(args.weight) + (block.panel + pair.panel) * args.panel_bytes +
                 args.packed_bounds[slice] * kPanelOutputs * static_cast<int64_t>(sizeof(uint16_t));
-  tile.num_tiles = TilesOf(args.slice_bounds[slice + 1] - args.slice_bounds[slice]);
+  tile.num_tiles = slices.before[slice + 1] - slices.before[slice];
   tile.sums = sums;
   tile.sums_bytes = sums_bytes;
   // Weights that serve several pairs of groups are fetched a pair of panels ahead, a share with each.
-  tile.ahead = num_pairs == 1 ? kStreamAhead : pair.panels * args.panel_bytes;
+  tile.ahead = streams ? kStreamAhead : pair.panels * args.panel_bytes;
   tile.line_begin = static_cast<int>(16 * (pair.group / 2) / num_pairs);
   tile.line_end = static_cast<int>(16 * (pair.group / 2 + 1) / num_pairs);
-  tile.prefetch_x = pair.panel == 0 && pair.group + 2 < NumGroups(block.rows);
+  tile.prefetch_x = !streams && pair.panel == 0 && pair.group + 2 < NumGroups(block.rows);
   MultiplyTiles(pair.groups, pair.panels, tile);
 }
 
-// sums [rows up to whole groups, columns] = the products over slices [begin, begin + count), their subtree summed.
-inline void MultiplySlices(const MatmulArgs& args, const void* packed, const Block& block, int begin, int count,
-                           float* tile_sums, float* sums) {
-  constexpr int64_t kPairColumns = 2 * kPanelOutputs;
-  const int64_t num_groups = NumGroups(block.rows);
-  const int64_t sums_bytes = block.columns() * static_cast<int64_t>(sizeof(float));
-  for (int64_t panel = 0; panel < block.panels; panel += 2) {
-    for (int64_t group = 0; group < num_groups; group += 2) {
-      const TilePair pair{group, MinOf(2, num_groups - group), panel, MinOf(2, block.panels - panel)};
-      float* const out = sums + group * kTileRows * block.columns() + panel * kPanelOutputs;
-      if (count == 1) {
-        MultiplySlice(args, packed, block, pair, begin, out, sums_bytes);
-        continue;
-      }
-      const int64_t rows = pair.groups * kTileRows;
-      SumSlices(count, rows * kPairColumns, tile_sums, [&](int slice, float* slice_sums) {
-        MultiplySlice(args, packed, block, pair, begin + slice, slice_sums, kPairColumns * sizeof(float));
-      });
-      for (int64_t row = 0; row < rows; ++row) {
-        for (int64_t i = 0; i < pair.panels * kPanelOutputs; i += kPanelOutputs) {
-          Store(out + row * block.columns() + i, Load(tile_sums + row * kPairColumns + i));
-        }
-      }
+// The sum over `kCount` neighbouring slices, as a balanced tree.
+template <int kCount>
+inline F32x16 SumTree(const float* sums) {
+  if constexpr (kCount == 1) {
+    return Load(sums);
+  } else {
+    return Add(SumTree<kCount / 2>(sums), SumTree<kCount / 2>(sums + kCount / 2 * kTileSums));
+  }
+}
+
+// out = the sums of `kCount` slices, for `rows` rows of the pair's panels.
+template <int kCount>
+void SumTiles(const float* tile_sums, int64_t rows, int64_t panels, float* out, int64_t out_stride) {
+  for (int64_t row = 0; row < rows; ++row) {
+    for (int64_t i = 0; i < panels * kPanelOutputs; i += kPanelOutputs) {
+      Store(out + row * out_stride + i, SumTree<kCount>(tile_sums + row * 2 * kPanelOutputs + i));
     }
   }
 }
 
-// The sums of a block, where the scratch memory begins; whole groups of rows.
-inline void MultiplyBlock(const MatmulArgs& args, const void* packed, const Block& block, int slices_at_once) {
-  float* const tile_sums = args.scratch + kSumsFloats;
-  const int64_t num_sums = NumGroups(block.rows) * kTileRows * block.columns();
-  SumSlices(args.num_slices / slices_at_once, num_sums, args.scratch, [&](int chunk, float* sums) {
-    MultiplySlices(args, packed, block, chunk * slices_at_once, slices_at_once, tile_sums, sums);
-  });
+inline void SumTiles(int count, const float* tile_sums, int64_t rows, int64_t panels, float* out, int64_t out_stride) {
+  switch (count) {
+    case 2:
+      return SumTiles<2>(tile_sums, rows, panels, out, out_stride);
+    case 4:
+      return SumTiles<4>(tile_sums, rows, panels, out, out_stride);
+    default:
+      return SumTiles<8>(tile_sums, rows, panels, out, out_stride);
+  }
+}
+
+// sums [rows up to whole groups, columns] = the products over slices [begin, begin + slices_at_once), joined.
+inline void MultiplySlices(const Product& product, const Block& block, int begin, float* tile_sums, float* sums) {
+  const int64_t num_groups = NumGroups(block.rows);
+  const int64_t panels_at_once = block.rows <= kMaxStreamRows ? 1 : 2;
+  for (int64_t panel = 0; panel < block.panels; panel += panels_at_once) {
+    for (int64_t group = 0; group < num_groups; group += 2) {
+      const TilePair pair{group, MinOf(2, num_groups - group), panel, MinOf(panels_at_once, block.panels - panel)};
+      float* const out = sums + group * kTileRows * block.columns() + panel * kPanelOutputs;
+      if (product.slices_at_once == 1) {
+        MultiplySlice(product, block, pair, begin, out, block.columns() * static_cast<int64_t>(sizeof(float)));
+        continue;
+      }
+      for (int i = 0; i < product.slices_at_once; ++i) {
+        MultiplySlice(product, block, pair, begin + i, tile_sums + i * kTileSums, 2 * kPanelOutputs * sizeof(float));
+      }
+      SumTiles(product.slices_at_once, tile_sums, MinOf(block.rows - group * kTileRows, pair.groups * kTileRows),
+               pair.panels, out, block.columns());
+    }
+  }
 }
 
 void Matmul(const MatmulArgs& args, const void* packed, int64_t panel_begin, int64_t panel_end) {
   ConfigureTiles(args.m);
-  const int slices_at_once = SlicesAtOnce(args);
+  const SliceTiles slices(args);
+  const int slices_at_once = SlicesAtOnce(args, slices);
   const int num_chunks = args.num_slices / slices_at_once;
   const int64_t group_panels =
       num_chunks == 1 ? 2 : MinOf(kMaxGroupPanels, kSumColumns / kPanelOutputs / NumPartialSums(num_chunks));
   Block block{0, args.m, panel_begin, 0};
   for (; block.panel < panel_end; block.panel += block.panels) {
     block.panels = MinOf(group_panels, panel_end - block.panel);
-    ComputeBlock(args, block, NumGroups(block.rows) * kTileRows * block.columns(),
-                 [&](const MatmulArgs& half) { MultiplyBlock(half, packed, block, slices_at_once); });
+    const int64_t num_sums = NumGroups(block.rows) * kTileRows * block.columns();
+    ComputeBlock(args, block, num_sums, [&](const MatmulArgs& half) {
+      const Product product{half, slices, slices_at_once, static_cast<const char*>(packed)};
+      SumSlices(num_chunks, num_sums, half.scratch, [&](int chunk, float* sums) {
+        MultiplySlices(product, block, chunk * slices_at_once, half.scratch + kSumsFloats, sums);
+      });
+    });
   }
   _tile_release();
 }
@@ -265,8 +299,8 @@ size_t ScratchFloats() { return 2 * kSumsFloats + kTileSumsFloats; }
 
 }  // namespace tiles
 
-extern const TileMatmulKernels kTileMatmulKernels;
-const TileMatmulKernels kTileMatmulKernels = {tiles::BlockRows, tiles::PackedBytes, tiles::Pack, tiles::Matmul,
-                                              tiles::ScratchFloats};
+extern const PackedMatmulKernels kPackedMatmulKernels;
+const PackedMatmulKernels kPackedMatmulKernels = {tiles::BlockRows, tiles::PackedBytes, tiles::kTileRows,
+                                                  tiles::Pack,      tiles::Matmul,      tiles::ScratchFloats};
 
 }  // namespace heddle::ops::cpu::HEDDLE_ISA
