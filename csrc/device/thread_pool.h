@@ -41,9 +41,9 @@ class ThreadPool {
     RunErased([](const void* t, int thread) { (*static_cast<const Task*>(t))(thread); }, &task);
   }
 
-  // Calls task(thread, begin, end) for pieces of at most `piece` items that make up [0, count). Each thread works upwards
-  // through its own part, as SplitWork cuts it, and then takes pieces of the others': a core that is slower for a
-  // moment holds nobody up, and what a thread reads stays in order, and on its own memory, as long as it keeps pace.
+  // Calls task(thread, begin, end) for pieces of at most `piece` items that make up [0, count). Each thread works
+  // upwards through its own part, as SplitWork cuts it, and then takes pieces of the others': a core that is slower for
+  // a moment holds nobody up, and what a thread reads stays in order, and on its own memory, as long as it keeps pace.
   // REQUIRES: piece >= 1.
   template <typename Task>
   void RunPieces(int64_t count, int64_t piece, const Task& task) {

@@ -77,13 +77,13 @@ void MultiplyTile(const TileArgs& args) {
       std::memcpy(&both, args.x + r * args.x_stride + 2 * pair, sizeof(both));
       const __m512i x = _mm512_set1_epi32(both);
       for (int p = 0; p < kPanels; ++p) {
-        sums[r][p] =
-            _mm512_dpbf16_ps(sums[r][p], reinterpret_cast<__m512bh>(w[p]), reinterpret_cast<__m512bh>(x));
+        sums[r][p] = _mm512_dpbf16_ps(sums[r][p], reinterpret_cast<__m512bh>(w[p]), reinterpret_cast<__m512bh>(x));
       }
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    for (int p = 0; p < kPanels; ++p) _mm512_storeu_ps(args.sums + r * args.sums_stride + p * kPanelOutputs, sums[r][p]);
+    for (int p = 0; p < kPanels; ++p)
+      _mm512_storeu_ps(args.sums + r * args.sums_stride + p * kPanelOutputs, sums[r][p]);
   }
 }
 
@@ -103,7 +103,8 @@ TileFunction FindTile(int64_t rows, int64_t panels) {
 }
 
 // Asks for the part `tile` of `num_tiles` of the slice that the next block of panels will read.
-inline void PrefetchNext(const MatmulArgs& args, const Block& block, const TileArgs& tile, int64_t part, int64_t parts) {
+inline void PrefetchNext(const MatmulArgs& args, const Block& block, const TileArgs& tile, int64_t part,
+                         int64_t parts) {
   const int64_t lines = tile.num_pairs * kPairBytes / kCacheLine;
   for (int64_t panel = 0; panel < block.panels; ++panel) {
     const char* next = tile.weight + (block.panels + panel) * args.panel_bytes;
@@ -154,6 +155,6 @@ size_t ScratchFloats() { return 2 * kSumsFloats; }
 
 extern const PackedMatmulKernels kPackedMatmulKernels;
 const PackedMatmulKernels kPackedMatmulKernels = {dots::BlockRows, dots::PackedBytes, /*pack_rows=*/1,
-                                                  dots::Pack,       dots::Matmul,      dots::ScratchFloats};
+                                                  dots::Pack,      dots::Matmul,      dots::ScratchFloats};
 
 }  // namespace heddle::ops::cpu::HEDDLE_ISA

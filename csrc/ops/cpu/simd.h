@@ -40,6 +40,9 @@ inline F32x16 Zero() { return {_mm512_setzero_ps()}; }
 inline F32x16 Set1(float x) { return {_mm512_set1_ps(x)}; }
 inline F32x16 Load(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline void Store(float* p, F32x16 a) { _mm512_storeu_ps(p, a.v); }
+// Past the caches, for what nobody reads soon; other threads see it after StreamFence. REQUIRES: p 64-byte aligned.
+inline void StoreStream(float* p, F32x16 a) { _mm512_stream_ps(p, a.v); }
+inline void StreamFence() { _mm_sfence(); }
 inline F32x16 Add(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline F32x16 Sub(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline F32x16 Mul(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -128,6 +131,11 @@ inline void Store(float* p, F32x16 a) {
   _mm256_storeu_ps(p, a.lo);
   _mm256_storeu_ps(p + 8, a.hi);
 }
+inline void StoreStream(float* p, F32x16 a) {
+  _mm256_stream_ps(p, a.lo);
+  _mm256_stream_ps(p + 8, a.hi);
+}
+inline void StreamFence() { _mm_sfence(); }
 inline F32x16 Add(F32x16 a, F32x16 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 inline F32x16 Sub(F32x16 a, F32x16 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
 inline F32x16 Mul(F32x16 a, F32x16 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
@@ -276,6 +284,8 @@ inline F32x16 Load(const float* p) {
   return r;
 }
 inline void Store(float* p, F32x16 a) { std::memcpy(p, a.v, sizeof(a.v)); }
+inline void StoreStream(float* p, F32x16 a) { Store(p, a); }
+inline void StreamFence() {}
 inline F32x16 Add(F32x16 a, F32x16 b) {
   return Map([&](int i) { return a.v[i] + b.v[i]; });
 }

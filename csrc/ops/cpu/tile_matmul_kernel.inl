@@ -19,8 +19,7 @@ constexpr int64_t kRowBytes = 64;
 
 constexpr int64_t kMaxBlockRows = 256;
 constexpr int64_t kBlockBytes = 1 << 20;  // of packed rows that stay in L2 while panels pass by
-constexpr int64_t kMaxGroupPanels = 16;   // whose sums stay in L2 beside them
-constexpr int64_t kSumColumns = 512;      // of all partial sums together
+constexpr int64_t kSumColumns = 512;      // of all partial sums together, which stay in L2 beside them
 constexpr int64_t kSumsFloats = kMaxBlockRows * kSumColumns;
 // Two by two tiles of sums, for each slice; these stay in L1.
 constexpr int64_t kTileSums = 4 * kTileRows * kPanelOutputs;
@@ -123,21 +122,22 @@ struct TileArgs {
   int64_t num_tiles;
   float* sums;  // [groups * 16, ...], rows sums_bytes apart
   int64_t sums_bytes;
-  // Meanwhile these of the 16 lines of each tile of weights are asked for, `ahead` bytes further on.
+  // Where the first of the kLines lines is that are asked for with each tile of weights, counted from that tile.
   int64_t ahead;
-  int line_begin;
-  int line_end;
-  bool prefetch_x;  // and the tiles of the next two groups
 };
 
-inline void PrefetchLines(const TileArgs& args, const char* weight) {
-  for (int line = args.line_begin; line < args.line_end; ++line) {
-    __builtin_prefetch(weight + args.ahead + line * kCacheLine, 0, 2);
-  }
+constexpr int kLinesOfTile = 16;
+
+template <int kLines>
+inline void PrefetchLines(const char* at) {
+  for (int line = 0; line < kLines; ++line) __builtin_prefetch(at + line * kCacheLine, 0, 2);
 }
 
-template <int kGroups, int kPanels>
+// kLines of the 16 lines of each tile of weights are fetched ahead; all of them when weights are streamed, which rows
+// of x then wait for in L1. In a large block all tiles come from L2, faster by loads that leave L1 alone.
+template <int kGroups, int kPanels, int kLines>
 void MultiplyTiles(const TileArgs& args) {
+  constexpr bool kStream = kLines == kLinesOfTile;
   float* const second_rows = args.sums + kTileRows * args.sums_bytes / static_cast<int64_t>(sizeof(float));
   MemoryFence();
   _tile_zero(0);
@@ -147,23 +147,25 @@ void MultiplyTiles(const TileArgs& args) {
   const char* x = args.x;
   const char* weight = args.weight;
   for (int64_t i = 0; i < args.num_tiles; ++i) {
-    _tile_loadd(4, x, kRowBytes);
-    _tile_loadd(6, weight, kRowBytes);
-    _tile_dpbf16ps(0, 4, 6);
-    PrefetchLines(args, weight);
-    if constexpr (kPanels > 1) {
-      _tile_loadd(7, weight + args.panel_bytes, kRowBytes);
-      _tile_dpbf16ps(1, 4, 7);
-      PrefetchLines(args, weight + args.panel_bytes);
+    if constexpr (kStream) {
+      _tile_loadd(4, x, kRowBytes);
+    } else {
+      _tile_stream_loadd(4, x, kRowBytes);
     }
-    if (args.prefetch_x) {
-      for (int line = 0; line < 16; ++line) {
-        __builtin_prefetch(x + 2 * args.group_bytes + line * kCacheLine);
-        __builtin_prefetch(x + 3 * args.group_bytes + line * kCacheLine);
-      }
+    _tile_stream_loadd(6, weight, kRowBytes);
+    _tile_dpbf16ps(0, 4, 6);
+    PrefetchLines<kLines>(weight + args.ahead);
+    if constexpr (kPanels > 1) {
+      _tile_stream_loadd(7, weight + args.panel_bytes, kRowBytes);
+      _tile_dpbf16ps(1, 4, 7);
+      PrefetchLines<kLines>(weight + args.panel_bytes + args.ahead);
     }
     if constexpr (kGroups > 1) {
-      _tile_loadd(5, x + args.group_bytes, kRowBytes);
+      if constexpr (kStream) {
+        _tile_loadd(5, x + args.group_bytes, kRowBytes);
+      } else {
+        _tile_stream_loadd(5, x + args.group_bytes, kRowBytes);
+      }
       _tile_dpbf16ps(2, 5, 6);
       if constexpr (kPanels > 1) _tile_dpbf16ps(3, 5, 7);
     }
@@ -176,9 +178,10 @@ void MultiplyTiles(const TileArgs& args) {
   if constexpr (kGroups > 1 && kPanels > 1) _tile_stored(3, second_rows + kPanelOutputs, args.sums_bytes);
 }
 
-inline void MultiplyTiles(int64_t groups, int64_t panels, const TileArgs& args) {
-  if (groups > 1) return panels > 1 ? MultiplyTiles<2, 2>(args) : MultiplyTiles<2, 1>(args);
-  return panels > 1 ? MultiplyTiles<1, 2>(args) : MultiplyTiles<1, 1>(args);
+template <int kLines>
+void MultiplyTiles(int64_t groups, int64_t panels, const TileArgs& args) {
+  if (groups > 1) return panels > 1 ? MultiplyTiles<2, 2, kLines>(args) : MultiplyTiles<2, 1, kLines>(args);
+  return panels > 1 ? MultiplyTiles<1, 2, kLines>(args) : MultiplyTiles<1, 1, kLines>(args);
 }
 
 // One or two groups of rows times one or two panels of a block.
@@ -202,8 +205,6 @@ inline void MultiplySlice(const Product& product, const Block& block, const Tile
                           int64_t sums_bytes) {
   const MatmulArgs& args = product.args;
   const SliceTiles& slices = product.slices;
-  const bool streams = block.rows <= kMaxStreamRows;
-  const int64_t num_pairs = (NumGroups(block.rows) + 1) / 2;
   TileArgs tile;
   tile.group_bytes = slices.total * kTileBytes;
   tile.x = product.packed + slices.before[slice] * kTileBytes + pair.group * tile.group_bytes;
@@ -213,13 +214,37 @@ inline void MultiplySlice(const Product& product, const Block& block, const Tile
   tile.num_tiles = slices.before[slice + 1] - slices.before[slice];
   tile.sums = sums;
   tile.sums_bytes = sums_bytes;
+  if (block.rows <= kMaxStreamRows) {
+    tile.ahead = kStreamAhead;
+    return MultiplyTiles<kLinesOfTile>(pair.groups, pair.panels, tile);
+  }
   // Weights that serve several pairs of groups are fetched a pair of panels ahead, a share with each.
-  tile.ahead = streams ? kStreamAhead : pair.panels * args.panel_bytes;
-  tile.line_begin = static_cast<int>(16 * (pair.group / 2) / num_pairs);
-  tile.line_end = static_cast<int>(16 * (pair.group / 2 + 1) / num_pairs);
-  tile.prefetch_x = !streams && pair.panel == 0 && pair.group + 2 < NumGroups(block.rows);
-  MultiplyTiles(pair.groups, pair.panels, tile);
+  const int64_t num_pairs = (NumGroups(block.rows) + 1) / 2;
+  const int64_t share = (kLinesOfTile + num_pairs - 1) / num_pairs;
+  tile.ahead = pair.panels * args.panel_bytes + pair.group / 2 * share % kLinesOfTile * kCacheLine;
+  if (share <= 2) return MultiplyTiles<2>(pair.groups, pair.panels, tile);
+  if (share <= 4) return MultiplyTiles<4>(pair.groups, pair.panels, tile);
+  return MultiplyTiles<8>(pair.groups, pair.panels, tile);
 }
+
+// The sums of a block over chunks of slices, joined in a balanced tree as the chunks come. As in a binary counter, a
+// chunk joins all subtrees of its size that are complete before it takes their place: with one chunk to come there are
+// log2(num_chunks) sums at most.
+struct PartialSums {
+  PartialSums(float* first_sums, int64_t floats, int chunk) : size(floats) {
+    while ((chunk >> num_joined & 1) != 0) ++num_joined;
+    int depth = -num_joined;
+    for (; chunk != 0; chunk &= chunk - 1) ++depth;
+    sums = first_sums + depth * size;
+  }
+  F32x16 Joined(F32x16 value, int64_t at) const {
+    for (int i = num_joined - 1; i >= 0; --i) value = Add(Load(sums + i * size + at), value);
+    return value;
+  }
+  float* sums;  // where this chunk's go; those that it joins begin here too, `size` apart
+  int64_t size;
+  int num_joined = 0;
+};
 
 // The sum over `kCount` neighbouring slices, as a balanced tree.
 template <int kCount>
@@ -231,44 +256,52 @@ inline F32x16 SumTree(const float* sums) {
   }
 }
 
-// out = the sums of `kCount` slices, for `rows` rows of the pair's panels.
+// Sums over `kCount` slices and joins them to those before, for `rows` rows of some panels, beginning at `at`.
 template <int kCount>
-void SumTiles(const float* tile_sums, int64_t rows, int64_t panels, float* out, int64_t out_stride) {
+void SumTiles(const float* tile_sums, int64_t rows, int64_t panels, int64_t at, int64_t stride,
+              const PartialSums& partial) {
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t i = 0; i < panels * kPanelOutputs; i += kPanelOutputs) {
-      Store(out + row * out_stride + i, SumTree<kCount>(tile_sums + row * 2 * kPanelOutputs + i));
+      const F32x16 sum = SumTree<kCount>(tile_sums + row * 2 * kPanelOutputs + i);
+      const int64_t to = at + row * stride + i;
+      Store(partial.sums + to, partial.Joined(sum, to));
     }
   }
 }
 
-inline void SumTiles(int count, const float* tile_sums, int64_t rows, int64_t panels, float* out, int64_t out_stride) {
+inline void SumTiles(int count, const float* tile_sums, int64_t rows, int64_t panels, int64_t at, int64_t stride,
+                     const PartialSums& partial) {
   switch (count) {
+    case 1:
+      return SumTiles<1>(tile_sums, rows, panels, at, stride, partial);
     case 2:
-      return SumTiles<2>(tile_sums, rows, panels, out, out_stride);
+      return SumTiles<2>(tile_sums, rows, panels, at, stride, partial);
     case 4:
-      return SumTiles<4>(tile_sums, rows, panels, out, out_stride);
+      return SumTiles<4>(tile_sums, rows, panels, at, stride, partial);
     default:
-      return SumTiles<8>(tile_sums, rows, panels, out, out_stride);
+      return SumTiles<8>(tile_sums, rows, panels, at, stride, partial);
   }
 }
 
-// sums [rows up to whole groups, columns] = the products over slices [begin, begin + slices_at_once), joined.
-inline void MultiplySlices(const Product& product, const Block& block, int begin, float* tile_sums, float* sums) {
+// The products of a block over slices [begin, begin + slices_at_once), [rows up to whole groups, columns].
+inline void MultiplySlices(const Product& product, const Block& block, int begin, float* tile_sums,
+                           const PartialSums& partial) {
   const int64_t num_groups = NumGroups(block.rows);
   const int64_t panels_at_once = block.rows <= kMaxStreamRows ? 1 : 2;
   for (int64_t panel = 0; panel < block.panels; panel += panels_at_once) {
     for (int64_t group = 0; group < num_groups; group += 2) {
       const TilePair pair{group, MinOf(2, num_groups - group), panel, MinOf(panels_at_once, block.panels - panel)};
-      float* const out = sums + group * kTileRows * block.columns() + panel * kPanelOutputs;
-      if (product.slices_at_once == 1) {
-        MultiplySlice(product, block, pair, begin, out, block.columns() * static_cast<int64_t>(sizeof(float)));
+      const int64_t at = group * kTileRows * block.columns() + panel * kPanelOutputs;
+      if (product.args.num_slices == 1) {
+        MultiplySlice(product, block, pair, begin, partial.sums + at,
+                      block.columns() * static_cast<int64_t>(sizeof(float)));
         continue;
       }
       for (int i = 0; i < product.slices_at_once; ++i) {
         MultiplySlice(product, block, pair, begin + i, tile_sums + i * kTileSums, 2 * kPanelOutputs * sizeof(float));
       }
       SumTiles(product.slices_at_once, tile_sums, MinOf(block.rows - group * kTileRows, pair.groups * kTileRows),
-               pair.panels, out, block.columns());
+               pair.panels, at, block.columns(), partial);
     }
   }
 }
@@ -278,17 +311,19 @@ void Matmul(const MatmulArgs& args, const void* packed, int64_t panel_begin, int
   const SliceTiles slices(args);
   const int slices_at_once = SlicesAtOnce(args, slices);
   const int num_chunks = args.num_slices / slices_at_once;
-  const int64_t group_panels =
-      num_chunks == 1 ? 2 : MinOf(kMaxGroupPanels, kSumColumns / kPanelOutputs / NumPartialSums(num_chunks));
+  int num_sums = 1;
+  while (1 << num_sums < num_chunks) ++num_sums;
+  const int64_t group_panels = num_chunks == 1 ? 2 : kSumColumns / kPanelOutputs / num_sums;
   Block block{0, args.m, panel_begin, 0};
   for (; block.panel < panel_end; block.panel += block.panels) {
     block.panels = MinOf(group_panels, panel_end - block.panel);
-    const int64_t num_sums = NumGroups(block.rows) * kTileRows * block.columns();
-    ComputeBlock(args, block, num_sums, [&](const MatmulArgs& half) {
+    const int64_t size = NumGroups(block.rows) * kTileRows * block.columns();
+    ComputeBlock(args, block, num_sums * size, [&](const MatmulArgs& half) {
       const Product product{half, slices, slices_at_once, static_cast<const char*>(packed)};
-      SumSlices(num_chunks, num_sums, half.scratch, [&](int chunk, float* sums) {
-        MultiplySlices(product, block, chunk * slices_at_once, half.scratch + kSumsFloats, sums);
-      });
+      for (int chunk = 0; chunk < num_chunks; ++chunk) {
+        MultiplySlices(product, block, chunk * slices_at_once, half.scratch + kSumsFloats,
+                       PartialSums(half.scratch, size, chunk));
+      }
     });
   }
   _tile_release();

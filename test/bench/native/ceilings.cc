@@ -33,12 +33,14 @@ double Rate(double operations, const Run& run) {
 }
 
 bool Always() { return true; }
+bool HasDots() { return DetectCpuIsa() >= CpuIsa::kAvx512BFloat16; }
 bool HasAmx() { return DetectCpuIsa() == CpuIsa::kAmx; }
 
 #if defined(__x86_64__)
 
 #define TARGET_AVX2 __attribute__((target("avx2,fma")))
 #define TARGET_AVX512 __attribute__((target("avx512f")))
+#define TARGET_AVX512_BF16 __attribute__((target("avx512f,avx512bf16")))
 #define TARGET_AMX __attribute__((target("avx512f,amx-tile,amx-bf16,amx-int8")))
 
 constexpr int kSteps = 4096;
@@ -46,10 +48,10 @@ constexpr int kSteps = 4096;
 TARGET_AVX512 void FmaAvx512() {
   __m512 sums[16];
   for (__m512& sum : sums) sum = _mm512_setzero_ps();
-  const __m512 one = _mm512_set1_ps(1);
+  __m512 factor = _mm512_set1_ps(1);
+  asm volatile("" : "+v"(factor));
   for (int i = 0; i < kSteps; ++i) {
-    for (__m512& sum : sums) sum = _mm512_fmadd_ps(one, one, sum);
-    asm volatile("" : "+v"(sums[0]), "+v"(sums[5]), "+v"(sums[10]), "+v"(sums[15]));
+    for (__m512& sum : sums) sum = _mm512_fmadd_ps(factor, factor, sum);
   }
   for (__m512& sum : sums) asm volatile("" ::"v"(sum));
 }
@@ -57,12 +59,25 @@ TARGET_AVX512 void FmaAvx512() {
 TARGET_AVX2 void FmaAvx2() {
   __m256 sums[12];
   for (__m256& sum : sums) sum = _mm256_setzero_ps();
-  const __m256 one = _mm256_set1_ps(1);
+  __m256 factor = _mm256_set1_ps(1);
+  asm volatile("" : "+x"(factor));
   for (int i = 0; i < kSteps; ++i) {
-    for (__m256& sum : sums) sum = _mm256_fmadd_ps(one, one, sum);
-    asm volatile("" : "+x"(sums[0]), "+x"(sums[5]), "+x"(sums[11]));
+    for (__m256& sum : sums) sum = _mm256_fmadd_ps(factor, factor, sum);
   }
   for (__m256& sum : sums) asm volatile("" ::"x"(sum));
+}
+
+TARGET_AVX512_BF16 void DotsAvx512() {
+  __m512 sums[16];
+  for (__m512& sum : sums) sum = _mm512_setzero_ps();
+  __m512i factor = _mm512_set1_epi32(0x3f803f80);  // pairs of ones
+  asm volatile("" : "+v"(factor));
+  for (int i = 0; i < kSteps; ++i) {
+    for (__m512& sum : sums) {
+      sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(factor), reinterpret_cast<__m512bh>(factor));
+    }
+  }
+  for (__m512& sum : sums) asm volatile("" ::"v"(sum));
 }
 
 double FmaRate() {
@@ -70,6 +85,8 @@ double FmaRate() {
   if (DetectCpuIsa() >= CpuIsa::kAvx2) return Rate(12.0 * 8 * 2 * kSteps, FmaAvx2);
   return 0;
 }
+
+double DotRate() { return Rate(16.0 * 16 * 4 * kSteps, DotsAvx512); }
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
@@ -206,6 +223,7 @@ TARGET_AVX2 void ReadAvx2(const char* data, size_t bytes) {
 #else
 
 double FmaRate() { return 0; }
+double DotRate() { return 0; }
 double AmxBFloat16Rate() { return 0; }
 double AmxInt8Rate() { return 0; }
 double AmxBFloat16TiledRate() { return 0; }
@@ -258,11 +276,10 @@ double ReadBytesPerSecond(const char* data, size_t bytes) {
 }
 
 const std::vector<Probe>& Probes() {
-  static const std::vector<Probe> probes = {{"fma_f32", Always, FmaRate},
-                                            {"amx_bf16", HasAmx, AmxBFloat16Rate},
-                                            {"amx_bf16_tiled", HasAmx, AmxBFloat16TiledRate},
-                                            {"amx_int8", HasAmx, AmxInt8Rate},
-                                            {"amx_int8_tiled", HasAmx, AmxInt8TiledRate}};
+  static const std::vector<Probe> probes = {
+      {"fma_f32", Always, FmaRate},          {"dot_bf16", HasDots, DotRate},
+      {"amx_bf16", HasAmx, AmxBFloat16Rate}, {"amx_bf16_tiled", HasAmx, AmxBFloat16TiledRate},
+      {"amx_int8", HasAmx, AmxInt8Rate},     {"amx_int8_tiled", HasAmx, AmxInt8TiledRate}};
   return probes;
 }
 

@@ -29,6 +29,7 @@ struct Probe {
 };
 
 // fma_f32: the widest float32 multiply-adds, registers only.
+// dot_bf16: AVX-512's dot products of bfloat16 pairs, registers only.
 // amx_bf16, amx_int8: tile products, registers only.
 // amx_bf16_tiled, amx_int8_tiled: two by two tiles with all loads a product needs: x in the first cache level, weights
 // streamed from the second. The ceiling of a matrix product.

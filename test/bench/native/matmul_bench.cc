@@ -55,7 +55,9 @@ double Ceiling(bool matrix_unit, int threads, CpuIsa isa, const char* memory, si
     return SumOverThreads(
         threads, [&](int thread) { return ReadBytesPerSecond(memory + static_cast<size_t>(thread) * part, part); });
   }
-  const std::string name = isa == CpuIsa::kAmx ? "amx_bf16_tiled" : "fma_f32";
+  const std::string name = isa == CpuIsa::kAmx              ? "amx_bf16_tiled"
+                           : isa == CpuIsa::kAvx512BFloat16 ? "dot_bf16"
+                                                            : "fma_f32";
   for (const Probe& probe : Probes()) {
     if (probe.name == name) return SumOverThreads(threads, [&](int) { return probe.operations_per_second(); });
   }
