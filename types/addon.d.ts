@@ -152,6 +152,7 @@ export interface NativeStats {
   promptTokens: number;
   generatedTokens: number;
   steps: number;
+  stepSeconds: number;
   /** Native callbacks into JavaScript so far. */
   callbacks: number;
   /** Milliseconds since the last step ended, or since creation. */
@@ -166,6 +167,7 @@ export interface NativeRankStats {
   weightBytes: number;
   kvCacheBytes: number;
   busySeconds: number;
+  opsSeconds: number;
   communicationSeconds: number;
 }
 

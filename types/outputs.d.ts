@@ -147,6 +147,11 @@ export interface EngineStats {
   generatedTokens: number;
   /** Steps of the model since creation. */
   steps: number;
+  /**
+   * Seconds of all steps together, from scheduling to the text, since creation. What neither ops nor collectives account
+   * for is the engine's overhead: `(stepSeconds - opsSeconds - communicationSeconds) / steps` of a rank, a step.
+   */
+  stepSeconds: number;
   /** One entry a rank. */
   ranks: RankStats[];
 }
@@ -165,7 +170,9 @@ export interface RankStats {
   kvCacheBytes: number;
   /** Seconds in model steps. */
   busySeconds: number;
-  /** The part of `busySeconds` spent in collectives, waiting included. */
+  /** The part of `busySeconds` spent in the model's and the sampler's operations: what the processor or the memory limits. */
+  opsSeconds: number;
+  /** The part of `busySeconds` spent in collectives, waiting included; none of it is in `opsSeconds`. */
   communicationSeconds: number;
 }
 

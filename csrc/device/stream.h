@@ -4,6 +4,7 @@
 // here too and is allocated once: Scratch(n) grows only while the first batches of the largest size are seen.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 
@@ -24,11 +25,39 @@ class Stream {
   // among threads themselves.
   void* Scratch(size_t bytes);
 
+  // Wall time of all ops so far.
+  std::chrono::nanoseconds op_time() const { return op_time_; }
+
  private:
+  friend class OpTimer;
+
   ThreadPool threads_;
   CpuIsa isa_;
   std::shared_ptr<void> scratch_;
   size_t scratch_bytes_ = 0;
+  std::chrono::nanoseconds op_time_{0};
+  bool in_op_ = false;
+};
+
+// Adds its lifetime to the stream's op_time(). Every op begins with one; that of an op within an op adds nothing.
+class OpTimer {
+ public:
+  explicit OpTimer(Stream& stream) : stream_(stream), outermost_(!stream.in_op_) {
+    stream.in_op_ = true;
+    if (outermost_) start_ = std::chrono::steady_clock::now();
+  }
+  ~OpTimer() {
+    if (!outermost_) return;
+    stream_.op_time_ += std::chrono::steady_clock::now() - start_;
+    stream_.in_op_ = false;
+  }
+  OpTimer(const OpTimer&) = delete;
+  OpTimer& operator=(const OpTimer&) = delete;
+
+ private:
+  Stream& stream_;
+  const bool outermost_;
+  std::chrono::steady_clock::time_point start_;
 };
 
 }  // namespace heddle

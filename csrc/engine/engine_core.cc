@@ -82,7 +82,9 @@ bool EngineCore::Step(EngineOutput& output) {
     Emit(it, output);
   }
   ++num_steps_;
-  output.step_seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  step_seconds_ += seconds.count();
+  output.step_seconds.push_back(seconds.count());
   output.step_tokens.push_back(step.total_num_scheduled_tokens);
   return true;
 }

@@ -39,6 +39,7 @@ class EngineCore {
   SchedulerStats scheduler_stats() const { return scheduler_.stats(); }
   std::vector<RankStats> rank_stats() const { return executor_->Stats(); }
   int64_t num_steps() const { return num_steps_; }
+  double step_seconds() const { return step_seconds_; }  // of all steps together
   int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
   int64_t num_generated_tokens() const { return num_generated_tokens_; }
 
@@ -66,6 +67,7 @@ class EngineCore {
   OpenRequests requests_;
   int num_waiting_requests_ = 0;
   int64_t num_steps_ = 0;
+  double step_seconds_ = 0;
   int64_t num_prompt_tokens_ = 0;
   int64_t num_generated_tokens_ = 0;
 };

@@ -180,6 +180,7 @@ void ThreadedEngine::Publish(EngineOutput output) {
     stats_.scheduler = core_->scheduler_stats();
     stats_.ranks = core_->rank_stats();
     stats_.num_steps = core_->num_steps();
+    stats_.step_seconds = core_->step_seconds();
     stats_.num_prompt_tokens = core_->num_prompt_tokens();
     stats_.num_generated_tokens = core_->num_generated_tokens();
     if (!output.step_seconds.empty()) stats_.last_step = std::chrono::steady_clock::now();

@@ -49,6 +49,7 @@ struct EngineStats {
   SchedulerStats scheduler;
   std::vector<RankStats> ranks;
   int64_t num_steps = 0;
+  double step_seconds = 0;  // of all steps together
   int64_t num_prompt_tokens = 0;
   int64_t num_generated_tokens = 0;
   std::chrono::steady_clock::time_point last_step;  // when it ended; before the first, when loading ended

@@ -23,7 +23,8 @@ struct RankStats {
   int64_t weight_bytes = 0;
   int64_t kv_cache_bytes = 0;
   double busy_seconds = 0;
-  double communication_seconds = 0;
+  double ops_seconds = 0;            // of busy_seconds; disjoint from communication_seconds
+  double communication_seconds = 0;  // of busy_seconds
 };
 
 class Executor {

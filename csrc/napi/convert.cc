@@ -178,6 +178,7 @@ Napi::Object FromRank(Napi::Env env, const RankStats& rank) {
   object.Set("weightBytes", NewNumber(env, static_cast<double>(rank.weight_bytes)));
   object.Set("kvCacheBytes", NewNumber(env, static_cast<double>(rank.kv_cache_bytes)));
   object.Set("busySeconds", NewNumber(env, rank.busy_seconds));
+  object.Set("opsSeconds", NewNumber(env, rank.ops_seconds));
   object.Set("communicationSeconds", NewNumber(env, rank.communication_seconds));
   return object;
 }
@@ -306,6 +307,7 @@ Napi::Object FromStats(Napi::Env env, const EngineStats& stats, int64_t callback
   object.Set("promptTokens", NewNumber(env, static_cast<double>(stats.num_prompt_tokens)));
   object.Set("generatedTokens", NewNumber(env, static_cast<double>(stats.num_generated_tokens)));
   object.Set("steps", NewNumber(env, static_cast<double>(stats.num_steps)));
+  object.Set("stepSeconds", NewNumber(env, stats.step_seconds));
   object.Set("callbacks", NewNumber(env, static_cast<double>(callbacks)));
   const std::chrono::duration<double, std::milli> age = std::chrono::steady_clock::now() - stats.last_step;
   object.Set("lastStepAgeMs", NewNumber(env, age.count()));

@@ -5,6 +5,7 @@
 namespace heddle::ops {
 
 void Add(Stream& stream, const TensorView& x, const TensorView& y) {
+  const OpTimer timer(stream);
   CheckRank("Add: y", y, 2);
   CheckView("Add: y", y, DType::kFloat32, y.shape);
   CheckView("Add: x", x, DType::kFloat32, y.shape);
@@ -15,6 +16,7 @@ void Add(Stream& stream, const TensorView& x, const TensorView& y) {
 }
 
 void AddBias(Stream& stream, const TensorView& bias, const TensorView& y) {
+  const OpTimer timer(stream);
   CheckRank("AddBias: y", y, 2);
   CheckView("AddBias: y", y, DType::kFloat32, y.shape);
   CheckContiguous("AddBias: bias", bias, DType::kFloat32, {y.dim(1)});

@@ -29,6 +29,7 @@ void Lookup(Stream& stream, std::span<const int32_t> ids, int64_t first_id, int6
 
 void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& table, int64_t first_id, float scale,
                const TensorView& y) {
+  const OpTimer timer(stream);
   CheckRank("Embedding: table", table, 2);
   CheckView("Embedding: y", y, DType::kFloat32, {static_cast<int64_t>(ids.size()), table.dim(1)});
   const cpu::Storage storage = StorageOf("Embedding: table", table.dtype);
@@ -41,6 +42,7 @@ void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& t
 
 void Embedding(Stream& stream, std::span<const int32_t> ids, const PackedMatrix& table, int64_t first_id, float scale,
                const TensorView& y) {
+  const OpTimer timer(stream);
   const int64_t hidden = table.k();
   CheckView("Embedding: y", y, DType::kFloat32, {static_cast<int64_t>(ids.size()), hidden});
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());

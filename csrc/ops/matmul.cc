@@ -99,6 +99,7 @@ static_assert(static_cast<int>(Activation::kGelu) == static_cast<int>(cpu::Gated
 
 void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, const TensorView& y,
             const TensorView* bias) {
+  const OpTimer timer(stream);
   CheckRank("Matmul: x", x, 2);
   CheckView("Matmul: x", x, DType::kFloat32, {x.dim(0), weight.k()});
   CheckView("Matmul: y", y, DType::kFloat32, {x.dim(0), weight.n()});
@@ -110,6 +111,7 @@ void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, con
 
 void GatedMatmul(Stream& stream, Activation activation, const TensorView& x, const PackedMatrix& gate_up,
                  const TensorView& y, const TensorView* bias) {
+  const OpTimer timer(stream);
   CheckRank("GatedMatmul: x", x, 2);
   CheckRank("GatedMatmul: y", y, 2);
   const int64_t half = GatedHalf(y.dim(1));

@@ -3,7 +3,8 @@
 // Each function checks shapes and dtypes on entry (HEDDLE_CHECK: a mismatch is a bug of ours), then runs the kernel
 // for the stream's device. On CPU every activation is float32, calls return when the work is done, and results do not
 // depend on batch, threads, or, for the vectorised instruction sets, on vector width: see docs/decisions.md,
-// "One order of summation". Outputs are allocated by the caller and may not overlap inputs unless said so.
+// "One order of summation". Outputs are allocated by the caller and may not overlap inputs unless said so. Each call's
+// wall time, checks included, is added to the stream's op_time().
 #pragma once
 
 #include <cstdint>

@@ -122,6 +122,7 @@ cpu::AttentionArgs MakeArgs(const TensorView& q, const KVCacheView& cache, const
 
 void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cache, const AttentionMetadata& metadata,
                     const AttentionParams& params, const TensorView& out) {
+  const OpTimer timer(stream);
   CheckArguments(q, cache, metadata, params, out);
   const cpu::AttentionArgs args = MakeArgs(q, cache, params, out);
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());

@@ -5,6 +5,7 @@
 namespace heddle::ops {
 
 void RmsNorm(Stream& stream, const TensorView& x, const TensorView& weight, float epsilon, const TensorView& y) {
+  const OpTimer timer(stream);
   const int rank = x.shape.rank();
   HEDDLE_CHECK(rank == 2 || rank == 3, "RmsNorm: x has shape " + x.shape.ToString());
   CheckView("RmsNorm: x", x, DType::kFloat32, x.shape);
@@ -25,6 +26,7 @@ void RmsNorm(Stream& stream, const TensorView& x, const TensorView& weight, floa
 
 void AddRmsNorm(Stream& stream, const TensorView& x, const TensorView& residual, const TensorView& weight,
                 float epsilon, const TensorView& y) {
+  const OpTimer timer(stream);
   CheckRank("AddRmsNorm: x", x, 2);
   const int64_t size = x.dim(1);
   CheckView("AddRmsNorm: x", x, DType::kFloat32, x.shape);

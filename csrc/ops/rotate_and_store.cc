@@ -27,6 +27,7 @@ void CheckSlots(std::span<const int64_t> slot_mapping, int64_t num_slots) {
 void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const TensorView* cos_sin, const TensorView& q,
                     const TensorView& k, const TensorView& v, std::span<const int64_t> slot_mapping,
                     const KVCacheView& cache) {
+  const OpTimer timer(stream);
   CheckRank("RotateAndStore: keys", cache.keys, 4);
   const int64_t num_blocks = cache.keys.dim(0);
   const int64_t num_kv_heads = cache.keys.dim(1);

@@ -5,6 +5,7 @@
 namespace heddle::ops {
 
 void SoftCap(Stream& stream, float cap, const TensorView& x) {
+  const OpTimer timer(stream);
   CheckRank("SoftCap: x", x, 2);
   CheckView("SoftCap: x", x, DType::kFloat32, x.shape);
   HEDDLE_CHECK(cap > 0, "cap " + std::to_string(cap));

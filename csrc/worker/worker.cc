@@ -78,6 +78,7 @@ ModelOutput Worker::Execute(const SchedulerOutput& step) {
   const Clock::time_point start = Clock::now();
   ModelOutput output = runner_->Execute(step);
   stats_.busy_ns.fetch_add(NanosecondsSince(start), std::memory_order_relaxed);
+  stats_.ops_ns.store(stream_->op_time().count(), std::memory_order_relaxed);
   return output;
 }
 

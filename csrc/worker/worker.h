@@ -33,7 +33,8 @@ struct WorkerConfig {
 // Read by any thread; a snapshot need not be consistent across fields.
 struct WorkerStats {
   std::atomic<int64_t> busy_ns{0};
-  std::atomic<int64_t> communication_ns{0};
+  std::atomic<int64_t> ops_ns{0};            // of busy_ns; disjoint from communication_ns
+  std::atomic<int64_t> communication_ns{0};  // of busy_ns
   std::atomic<int64_t> weight_bytes{0};
   std::atomic<int64_t> kv_cache_bytes{0};
   std::atomic<int> num_heads{0};

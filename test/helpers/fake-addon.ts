@@ -100,6 +100,7 @@ export class FakeEngine implements NativeEngine {
       promptTokens: 11,
       generatedTokens: 22,
       steps: this.numSteps,
+      stepSeconds: this.numSteps / 1000,
       callbacks: this.numSteps,
       lastStepAgeMs: 5,
       ranks: [],

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <numeric>
 
 #include "scheduler_testing.h"
 #include "test.h"
@@ -187,6 +188,9 @@ TEST(EngineCore, "emits each token in the step that samples it, and the reason w
   EXPECT_TRUE(driver.Endings().at({1, 0}).reason == FinishReason::kLength);
   EXPECT_TRUE(!driver.core.Step(driver.output));
   EXPECT_EQ(driver.core.num_steps(), 3);
+  EXPECT_EQ(driver.output.step_seconds.size(), 3u);
+  const double seconds = std::accumulate(driver.output.step_seconds.begin(), driver.output.step_seconds.end(), 0.0);
+  EXPECT_EQ(driver.core.step_seconds(), seconds);
   ExpectNothingLeft(driver.core);
 }
 

@@ -2,6 +2,7 @@
 #include "ops/ops.h"
 
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "ops/cpu/reference.h"
@@ -431,6 +432,50 @@ TEST(Ops, "give the same bits with one thread and three, on rows long enough to 
       ops::RmsNorm(*stream, *y, weight, 1e-5f, *y);
     }
     EXPECT_TRUE(SameBits(a, b));
+  }
+}
+
+TEST(Ops, "each add their time to that of their stream") {
+  Stream stream(1, true, CpuIsa::kScalar);
+  Random random(15);
+  TestTensor x(kF32, {2, 32});
+  TestTensor y(kF32, {2, 32});
+  TestTensor weight(kF32, {32});
+  TestTensor keys(kF32, {2, 2, 16, 16});
+  TestTensor values(kF32, {2, 2, 16, 16});
+  for (TestTensor* tensor : {&x, &y, &weight, &keys, &values}) tensor->Fill(random);
+  const PackedMatrix square(kF32, 32, 32, {0, 32});
+  const PackedMatrix gate_up(kF32, 64, 32, {0, 32});
+  const ops::KVCacheView cache{keys, values, 16};
+  const std::vector<int32_t> ids = {1, 0};
+  const std::vector<int64_t> slots = {16, 17};
+  const std::vector<int32_t> starts = {0, 2};
+  const std::vector<int32_t> lengths = {2};
+  const std::vector<int32_t> blocks = {1};
+  const std::span<float> row(x.Row(0), 32);
+  const std::vector<std::function<void()>> all = {
+      [&] { ops::Embedding(stream, ids, x, 0, 1, y); },
+      [&] { ops::Embedding(stream, ids, square, 0, 1, y); },
+      [&] { ops::RmsNorm(stream, x, weight, 1e-5f, y); },
+      [&] { ops::AddRmsNorm(stream, x, y, weight, 1e-5f, x); },
+      [&] { ops::Add(stream, x, y); },
+      [&] { ops::AddBias(stream, weight, y); },
+      [&] { ops::RotaryEmbedding(stream, ids, x, 1, 32, y); },
+      [&] { ops::Matmul(stream, x, square, y); },
+      [&] { ops::GatedMatmul(stream, Activation::kSilu, x, gate_up, y); },
+      [&] { ops::SoftCap(stream, 30, y); },
+      [&] { ops::StoreKVCache(stream, x, y, slots, cache); },
+      [&] {
+        ops::PagedAttention(stream, x, cache, {starts, lengths, blocks, 1}, {2, 2, 16, 1}, y);
+      },
+      [&] { ops::ArgMax(stream, row); },
+      [&] { ops::LogSumExp(stream, row); },
+      [&] { ops::ExpAndSum(stream, 0, row); },
+  };
+  for (const auto& op : all) {
+    const auto before = stream.op_time();
+    op();
+    EXPECT_TRUE(stream.op_time() > before);
   }
 }
 

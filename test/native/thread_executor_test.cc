@@ -116,6 +116,20 @@ TEST(ThreadExecutor, "runs a step on every rank and answers with rank 0's output
   }
 }
 
+TEST(ThreadExecutor, "tells the time in ops from that in collectives, both of the time in steps") {
+  fault = Fault::kNone;
+  const auto executor = Create(2);
+  executor->Execute(OneSequence());
+  const std::vector<RankStats> ranks = executor->Stats();
+  for (const RankStats& rank : ranks) {
+    EXPECT_TRUE(rank.communication_seconds > 0);
+    EXPECT_TRUE(rank.ops_seconds + rank.communication_seconds <= rank.busy_seconds);
+  }
+  // The fake model has no ops; rank 0 samples with some.
+  EXPECT_TRUE(ranks[0].ops_seconds > 0);
+  EXPECT_EQ(ranks[1].ops_seconds, 0);
+}
+
 TEST(ThreadExecutor, "names the rank that had a bug, and refuses every later step with the same failure") {
   fault = Fault::kNone;
   const auto executor = Create(4);

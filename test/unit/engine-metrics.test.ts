@@ -13,6 +13,7 @@ const stats: EngineStats & { callbacks: number } = {
   promptTokens: 11,
   generatedTokens: 22,
   steps: 5,
+  stepSeconds: 0.5,
   callbacks: 4,
   ranks: [],
 };

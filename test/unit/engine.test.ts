@@ -602,6 +602,7 @@ it('figures of the engine are public', async () => {
     promptTokens: 11,
     generatedTokens: 22,
     steps: 0,
+    stepSeconds: 0,
     ranks: [],
   });
 });
