@@ -175,6 +175,7 @@ export interface NativeMemoryPlan {
   ranks: { weightBytes: number; kvCacheBytes: number; activationBytes: number }[];
   availableBytes: number;
   kvCacheTokens: number;
+  kvCacheBytesPerToken: number;
   maxModelLen: number;
 }
 

@@ -188,6 +188,8 @@ export interface MemoryPlan {
   fits: boolean;
   /** Tokens that the KV cache holds. */
   kvCacheTokens: number;
+  /** Bytes of KV cache that each of them takes, of all ranks together. */
+  kvCacheBytesPerToken: number;
   /** Sequences of `maxModelLen` that fit at once. */
   maxConcurrency: number;
   /** The configured one, or the checkpoint's. */

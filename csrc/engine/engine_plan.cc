@@ -93,6 +93,12 @@ int64_t EnginePlan::total_bytes() const {
   return total;
 }
 
+int64_t EnginePlan::kv_cache_bytes_per_token() const {
+  int64_t total = 0;
+  for (const RankPlan& rank : ranks) total += rank.kv_cache_bytes;
+  return total / (int64_t{scheduler.num_blocks} * scheduler.block_size);
+}
+
 EnginePlan PlanEngine(const EngineConfig& config) {
   CheckOptions(config);
   const Json json = ReadConfig(config.model);

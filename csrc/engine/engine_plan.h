@@ -20,6 +20,7 @@ struct EnginePlan {
 
   int64_t total_bytes() const;
   int64_t kv_cache_tokens() const { return int64_t{scheduler.num_blocks - 1} * scheduler.block_size; }
+  int64_t kv_cache_bytes_per_token() const;  // of all ranks together
 };
 
 // Reads `<model>/config.json`.

@@ -330,6 +330,7 @@ Napi::Object FromPlan(Napi::Env env, const EnginePlan& plan) {
   object.Set("ranks", ranks);
   object.Set("availableBytes", NewNumber(env, static_cast<double>(plan.available_bytes)));
   object.Set("kvCacheTokens", NewNumber(env, static_cast<double>(plan.kv_cache_tokens())));
+  object.Set("kvCacheBytesPerToken", NewNumber(env, static_cast<double>(plan.kv_cache_bytes_per_token())));
   object.Set("maxModelLen", NewNumber(env, plan.scheduler.max_model_len));
   return object;
 }

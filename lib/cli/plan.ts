@@ -33,7 +33,7 @@ function describePlan(plan: MemoryPlan): string {
   return [
     table(['rank', 'weights', 'KV cache', 'activations', 'total'], rows),
     `${verdict}: ${formatBytes(plan.totalBytes)} needed, ${formatBytes(plan.availableBytes)} available`,
-    `KV cache of ${plan.kvCacheTokens} tokens: ${concurrency(plan)} of ${plan.maxModelLen} tokens at once`,
+    `KV cache of ${plan.kvCacheTokens} tokens, ${formatBytes(plan.kvCacheBytesPerToken)} each: ${concurrency(plan)} of ${plan.maxModelLen} tokens at once`,
     '',
   ].join('\n');
 }

@@ -48,6 +48,7 @@ export function toMemoryPlan(plan: NativeMemoryPlan): MemoryPlan {
     availableBytes: plan.availableBytes,
     fits: totalBytes <= plan.availableBytes,
     kvCacheTokens: plan.kvCacheTokens,
+    kvCacheBytesPerToken: plan.kvCacheBytesPerToken,
     maxConcurrency: Math.floor(plan.kvCacheTokens / plan.maxModelLen),
     maxModelLen: plan.maxModelLen,
   };

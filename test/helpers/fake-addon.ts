@@ -189,7 +189,13 @@ export const fakeAddon = {
     this.throwNextError();
     this.planned.push(config);
     const rank = { weightBytes: 1000, kvCacheBytes: 200, activationBytes: 30 };
-    return { ranks: [rank, rank], availableBytes: 2459, kvCacheTokens: 5000, maxModelLen: 2048 };
+    return {
+      ranks: [rank, rank],
+      availableBytes: 2459,
+      kvCacheTokens: 5000,
+      kvCacheBytesPerToken: 8,
+      maxModelLen: 2048,
+    };
   },
 
   throwNextError(): void {

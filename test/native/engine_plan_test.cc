@@ -64,6 +64,14 @@ TEST(EnginePlan, "counts rotary tables and what collectives keep as activations"
   EXPECT_TRUE(PlanEngine(model.config).ranks[1].activation_bytes > 2 * 64 * 64 * 4);
 }
 
+TEST(EnginePlan, "knows what a token takes of the KV cache, of all ranks together") {
+  Model model;
+  for (const int size : {1, 2, 4, 8}) {
+    model.config.tensor_parallel_size = size;
+    EXPECT_EQ(PlanEngine(model.config).kv_cache_bytes_per_token(), 2 * 2 * 8 * 16 * 2);
+  }
+}
+
 TEST(EnginePlan, "names the bytes that were given when they hold no sequence") {
   Model model;
   model.config.max_model_len = 32;

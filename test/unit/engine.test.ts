@@ -154,6 +154,7 @@ it('Engine.plan adds up the ranks', async () => {
     availableBytes: 2459,
     fits: false,
     kvCacheTokens: 5000,
+    kvCacheBytesPerToken: 8,
     maxConcurrency: 2,
     maxModelLen: 2048,
   });
