@@ -2,7 +2,7 @@
 //
 //   npm run bench:performance -- [--rounds 5] [--only ROW,...] [--peer] [--cache DIR] [--json FILE] [--out FILE]
 //
-// A row is one run of `heddle bench`, perhaps beside one of node-llama-cpp on the same shape. In each round the machine's
+// A row is one run of `heddle bench latency`, perhaps beside one of node-llama-cpp on the same shape. In each round the machine's
 // ceilings, ours and the peer's take turns. Figures are medians over the rounds; a ratio is that of the medians, its
 // spread that of the rounds' own ratios.
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
@@ -86,7 +86,7 @@ function ourCommand({ prompt, generate, sequences = 1, tp = 1 }, { cache }) {
   const sizes = ['--prompt-tokens', prompt, '--max-tokens', generate, '--sequences', sequences];
   const where = ['--tp', tp, '--threads', 2 / tp, '--dtype', 'bfloat16', '--json'];
   const flags = [...modelFlags(SHAPE, cache), ...sizes, ...where].map(String);
-  return [path.join(root, 'dist/cli/main.js'), 'bench', ...flags];
+  return [path.join(root, 'dist/cli/main.js'), 'bench', 'latency', ...flags];
 }
 
 /** GB/s that two threads read from memory now. */

@@ -76,7 +76,7 @@ function count(name, text) {
 function ourCommand(shape, { cache, run: { prompt, generate, threads } }) {
   const sizes = ['--prompt-tokens', prompt, '--max-tokens', generate, '--threads', threads, '--tp', 1];
   const flags = [...modelFlags(shape, cache), '--dtype', 'bfloat16', ...sizes, '--json'];
-  return [path.join(root, 'dist/cli/main.js'), 'bench', ...flags.map(String)];
+  return [path.join(root, 'dist/cli/main.js'), 'bench', 'latency', ...flags.map(String)];
 }
 
 async function peerSide(shape, settings) {

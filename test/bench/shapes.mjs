@@ -9,7 +9,7 @@ export const SHAPES = {
   '1.1b': { layers: 16, hidden: 2048, ffn: 8192, heads: 32, kv: 8, hd: 64, vocab: 32768 },
 };
 
-/** Flags of `heddle bench` that load this shape: the bundled model, or random weights for a config made in `folder`. */
+/** Flags of `heddle bench latency` that load this shape: the bundled model, or random weights for a config made in `folder`. */
 export function modelFlags(name, folder) {
   if (name === 'tiny') return ['--model', path.join(root, 'examples/models/tiny-lexicon')];
   const { layers, hidden, ffn, heads, kv, hd, vocab } = SHAPES[name];

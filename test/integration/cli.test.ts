@@ -8,6 +8,11 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 
+import type { LATENCY_LEGEND } from '../../lib/bench/latency';
+import type { Figures } from '../../lib/bench/legend';
+import type { STARTUP_LEGEND } from '../../lib/bench/startup';
+import type { THROUGHPUT_LEGEND } from '../../lib/bench/throughput';
+
 const PROGRAM = path.resolve(__dirname, '../../dist/cli/main.js');
 /** Runs the command after it in a terminal of its own, whose keyboard and screen are the pipes. */
 const TERMINAL = ['python3', '-c', 'import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))'];
@@ -205,6 +210,131 @@ describe('heddle plan', () => {
     expect(ranks[0]!.weightBytes).toBeGreaterThan(1e6);
     expect(shown.stdout).toContain(fits ? '\nfits: ' : '\ndoes not fit: ');
   });
+});
+
+describe('heddle bench', () => {
+  type Line = { repetition: number } & Figures<
+    typeof LATENCY_LEGEND & typeof THROUGHPUT_LEGEND & typeof STARTUP_LEGEND
+  >;
+  const latency = ['latency', '--prompt-tokens', '20', '--max-tokens', '64', '--sequences', '2'];
+  const throughput = ['throughput', '--requests', '5', '--concurrency', '2', '--prompt-tokens', '20'];
+  const startup = ['startup'];
+  const bench = async (args: string[]) => heddle(['bench', ...args]);
+  const figures = async (args: string[]): Promise<Line[]> => {
+    const { code, stdout, stderr } = await bench([...args, '--json']);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const lines = stdout.trimEnd().split('\n');
+    return lines.map((line) => JSON.parse(line) as Line);
+  };
+
+  it('latency prints what was asked for and what came, a line a repetition', async () => {
+    const lines = await figures([...latency, '--repetitions', '3']);
+    expect(lines.map(({ repetition }) => repetition)).toEqual([1, 2, 3]);
+    for (const line of lines) {
+      expect(line).toMatchObject({ bench: 'latency', model: 'tiny-lexicon' });
+      expect(line).toMatchObject({ prompt_tokens: 20, max_tokens: 64, sequences: 2, communication_us: 0 });
+      expect(line).toHaveProperty('load_s', expect.any(Number));
+      for (const key of ['prefill_tok_s', 'decode_tok_s', 'ttft_ms', 'tpot_ms_median', 'read_gb_s'] as const) {
+        expect([key, line[key] > 0]).toEqual([key, true]);
+      }
+      expect(line.tpot_ms_p99).toBeGreaterThanOrEqual(line.tpot_ms_median);
+      expect(line.ops_us + line.overhead_us).toBeCloseTo(line.step_us, 3);
+      // 8 layers of 4 heads of 64, keys and values, in two bytes: of 52 tokens, twice.
+      expect(line.kv_bytes).toBe(8 * 4 * 64 * 2 * 2 * 52 * 2);
+      expect(line.weight_bytes).toBeGreaterThan(1e7);
+    }
+  });
+
+  it('latency tells collectives from the engine on two ranks', async () => {
+    const [line] = await figures([...latency, '--repetitions', '1', '--tp', '2']);
+    expect(line!.communication_us).toBeGreaterThan(0);
+    expect(line!.ops_us + line!.communication_us + line!.overhead_us).toBeCloseTo(line!.step_us, 3);
+  });
+
+  it('throughput counts the tokens of all requests, spread by seed', async () => {
+    const args = [...throughput, '--max-tokens', '8', '--repetitions', '2'];
+    for (const line of await figures(args)) {
+      expect(line).toMatchObject({ requests: 5, concurrency: 2, length_spread: 0, preemptions: 0 });
+      expect(line).toMatchObject({ prompt_tokens: 100, generated_tokens: 40 });
+      expect(line.total_tok_s).toBeCloseTo(140 / line.duration_s, 3);
+      expect(line.requests_per_s).toBeCloseTo(5 / line.duration_s, 3);
+    }
+    const spread = [...args, '--length-spread', '0.5', '--seed'];
+    const [[one, again], [other]] = [await figures([...spread, '1']), await figures([...spread, '2'])];
+    const tokens = (line: Line) => [line.prompt_tokens, line.generated_tokens];
+    expect(tokens(again!)).toEqual(tokens(one!));
+    expect(tokens(other!)).not.toEqual(tokens(one!));
+  });
+
+  it('throughput counts the preemptions of a KV cache that is too small', async () => {
+    // 4 sequences of 4 blocks want 16; a block of 16 tokens takes 128 KiB, and one is never used.
+    const blocks = (8 + 1) * 128 * 1024;
+    const args = ['--requests', '4', '--concurrency', '4', '--max-tokens', '44', '--kv-cache-bytes', `${blocks}`];
+    const [line] = await figures([...throughput, ...args, '--repetitions', '1']);
+    expect(line!.preemptions).toBeGreaterThan(0);
+    expect(line!.generated_tokens).toBe(4 * 44);
+  });
+
+  it('startup times creation, first token and end from one beginning', async () => {
+    const lines = await figures([...startup, '--repetitions', '2']);
+    expect(lines).toHaveLength(2);
+    for (const line of lines) {
+      expect(line.create_s).toBeGreaterThan(0);
+      expect(line.first_token_s).toBeGreaterThan(line.create_s);
+      expect(line.closed_s).toBeGreaterThan(line.first_token_s);
+    }
+  });
+
+  it.each([
+    [latency, /median +min +max\nprefill, tok\/s +\d/],
+    [throughput, /median +min +max\ntotal, tok\/s +\d/],
+    [startup, /first, cold +median, warm +min, warm +max, warm\ncreated, s +\d/],
+  ])('shows %j as a table', async (args, table) => {
+    const { code, stdout, stderr } = await bench([...args, '--repetitions', '2']);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    expect(stdout).toMatch(/^tiny-lexicon: .*prompt_tokens \d+.*, repetitions 2\n/);
+    expect(stdout).toMatch(table);
+  });
+
+  it('startup shows no warm figures of a single, cold engine', async () => {
+    expect((await bench([...startup, '--repetitions', '1'])).stdout).toMatch(/created, s +[\d.]+ +- +- +-\n/);
+  });
+
+  it.each([latency, throughput, startup])('explains every figure that %s prints', async (...args) => {
+    const [line] = await figures([...args, '--repetitions', '1']);
+    const { stdout } = await bench([args[0]!, '--help']);
+    const legend = stdout.slice(stdout.indexOf('\nFigures:\n'));
+    const printed = Object.keys(line!);
+    const measured = printed.slice(printed.indexOf('repetition') + 1);
+    expect(measured.length).toBeGreaterThan(2);
+    for (const key of measured) expect(legend).toMatch(new RegExp(`^ {2}${key} +\\S`, 'm'));
+  });
+
+  it.each([
+    ['latency', 'promptTokens', '--prompt-tokens', '0', 'an integer of at least 1, received 0'],
+    ['latency', 'maxTokens', '--max-tokens', '1', 'an integer of at least 2, received 1'],
+    ['latency', 'sequences', '--sequences', 'many', 'an integer of at least 1, received "many"'],
+    ['latency', 'repetitions', '--repetitions', '1.5', 'an integer of at least 1, received 1.5'],
+    ['throughput', 'requests', '--requests', '-1', 'an integer of at least 1, received -1'],
+    ['throughput', 'concurrency', '--concurrency', '0', 'an integer of at least 1, received 0'],
+    ['throughput', 'lengthSpread', '--length-spread', '1.5', 'a number from 0 to 1, received 1.5'],
+    ['throughput', 'lengthSpread', '--length-spread', 'wide', 'a number from 0 to 1, received "wide"'],
+    ['throughput', 'seed', '--seed', '-2', 'an integer of at least 0, received -2'],
+    ['startup', 'promptTokens', '--prompt-tokens', '', 'an integer of at least 1, received ""'],
+    ['startup', 'repetitions', '--repetitions', '0', 'an integer of at least 1, received 0'],
+  ])('%s names %s when its value is wrong', async (name, key, flag, value, sentence) => {
+    const { code, stdout, stderr } = await bench([name, flag, value]);
+    expect({ code, stdout, stderr }).toEqual({ code: 1, stdout: '', stderr: `heddle: ${key} must be ${sentence}\n` });
+  });
+
+  it.each([[[]], [['speed']], [['--json']], [['startup', '--sequences', '2']]])(
+    'is used wrongly with %j',
+    async (args) => {
+      const { code, stdout, stderr } = await bench(args);
+      expect({ code, stdout }).toEqual({ code: 2, stdout: '' });
+      expect(stderr).not.toBe('');
+    },
+  );
 });
 
 describe('heddle chat', () => {

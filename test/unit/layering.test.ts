@@ -34,7 +34,8 @@ const NATIVE_LAYERS: LayerTable = {
 
 /** `lib/`: a folder, or a file that stands directly in `lib/`. */
 const LIBRARY_LAYERS: LayerTable = {
-  cli: ['index'],
+  cli: ['index', 'bench'],
+  bench: ['index'],
   server: ['index'],
   index: ['engine'],
   engine: ['native', 'config', 'tokenizer', 'streaming', 'metrics'],
