@@ -460,11 +460,10 @@ TEST(Ops, "each add their time to that of their stream") {
       [&] { ops::AddRmsNorm(stream, x, y, weight, 1e-5f, x); },
       [&] { ops::Add(stream, x, y); },
       [&] { ops::AddBias(stream, weight, y); },
-      [&] { ops::RotaryEmbedding(stream, ids, x, 1, 32, y); },
       [&] { ops::Matmul(stream, x, square, y); },
       [&] { ops::GatedMatmul(stream, Activation::kSilu, x, gate_up, y); },
       [&] { ops::SoftCap(stream, 30, y); },
-      [&] { ops::StoreKVCache(stream, x, y, slots, cache); },
+      [&] { ops::RotateAndStore(stream, ids, nullptr, x, x, y, slots, cache); },
       [&] {
         ops::PagedAttention(stream, x, cache, {starts, lengths, blocks, 1}, {2, 2, 16, 1}, y);
       },

@@ -6,6 +6,6 @@
 #include "ops/cpu/simd_math.h"
 // The kernels themselves, inside HEDDLE_ISA's namespace.
 #include "ops/cpu/activations.inl"
-#include "ops/cpu/dot_matmul_kernel.inl"
 #include "ops/cpu/matmul_blocks.inl"
+#include "ops/cpu/pair_matmul_kernel.inl"
 #endif

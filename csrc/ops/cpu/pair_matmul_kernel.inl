@@ -6,7 +6,7 @@
 // result.
 
 namespace heddle::ops::cpu::HEDDLE_ISA {
-namespace dots {
+namespace pairs {
 
 constexpr int64_t kMaxBlockRows = 256;
 constexpr int64_t kBlockBytes = 1 << 20;  // of packed rows that stay in L2 while panels pass by
@@ -151,10 +151,10 @@ void Matmul(const MatmulArgs& args, const void* packed, int64_t panel_begin, int
 // The first half of a gated product stays before the scratch memory of the second.
 size_t ScratchFloats() { return 2 * kSumsFloats; }
 
-}  // namespace dots
+}  // namespace pairs
 
 extern const PackedMatmulKernels kPackedMatmulKernels;
-const PackedMatmulKernels kPackedMatmulKernels = {dots::BlockRows, dots::PackedBytes, /*pack_rows=*/1,
-                                                  dots::Pack,      dots::Matmul,      dots::ScratchFloats};
+const PackedMatmulKernels kPackedMatmulKernels = {pairs::BlockRows, pairs::PackedBytes, /*pack_rows=*/1,
+                                                  pairs::Pack,      pairs::Matmul,      pairs::ScratchFloats};
 
 }  // namespace heddle::ops::cpu::HEDDLE_ISA
