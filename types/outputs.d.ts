@@ -170,7 +170,7 @@ export interface RankStats {
   kvCacheBytes: number;
   /** Seconds in model steps. */
   busySeconds: number;
-  /** The part of `busySeconds` spent in the model's and the sampler's operations: what the processor or the memory limits. */
+  /** The part of `busySeconds` spent in the model's operations and in sampling: what the processor or the memory limits. */
   opsSeconds: number;
   /** The part of `busySeconds` spent in collectives, waiting included; none of it is in `opsSeconds`. */
   communicationSeconds: number;

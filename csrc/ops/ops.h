@@ -117,15 +117,16 @@ struct AttentionParams {
 void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cache, const AttentionMetadata& metadata,
                     const AttentionParams& params, const TensorView& out);
 
-// Row statistics that sampling needs, each by one pass over a row, in the fixed order of the core.
+// Row statistics that sampling needs, in the fixed order of the core. Each is the work of the calling thread, any one:
+// who samples several rows at once counts the time of all of it (OpTimer).
 //
 // Index of the largest element of row [size], the lowest among equals. NaN counts as the largest, so row[ArgMax(row)]
 // tells whether there is one. REQUIRES: size > 0.
-int64_t ArgMax(Stream& stream, std::span<const float> row);
+int64_t ArgMax(CpuIsa isa, std::span<const float> row);
 // log(sum(exp(row))), stable; NaN if the row has one. REQUIRES: size > 0.
-float LogSumExp(Stream& stream, std::span<const float> row);
+float LogSumExp(CpuIsa isa, std::span<const float> row);
 // row[i] = exp(row[i] - max) for all i, exactly zero where row[i] is -infinity; returns the sum, which is NaN if the
 // row has one. `max` is the row's largest element. REQUIRES: max is finite.
-float ExpAndSum(Stream& stream, float max, std::span<float> row);
+float ExpAndSum(CpuIsa isa, float max, std::span<float> row);
 
 }  // namespace heddle::ops

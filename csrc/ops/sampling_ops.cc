@@ -3,21 +3,18 @@
 
 namespace heddle::ops {
 
-int64_t ArgMax(Stream& stream, std::span<const float> row) {
-  const OpTimer timer(stream);
+int64_t ArgMax(CpuIsa isa, std::span<const float> row) {
   HEDDLE_CHECK(!row.empty(), "ArgMax of an empty row");
-  return cpu::KernelsFor(stream.isa()).arg_max(row.data(), static_cast<int64_t>(row.size()));
+  return cpu::KernelsFor(isa).arg_max(row.data(), static_cast<int64_t>(row.size()));
 }
 
-float LogSumExp(Stream& stream, std::span<const float> row) {
-  const OpTimer timer(stream);
+float LogSumExp(CpuIsa isa, std::span<const float> row) {
   HEDDLE_CHECK(!row.empty(), "LogSumExp of an empty row");
-  return cpu::KernelsFor(stream.isa()).log_sum_exp(row.data(), static_cast<int64_t>(row.size()));
+  return cpu::KernelsFor(isa).log_sum_exp(row.data(), static_cast<int64_t>(row.size()));
 }
 
-float ExpAndSum(Stream& stream, float max, std::span<float> row) {
-  const OpTimer timer(stream);
-  return cpu::KernelsFor(stream.isa()).exp_and_sum(max, row.data(), static_cast<int64_t>(row.size()));
+float ExpAndSum(CpuIsa isa, float max, std::span<float> row) {
+  return cpu::KernelsFor(isa).exp_and_sum(max, row.data(), static_cast<int64_t>(row.size()));
 }
 
 }  // namespace heddle::ops

@@ -21,17 +21,6 @@ constexpr size_t kMaxHeapSize = 256;
 constexpr size_t kBlockSize = 256;
 constexpr size_t kLanes = 8;
 
-// No NaN, no +inf, and something above -inf: what a softmax can be taken of.
-bool IsDistribution(std::span<const float> logits) {
-  bool valid = true;
-  bool any = false;
-  for (const float logit : logits) {
-    valid &= logit < kInfinity;  // false for NaN
-    any |= logit > -kInfinity;
-  }
-  return valid && any;
-}
-
 double SumOfBlock(std::span<const float> weights) {
   double lanes[kLanes] = {};
   size_t i = 0;
@@ -49,32 +38,32 @@ std::span<const float> Block(std::span<const float> weights, size_t block) {
 
 }  // namespace
 
-Sampler::Sampler(int vocab_size)
-    : vocab_size_(static_cast<size_t>(vocab_size)), processor_(vocab_size), row_(vocab_size_) {}
+Sampler::Sampler(int vocab_size, CpuIsa isa)
+    : vocab_size_(static_cast<size_t>(vocab_size)), isa_(isa), processor_(vocab_size), row_(vocab_size_) {}
 
-void Sampler::Sample(Stream& stream, std::span<const float> logits, const SamplingInput& input, SequenceOutput& out) {
+void Sampler::Sample(std::span<const float> logits, const SamplingInput& input, SequenceOutput& out) {
   HEDDLE_CHECK(logits.size() == vocab_size_, std::to_string(logits.size()));
-  if (!IsDistribution(logits)) {
+  const float log_sum = ops::LogSumExp(isa_, logits);
+  if (!std::isfinite(log_sum)) {
     out.failure = SequenceFailure::kInvalidLogits;
     return;
   }
-  const std::optional<int32_t> token = Choose(stream, logits, input);
+  const std::optional<int32_t> token = Choose(logits, input);
   if (!token) {
     out.failure = SequenceFailure::kNoTokenAllowed;
     return;
   }
-  const float log_sum = ops::LogSumExp(stream, logits);
   out.sampled = true;
   out.token_id = *token;
   out.logprob = logits[static_cast<size_t>(*token)] - log_sum;
   if (input.params->logprobs >= 0) AppendRow(logits, log_sum, *token, input.params->logprobs, out.logprobs);
 }
 
-bool Sampler::AppendLogprobs(Stream& stream, std::span<const float> logits, int32_t token_id, int k,
-                             LogprobsData& out) {
+bool Sampler::AppendLogprobs(std::span<const float> logits, int32_t token_id, int k, LogprobsData& out) {
   HEDDLE_CHECK(logits.size() == vocab_size_, std::to_string(logits.size()));
-  if (!IsDistribution(logits)) return false;
-  AppendRow(logits, ops::LogSumExp(stream, logits), token_id, k, out);
+  const float log_sum = ops::LogSumExp(isa_, logits);
+  if (!std::isfinite(log_sum)) return false;
+  AppendRow(logits, log_sum, token_id, k, out);
   return true;
 }
 
@@ -99,16 +88,16 @@ void Sampler::AppendRow(std::span<const float> logits, float log_sum, int32_t to
   }
 }
 
-std::optional<int32_t> Sampler::Choose(Stream& stream, std::span<const float> logits, const SamplingInput& input) {
+std::optional<int32_t> Sampler::Choose(std::span<const float> logits, const SamplingInput& input) {
   const SamplingParams& params = *input.params;
   std::span<const float> processed = logits;
   if (LogitsProcessor::IsNeeded(input)) {
     std::copy(logits.begin(), logits.end(), row_.begin());
     processor_.Apply(input, row_);
-    if (!IsDistribution(row_)) return std::nullopt;
     processed = row_;
   }
-  const size_t best = static_cast<size_t>(ops::ArgMax(stream, processed));
+  const size_t best = static_cast<size_t>(ops::ArgMax(isa_, processed));
+  if (!std::isfinite(processed[best])) return std::nullopt;
   if (params.temperature == 0) return static_cast<int32_t>(best);
 
   // The largest is subtracted before the division: the smallest temperature then gives -inf, never +inf or NaN.
@@ -118,7 +107,7 @@ std::optional<int32_t> Sampler::Choose(Stream& stream, std::span<const float> lo
   // All three keep the upper part of one order. top-k before min-p is therefore the same as after it, and finds
   // distinct logits that exp() would make equal.
   if (params.top_k > 0 && static_cast<size_t>(params.top_k) < vocab_size_) ApplyTopK(params.top_k, row_);
-  ops::ExpAndSum(stream, 0.0f, row_);
+  ops::ExpAndSum(isa_, 0.0f, row_);
   if (params.min_p > 0) {
     const float threshold = params.min_p * row_[best];
     for (float& weight : row_) weight = weight < threshold ? 0.0f : weight;

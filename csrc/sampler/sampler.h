@@ -13,8 +13,7 @@
 // random number is keyed by (seed, sequence index, position) through Philox4x32-10, so it depends on nothing else in
 // the batch, and replaying a sequence gives the same token. A token of probability zero is never drawn.
 //
-// Not thread-safe: keeps scratch memory between calls, but no state of any request. Runs on the thread of the rank that
-// holds the gathered logits.
+// Keeps scratch memory between calls, but no state of any request: threads that sample at the same time have one each.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +22,7 @@
 #include <vector>
 
 #include "core/model_output.h"
-#include "device/stream.h"
+#include "device/cpu_isa.h"
 #include "sampler/logits_processor.h"
 #include "sampler/sampling_input.h"
 
@@ -31,18 +30,18 @@ namespace heddle {
 
 class Sampler {
  public:
-  explicit Sampler(int vocab_size);
+  explicit Sampler(int vocab_size, CpuIsa isa);
 
   // Samples the token after input.token_ids from `logits` [vocab_size]. Sets token_id, logprob and sampled of `out`,
   // and appends to its logprobs when params.logprobs >= 0 (at most vocab_size). When no token can be sampled, sets
   // failure instead and leaves the rest alone.
-  void Sample(Stream& stream, std::span<const float> logits, const SamplingInput& input, SequenceOutput& out);
+  void Sample(std::span<const float> logits, const SamplingInput& input, SequenceOutput& out);
 
   // Appends the row of `token_id` to `out`: the token, then the k best, descending, the lower id first among equals.
   // Its rank is 1 + the number of larger logits. Returns false, appending nothing, when `logits` [vocab_size] hold a
   // NaN or +inf, or no finite number. REQUIRES: token_id in the vocabulary, 0 <= k <= vocab_size, the same k in all
   // rows of `out`.
-  bool AppendLogprobs(Stream& stream, std::span<const float> logits, int32_t token_id, int k, LogprobsData& out);
+  bool AppendLogprobs(std::span<const float> logits, int32_t token_id, int k, LogprobsData& out);
 
  private:
   struct Candidate {
@@ -55,7 +54,7 @@ class Sampler {
   };
 
   // Nothing when the request allows no token.
-  std::optional<int32_t> Choose(Stream& stream, std::span<const float> logits, const SamplingInput& input);
+  std::optional<int32_t> Choose(std::span<const float> logits, const SamplingInput& input);
   void AppendRow(std::span<const float> logits, float log_sum, int32_t token_id, int k, LogprobsData& out);
 
   void SelectBest(std::span<const float> row, size_t k);
@@ -65,6 +64,7 @@ class Sampler {
   int32_t Draw(double random, std::span<const float> weights);
 
   size_t vocab_size_;
+  CpuIsa isa_;
   LogitsProcessor processor_;
   std::vector<float> row_;  // [vocab_size] the logits on their way to weights
   std::vector<Candidate> candidates_;

@@ -43,9 +43,12 @@ ModelRunner::ModelRunner(const ModelConfig& config, const Options& options, cons
       model_(model),
       kv_cache_(kv_cache),
       cancelled_(cancelled),
-      sampler_(config.vocab_size),
       arena_(static_cast<size_t>(ArenaBytes(config, options, tp, activation_bytes_per_token))) {
-  if (tp.rank == 0) logits_ = Tensor(DType::kFloat32, {LogitsRows(config, options), config.vocab_size});
+  if (tp.rank != 0) return;
+  logits_ = Tensor(DType::kFloat32, {LogitsRows(config, options), config.vocab_size});
+  for (int thread = 0; thread < stream.threads().num_threads(); ++thread) {
+    samplers_.emplace_back(config.vocab_size, stream.isa());
+  }
 }
 
 ModelOutput ModelRunner::Execute(const SchedulerOutput& step) {
@@ -104,24 +107,39 @@ void ModelRunner::ComputeLogits(ForwardContext& context, const TensorView& hidde
   model_.ComputeLogits(context, selected, tp_.rank == 0 ? logits_.view().Rows(0, count) : TensorView());
 }
 
+// Sequences are independent, so threads share them out; rows of one sequence are taken in order, by one thread.
 void ModelRunner::Consume(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output) {
-  for (size_t i = 0; i < rows.size(); ++i) {
-    const std::span<float> logits(logits_.view().Row<float>(static_cast<int64_t>(i)),
-                                  static_cast<size_t>(config_.vocab_size));
-    SequenceOutput& sequence = output.sequences[rows[i].output];
-    if (sequence.failure != SequenceFailure::kNone) continue;
-    const SequenceState& state = sequences_.at(step.scheduled[rows[i].output].id);
-    if (rows[i].prompt_token >= 0) {
-      const int k = state.sampling_params.prompt_logprobs;
-      if (!sampler_.AppendLogprobs(stream_, logits, rows[i].prompt_token, k, sequence.prompt_logprobs)) {
-        sequence.failure = SequenceFailure::kInvalidLogits;
-      }
-      continue;
+  const OpTimer timer(stream_);
+  const auto begins_sequence = [&](size_t i) { return i == 0 || rows[i].output != rows[i - 1].output; };
+  const auto consume = [&](int thread, int64_t begin, int64_t end) {
+    auto i = static_cast<size_t>(begin);
+    while (i < rows.size() && !begins_sequence(i)) ++i;
+    for (; i < rows.size() && (static_cast<int64_t>(i) < end || !begins_sequence(i)); ++i) {
+      const std::span<const float> logits(logits_.view().Row<float>(static_cast<int64_t>(i)),
+                                          static_cast<size_t>(config_.vocab_size));
+      ConsumeRow(samplers_[static_cast<size_t>(thread)], rows[i], logits, step, output);
     }
-    sampler_.Sample(
-        stream_, logits,
+  };
+  const auto num_rows = static_cast<int64_t>(rows.size());
+  // A row of a small vocabulary is sampled sooner than another thread wakes up.
+  constexpr int64_t kMinParallelLogits = 65536;
+  if (num_rows == 1 || num_rows * config_.vocab_size < kMinParallelLogits) return consume(0, 0, num_rows);
+  stream_.threads().RunPieces(num_rows, 1, consume);
+}
+
+void ModelRunner::ConsumeRow(Sampler& sampler, const LogitsRow& row, std::span<const float> logits,
+                             const SchedulerOutput& step, ModelOutput& output) const {
+  SequenceOutput& sequence = output.sequences[row.output];
+  if (sequence.failure != SequenceFailure::kNone) return;
+  const SequenceState& state = sequences_.at(step.scheduled[row.output].id);
+  if (row.prompt_token < 0) {
+    sampler.Sample(
+        logits,
         {&state.sampling_params, state.token_ids, state.prompt_len, state.sequence_index, config_.eos_token_ids},
         sequence);
+  } else if (!sampler.AppendLogprobs(logits, row.prompt_token, state.sampling_params.prompt_logprobs,
+                                     sequence.prompt_logprobs)) {
+    sequence.failure = SequenceFailure::kInvalidLogits;
   }
 }
 

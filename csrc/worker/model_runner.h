@@ -47,6 +47,8 @@ class ModelRunner {
   std::vector<LogitsRow> SelectRows(const SchedulerOutput& step) const;
   void ComputeLogits(ForwardContext& context, const TensorView& hidden, std::span<const LogitsRow> rows);
   void Consume(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output);
+  void ConsumeRow(Sampler& sampler, const LogitsRow& row, std::span<const float> logits, const SchedulerOutput& step,
+                  ModelOutput& output) const;
 
   const ModelConfig& config_;
   Options options_;
@@ -57,7 +59,7 @@ class ModelRunner {
   const std::atomic<bool>& cancelled_;
   SequenceTable sequences_;
   ForwardBatch batch_;
-  Sampler sampler_;
+  std::vector<Sampler> samplers_;  // one a thread; rank 0 only
   Arena arena_;
   Tensor logits_;  // [logits_rows, vocab_size] on rank 0
 };

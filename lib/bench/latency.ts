@@ -40,7 +40,7 @@ export const LATENCY_LEGEND = {
   },
   tpot_ms_p99: { label: '  99th percentile', meaning: 'of the time per output token' },
   step_us: { label: 'decode step, µs', meaning: 'mean time of a step, from scheduling to the text' },
-  ops_us: { label: '  in ops', meaning: "of it, in the model's and the sampler's operations (rank 0)" },
+  ops_us: { label: '  in ops', meaning: "of it, in the model's operations and in sampling (rank 0)" },
   communication_us: {
     label: '  in collectives',
     meaning: 'of it, in collectives, waiting for other ranks included (rank 0)',

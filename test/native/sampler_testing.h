@@ -14,17 +14,17 @@ namespace heddle {
 // One sampler with everything that sampling a token takes.
 class SamplerFixture {
  public:
-  explicit SamplerFixture(int vocab_size) : stream_(1, false, DetectCpuIsa()), sampler_(vocab_size) {}
+  explicit SamplerFixture(int vocab_size) : sampler_(vocab_size, DetectCpuIsa()) {}
 
   SequenceOutput Sample(const std::vector<float>& logits, const SamplingParams& params,
                         const std::vector<int32_t>& token_ids = {0}, int prompt_len = 1, int sequence_index = 0) {
     SequenceOutput out;
-    sampler_.Sample(stream_, logits, {&params, token_ids, prompt_len, sequence_index, {}}, out);
+    sampler_.Sample(logits, {&params, token_ids, prompt_len, sequence_index, {}}, out);
     return out;
   }
 
   bool AppendLogprobs(const std::vector<float>& logits, int32_t token_id, int k, LogprobsData& out) {
-    return sampler_.AppendLogprobs(stream_, logits, token_id, k, out);
+    return sampler_.AppendLogprobs(logits, token_id, k, out);
   }
 
   // How often each token is drawn with seeds 0 .. count - 1.
@@ -49,7 +49,6 @@ class SamplerFixture {
   }
 
  private:
-  Stream stream_;
   Sampler sampler_;
 };
 
