@@ -15,3 +15,15 @@ export function spread(values, digits) {
 export function describe(value) {
   return String(Number(value.toPrecision(3)));
 }
+
+/** Median and spread of what each round of ours was over the other's. */
+export function ratio(ours, theirs) {
+  const rounds = ours.map((value, i) => value / theirs[i]);
+  return `${describe(median(rounds))} ${spread(rounds, 2)}`;
+}
+
+/** Median and spread of fractions, in per cent. */
+export function percent(fractions) {
+  const values = fractions.map((fraction) => fraction * 100);
+  return `${Math.round(median(values))} % ${spread(values, 0)}`;
+}

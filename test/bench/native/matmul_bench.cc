@@ -2,8 +2,8 @@
 //
 //   matmul_bench [threads=2] [rounds=30] [isa]
 //
-// One line a product: its rate, and the median over the rounds of its share of the ceiling measured just before it:
-// read bandwidth for a few rows, the tiled matrix unit (or the vector unit) for many.
+// One line of JSON a product: medians over the rounds of its rate, in 10^9 a second, and of its share of the ceiling
+// measured just before it: read bandwidth for a few rows, the tiled matrix unit (or the vector unit) for many.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -86,8 +86,10 @@ void Run(const Case& c, int threads, int rounds, CpuIsa isa, const char* memory,
       rates.push_back(work / seconds);
       shares.push_back(work / seconds / ceiling);
     }
-    std::printf("%-8s m %3d: %7.1f %s, %3.0f %% of the ceiling\n", c.name, static_cast<int>(m), Median(rates) * 1e-9,
-                matrix_unit ? "GFLOP/s" : "GB/s", Median(shares) * 100);
+    std::printf(R"({"name":"%s","rows":%d,"isa":"%s","threads":%d,"unit":"%s","rate":%.1f,"share":%.3f})"
+                "\n",
+                c.name, static_cast<int>(m), CpuIsaName(isa), threads, matrix_unit ? "GFLOP/s" : "GB/s",
+                Median(rates) * 1e-9, Median(shares));
     std::fflush(stdout);
   }
 }
@@ -97,7 +99,6 @@ int Main(int threads, int rounds, const std::string& isa_name) {
   constexpr size_t kMemoryBytes = size_t{64} << 20;
   const std::shared_ptr<void> memory = AllocateHost(kMemoryBytes * 8);
   std::memset(memory.get(), 1, kMemoryBytes * 8);
-  std::printf("bfloat16, %s, %d threads\n", CpuIsaName(isa), threads);
   for (const Case& c : kCases) Run(c, threads, rounds, isa, static_cast<const char*>(memory.get()), kMemoryBytes * 8);
   return 0;
 }

@@ -1,0 +1,50 @@
+// Our side of a measurement, and the ceilings beside it.
+import path from 'node:path';
+
+import { root, run } from '../../../scripts/common.mjs';
+import { modelFlags, SHAPES } from '../shapes.mjs';
+import { jsonLines } from '../sides.mjs';
+
+/**
+ * Runs `heddle bench latency` on a shape and returns the repetition that decoded fastest.
+ *
+ * @param size `{ prompt, generate, sequences = 1, tp = 1, isa }`; `isa` forces a path.
+ */
+export async function latency(shape, cache, { prompt, generate, sequences = 1, tp = 1, isa }) {
+  const flags = ['--prompt-tokens', prompt, '--max-tokens', generate, '--sequences', sequences, '--tp', tp];
+  const where = ['--threads', 2 / tp, '--dtype', 'bfloat16', '--json'];
+  const lines = await bench('latency', [...modelFlags(shape, cache), ...flags, ...where], isa);
+  return lines.reduce((best, line) => (line.decode_tok_s > best.decode_tok_s ? line : best));
+}
+
+/** Lines of JSON that `heddle bench <what>` prints. */
+export async function bench(what, flags, isa) {
+  const command = [path.join(root, 'dist/cli/main.js'), 'bench', what, ...flags.map(String)];
+  const env = isa === undefined ? {} : { HEDDLE_CPU_ISA: isa };
+  return jsonLines((await run(process.execPath, command, { capture: true, env })).output);
+}
+
+/** What the machine can do now with two threads: `{ read_memory, read_16MiB, ... }`, in units of 10^9 a second. */
+export async function ceilings() {
+  const lines = await native('ceilings', ['5']);
+  return Object.fromEntries(lines.filter(({ threads }) => threads === 2).map(({ name, median }) => [name, median]));
+}
+
+/** Lines of JSON that a native benchmark prints. */
+export async function native(name, args) {
+  const program = path.join(root, 'test/bench/native.mjs');
+  return jsonLines((await run(process.execPath, [program, name, ...args], { capture: true })).output);
+}
+
+/** Bytes that one decoding step reads: every weight but the embedding, and all keys and values. */
+export function bytesAStep(shape, { prompt, generate, sequences = 1 }) {
+  const { layers, hidden, ffn, heads, kv, hd, vocab } = SHAPES[shape];
+  const layer = hidden * (heads + 2 * kv) * hd + heads * hd * hidden + 3 * hidden * ffn;
+  const cache = sequences * layers * 2 * kv * hd * (prompt + generate / 2);
+  return 2 * (layers * layer + vocab * hidden + cache);
+}
+
+/** The part of `bandwidth`, in GB/s, that decoding used for what it must read. */
+export function shareOfBandwidth(shape, size, decodeRate, bandwidth) {
+  return ((decodeRate / (size.sequences ?? 1)) * bytesAStep(shape, size)) / (bandwidth * 1e9);
+}

@@ -1,0 +1,52 @@
+// Prefill and decode beside node-llama-cpp.
+import { time } from '../sides.mjs';
+import { describe, median, percent, ratio } from '../statistics.mjs';
+import { ceilings, latency, shareOfBandwidth } from './ours.mjs';
+
+const SHAPE = '1.1b';
+
+// The peer chooses its own kernels, but where `peerIsa` says what a machine would let it choose.
+const SIZES = [
+  { id: 'one', title: '1 sequence', prompt: 512, generate: 48 },
+  { id: 'one-tp2', title: '1 sequence, 2 ranks × 1 thread', prompt: 512, generate: 48, tp: 2 },
+  { id: 'one-avx512', title: '1 sequence, our AVX-512 kernels', prompt: 512, generate: 24, isa: 'avx512' },
+  { id: 'one-avx2', title: '1 sequence, AVX2 on both sides', prompt: 512, generate: 24, isa: 'avx2', peerIsa: 'avx2' },
+  { id: 'eight', title: '8 sequences', prompt: 128, generate: 32, sequences: 8 },
+  { id: 'thirty-two', title: '32 sequences', prompt: 64, generate: 32, sequences: 32 },
+];
+
+export const peerSection = {
+  title: 'Beside llama.cpp',
+  text:
+    'Llama shape of 16 layers, hidden 2048, ffn 8192, 32 heads of 64, 8 KV heads, vocabulary 32768 (1.1 B), random ' +
+    'weights in bfloat16 on both sides, 2 threads. Tokens a second of all sequences together. The last column is the ' +
+    'part of the read bandwidth, measured in the same round, that decoding used for what it must read.',
+  header: [
+    '| | prefill | llama.cpp | ratio | decode | llama.cpp | ratio | of read bandwidth |',
+    '|---|---|---|---|---|---|---|---|',
+  ],
+  rows: SIZES.map((size) => ({
+    ...size,
+    needsPeer: true,
+    measure: async ({ shape, cache, peer }) => ({
+      bandwidth: (await ceilings()).read_memory,
+      ours: await latency(shape, cache, size),
+      theirs: await time(peer({ ...size, threads: 2 })),
+    }),
+  })),
+  lines({ id }, results) {
+    const size = SIZES.find((other) => other.id === id);
+    if (size === undefined || results[id] === undefined) return [];
+    const { samples } = results[id];
+    const cells = [`${size.title}, ${size.prompt} in, ${size.generate} out`];
+    for (const key of ['prefill_tok_s', 'decode_tok_s']) {
+      const ours = samples.map((sample) => sample.ours[key]);
+      const theirs = samples.map((sample) => sample.theirs[key]);
+      cells.push(describe(median(ours)), describe(median(theirs)), ratio(ours, theirs));
+    }
+    cells.push(
+      percent(samples.map(({ ours, bandwidth }) => shareOfBandwidth(SHAPE, size, ours.decode_tok_s, bandwidth))),
+    );
+    return [`| ${cells.join(' | ')} |`];
+  },
+};
