@@ -1,6 +1,7 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,6 +59,13 @@ void File::Read(uint64_t offset, size_t count, void* destination) const {
     offset += static_cast<uint64_t>(read);
     count -= static_cast<size_t>(read);
   }
+}
+
+std::shared_ptr<const char> File::Map() const {
+  const auto bytes = static_cast<size_t>(size_);
+  void* memory = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd_, 0);
+  if (memory == MAP_FAILED) ThrowErrno(path_, "cannot be mapped", errno);
+  return {static_cast<const char*>(memory), [bytes](const char* p) { munmap(const_cast<char*>(p), bytes); }};
 }
 
 std::string ReadFile(const std::string& path, size_t max_bytes) {

@@ -44,13 +44,18 @@ std::string ReadHeader(const File& file) {
 SafetensorsFile::SafetensorsFile(const std::string& path) : file_(path) {
   const std::string header = ReadHeader(file_);
   data_begin_ = kLengthBytes + header.size();
-  tensors_ = ParseSafetensorsHeader(header, path, file_.size() - data_begin_);
+  header_ = ParseSafetensorsHeader(header, path, file_.size() - data_begin_);
 }
 
 void SafetensorsFile::Read(const SafetensorsTensor& tensor, uint64_t offset, uint64_t count, void* destination) const {
   const uint64_t size = tensor.end - tensor.begin;
   HEDDLE_CHECK(offset <= size && count <= size - offset, tensor.name);
   file_.Read(data_begin_ + tensor.begin + offset, static_cast<size_t>(count), destination);
+}
+
+std::shared_ptr<const char> SafetensorsFile::MapData() const {
+  std::shared_ptr<const char> file = file_.Map();
+  return {file, file.get() + data_begin_};
 }
 
 }  // namespace heddle

@@ -23,16 +23,20 @@ class SafetensorsFile {
   explicit SafetensorsFile(const std::string& path);
 
   const std::string& path() const { return file_.path(); }
-  const std::vector<SafetensorsTensor>& tensors() const { return tensors_; }  // in the header's order
+  const std::vector<SafetensorsTensor>& tensors() const { return header_.tensors; }
+  const std::map<std::string, std::string>& metadata() const { return header_.metadata; }
 
   // Bytes [offset, offset + count) of a tensor. Fails with kModelFormat when they cannot be read, as when the file was
   // cut since it was opened. REQUIRES: one of tensors(), bytes within it.
   void Read(const SafetensorsTensor& tensor, uint64_t offset, uint64_t count, void* destination) const;
 
+  // The data that tensors() lie in, as File::Map.
+  std::shared_ptr<const char> MapData() const;
+
  private:
   File file_;
   uint64_t data_begin_ = 0;
-  std::vector<SafetensorsTensor> tensors_;
+  SafetensorsHeader header_;
 };
 
 }  // namespace heddle

@@ -55,7 +55,7 @@ class HeaderParser {
   HeaderParser(std::string_view header, const std::string& path, uint64_t data_bytes)
       : reader_(header, path + ": header"), path_(path), data_bytes_(data_bytes) {}
 
-  std::vector<SafetensorsTensor> Parse() {
+  SafetensorsHeader Parse() {
     std::string name;
     reader_.BeginObject();
     while (reader_.NextKey(&name)) {
@@ -69,7 +69,7 @@ class HeaderParser {
     reader_.ExpectEnd();
     CheckNamesDiffer();
     CheckCoverage();
-    return std::move(tensors_);
+    return {std::move(tensors_), std::move(metadata_)};
   }
 
  private:
@@ -79,17 +79,16 @@ class HeaderParser {
 
   void ReadMetadata() {
     if (std::exchange(has_metadata_, true)) reader_.Fail("duplicate key \"__metadata__\"");
-    std::vector<std::string> keys;
     std::string key;
     reader_.BeginObject();
     while (reader_.NextKey(&key)) {
-      if (keys.size() == kMaxTensors) reader_.Fail("more than " + std::to_string(kMaxTensors) + " keys of metadata");
-      reader_.ReadString();
-      keys.push_back(std::move(key));
+      if (metadata_.size() == kMaxTensors) {
+        reader_.Fail("more than " + std::to_string(kMaxTensors) + " keys of metadata");
+      }
+      const size_t offset = reader_.key_offset();
+      const auto [entry, is_new] = metadata_.emplace(key, reader_.ReadString());
+      if (!is_new) reader_.Fail("duplicate key " + Quote(key) + " in __metadata__", offset);
     }
-    std::sort(keys.begin(), keys.end());
-    const auto duplicate = std::adjacent_find(keys.begin(), keys.end());
-    if (duplicate != keys.end()) reader_.Fail("duplicate key " + Quote(*duplicate) + " in __metadata__");
   }
 
   SafetensorsTensor ReadTensor(std::string name) {
@@ -231,12 +230,12 @@ class HeaderParser {
   uint64_t data_bytes_;
   bool has_metadata_ = false;
   std::vector<SafetensorsTensor> tensors_;
+  std::map<std::string, std::string> metadata_;
 };
 
 }  // namespace
 
-std::vector<SafetensorsTensor> ParseSafetensorsHeader(std::string_view header, const std::string& path,
-                                                      uint64_t data_bytes) {
+SafetensorsHeader ParseSafetensorsHeader(std::string_view header, const std::string& path, uint64_t data_bytes) {
   if (header.empty() || header[0] != '{') Throw(path, "the header does not begin with '{'");
   return HeaderParser(header, path, data_bytes).Parse();
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,9 +18,13 @@ struct SafetensorsTensor {
   size_t header_offset = 0;  // where the header describes it
 };
 
-// In the header's order. `path` names the file in messages; `data_bytes` follow the header in it. Fails with
+struct SafetensorsHeader {
+  std::vector<SafetensorsTensor> tensors;       // in the header's order
+  std::map<std::string, std::string> metadata;  // of `__metadata__`
+};
+
+// `path` names the file in messages; `data_bytes` follow the header in it. Fails with
 // kModelFormat.
-std::vector<SafetensorsTensor> ParseSafetensorsHeader(std::string_view header, const std::string& path,
-                                                      uint64_t data_bytes);
+SafetensorsHeader ParseSafetensorsHeader(std::string_view header, const std::string& path, uint64_t data_bytes);
 
 }  // namespace heddle
