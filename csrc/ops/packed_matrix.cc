@@ -120,6 +120,12 @@ const void* PackedMatrix::Panel(int64_t p) const {
          p * k_padded_ * kPanelWidth * static_cast<int64_t>(DTypeSize(dtype_));
 }
 
+std::string PackedMatrix::Form() const {
+  std::string form = std::string(DTypeName(dtype_)) + " [" + std::to_string(n_) + ", " + std::to_string(k_) + "]";
+  for (const int64_t bound : slice_bounds_) form += " " + std::to_string(bound);
+  return form;
+}
+
 size_t PackedMatrix::size_bytes() const {
   return static_cast<size_t>(num_panels() * k_padded_ * kPanelWidth) * DTypeSize(dtype_);
 }

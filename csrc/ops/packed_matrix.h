@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "tensor/sharding.h"
@@ -17,6 +18,9 @@
 namespace heddle {
 
 inline constexpr int kPanelWidth = 16;
+
+// Packed matrices are kept in files (loader/weight_cache.h): another layout is another number.
+inline constexpr int kPackedLayoutVersion = 1;
 
 class PackedMatrix {
  public:
@@ -43,6 +47,11 @@ class PackedMatrix {
   const void* Panel(int64_t p) const;
   int64_t num_panels() const { return (n_ + kPanelWidth - 1) / kPanelWidth; }
   size_t size_bytes() const;
+
+  // All that kernels read: the panels and the zeros after them. May be replaced by other memory with the same contents.
+  Tensor& memory() { return data_; }
+  // Dtype, sizes and slices: what decides the layout.
+  std::string Form() const;
 
   // size_bytes() of a matrix of this form, without making it.
   static int64_t SizeBytes(DType dtype, int64_t n, const std::vector<int64_t>& slice_bounds) {

@@ -62,4 +62,7 @@ Tensor::Tensor(DType dtype, const Shape& shape) {
   owner_ = std::move(memory);
 }
 
+Tensor::Tensor(DType dtype, const Shape& shape, std::shared_ptr<const void> memory)
+    : view_(const_cast<void*>(memory.get()), dtype, shape), owner_(std::move(memory)) {}
+
 }  // namespace heddle

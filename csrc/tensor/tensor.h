@@ -73,6 +73,8 @@ class Tensor {
   Tensor() = default;
   // Zeroed memory, 64-byte aligned.
   Tensor(DType dtype, const Shape& shape);
+  // `memory` of this dtype and shape, which nobody writes to.
+  Tensor(DType dtype, const Shape& shape, std::shared_ptr<const void> memory);
 
   const TensorView& view() const { return view_; }
   operator const TensorView&() const { return view_; }  // NOLINT: a tensor is usable wherever a view is
