@@ -11,6 +11,8 @@
 export interface NativeEngineConfig {
   model: string;
   loadFormat: 'safetensors' | 'dummy';
+  /** The path with which the names of this checkpoint's files of packed weights begin. `''`: none are kept. */
+  packedWeights: string;
   dtype: 'auto' | 'float32' | 'bfloat16' | 'float16';
   kvCacheDtype: 'auto' | 'float32' | 'bfloat16' | 'float16';
   /** 0: chosen by the engine. */
@@ -165,6 +167,7 @@ export interface NativeRankStats {
   numHeads: number;
   numKVHeads: number;
   weightBytes: number;
+  weightsFromCache: boolean;
   kvCacheBytes: number;
   busySeconds: number;
   opsSeconds: number;

@@ -62,6 +62,20 @@ export interface EngineConfig {
    * container's quota of processor time counts as so many processors.
    */
   threads?: number | undefined;
+  /**
+   * Folder in which packed weights are kept, so that later engines map them instead of packing again. The model's own
+   * folder will do; one that is missing is made, in a folder that exists. Defaults to none: nothing is written.
+   *
+   * Each rank has a file of the size of its weights there, named after a hash of the checkpoint; `dtype` and the number of
+   * ranks make other files. The first engine writes it before it is ready. A file that is missing, broken or of another
+   * version is written anew; where that fails, for lack of space or because the folder is read-only, the engine goes on
+   * without. Files of checkpoints that have changed stay behind: any file may be deleted at any time.
+   *
+   * Whoever can write to the folder decides what the model computes, and whoever cuts a file there ends the processes
+   * that use it; files are made for their owner alone. The checkpoint itself is compared by names, sizes, times of change,
+   * headers and samples of its data, and must not change while an engine starts. Refused with `loadFormat: 'dummy'`.
+   */
+  packedWeightCache?: string | undefined;
   /** Called while weights load, with the fraction done in [0, 1]. Exceptions it throws are ignored. Not called when absent. */
   onProgress?: ((fraction: number) => void) | undefined;
 }

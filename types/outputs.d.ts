@@ -166,6 +166,8 @@ export interface RankStats {
   numKVHeads: number;
   /** Bytes of its weights. */
   weightBytes: number;
+  /** Whether they came from `packedWeightCache`, with nothing packed. */
+  weightsFromCache: boolean;
   /** Bytes of its KV cache. */
   kvCacheBytes: number;
   /** Seconds in model steps. */

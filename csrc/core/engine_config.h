@@ -26,7 +26,8 @@ struct SchedulerConfig {
 struct EngineConfig {
   std::string model;  // folder
   LoadFormat load_format = LoadFormat::kSafetensors;
-  bool dtype_auto = true;  // dtype follows the checkpoint
+  std::string packed_weights;  // path with which the names of files with packed weights begin; "": none are kept
+  bool dtype_auto = true;      // dtype follows the checkpoint
   DType dtype = DType::kFloat32;
   bool kv_cache_dtype_auto = true;  // follows dtype
   DType kv_cache_dtype = DType::kFloat32;

@@ -21,6 +21,7 @@ struct RankStats {
   int num_heads = 0;
   int num_kv_heads = 0;
   int64_t weight_bytes = 0;
+  bool weights_from_cache = false;
   int64_t kv_cache_bytes = 0;
   double busy_seconds = 0;
   double ops_seconds = 0;            // of busy_seconds; disjoint from communication_seconds

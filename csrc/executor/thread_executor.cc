@@ -66,7 +66,7 @@ class ThreadExecutor : public Executor {
     for (const auto& worker : workers_) {
       const WorkerStats& stats = worker->stats();
       ranks.push_back({static_cast<int>(ranks.size()), stats.num_heads, stats.num_kv_heads, stats.weight_bytes,
-                       stats.kv_cache_bytes, static_cast<double>(stats.busy_ns) * 1e-9,
+                       stats.weights_from_cache, stats.kv_cache_bytes, static_cast<double>(stats.busy_ns) * 1e-9,
                        static_cast<double>(stats.ops_ns) * 1e-9, static_cast<double>(stats.communication_ns) * 1e-9});
     }
     return ranks;

@@ -8,6 +8,7 @@
 #include "comm/tensor_parallel.h"
 #include "device/stream.h"
 #include "kvcache/kv_cache.h"
+#include "loader/weight_cache.h"
 #include "loader/weight_source.h"
 #include "ops/ops.h"
 #include "tensor/arena.h"
@@ -18,9 +19,10 @@ namespace heddle {
 struct BuildContext {
   const TensorParallel& tp;
   WeightSource& weights;
-  DType dtype;  // of the matrices in memory
+  WeightCache* cache;  // asked before `weights`; may be null
+  DType dtype;         // of the matrices in memory
   Stream& stream;
-  const std::function<void(int64_t bytes)>& on_packed;  // after each matrix
+  const std::function<void(int64_t bytes)>& on_packed;  // after each matrix, packed or restored
   const std::atomic<bool>& cancelled;                   // layers stop loading with kCancelled once it is set
 };
 

@@ -11,30 +11,41 @@ std::unique_ptr<StoredTensor> Find(const BuildContext& context, const StoredMatr
   return context.weights.Get(stored.prefix + ".weight", {stored.stored_rows, stored.columns});
 }
 
-// Rows `shard` of a matrix into `weight` from row `at`, and of its bias into `bias` unless that is empty.
-void PackPart(const BuildContext& context, const StoredMatrix& stored, const Range& shard, int64_t at,
-              PackedMatrix& weight, const Tensor& bias) {
-  const int64_t begin = stored.row_begin + shard.begin;
-  PackRows(context, *Find(context, stored), {begin, begin + shard.size()}, {0, stored.columns}, at, weight);
-  if (bias.empty()) return;
-  const Tensor whole = LoadVector(context.weights, stored.prefix + ".bias", stored.stored_rows);
-  std::copy_n(whole.view().Data<float>() + begin, shard.size(), bias.view().Data<float>() + at);
+// Where rows of a stored matrix go in a fused one.
+struct FusedPart {
+  const StoredMatrix& stored;
+  Range shard;  // of stored.rows
+  int64_t at;
+};
+
+// The parts into `weight`, and their biases into `bias` unless that is empty.
+void LoadParts(const BuildContext& context, const std::vector<FusedPart>& parts, PackedMatrix& weight,
+               const Tensor& bias) {
+  const bool restored = Restore(context, parts[0].stored.prefix, weight);
+  for (const auto& [stored, shard, at] : parts) {
+    const int64_t begin = stored.row_begin + shard.begin;
+    if (!restored) {
+      PackRows(context, *Find(context, stored), {begin, begin + shard.size()}, {0, stored.columns}, at, weight);
+    }
+    if (bias.empty()) continue;
+    const Tensor whole = LoadVector(context.weights, stored.prefix + ".bias", stored.stored_rows);
+    std::copy_n(whole.view().Data<float>() + begin, shard.size(), bias.view().Data<float>() + at);
+  }
 }
 
 }  // namespace
 
 ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const std::vector<Part>& parts) {
   int64_t rows = 0;
-  for (const Part& part : parts) rows += part.shard.size();
+  std::vector<FusedPart> fused;
+  for (const Part& part : parts) {
+    fused.push_back({part.stored, part.shard, rows});
+    rows += part.shard.size();
+  }
   const int64_t columns = parts[0].stored.columns;
   weight_ = PackedMatrix(context.dtype, rows, columns, {0, columns});
   if (parts[0].stored.bias) bias_ = Tensor(DType::kFloat32, {rows});
-
-  int64_t at = 0;
-  for (const Part& part : parts) {
-    PackPart(context, part.stored, part.shard, at, weight_, bias_);
-    at += part.shard.size();
-  }
+  LoadParts(context, fused, weight_, bias_);
 }
 
 void ColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
@@ -45,7 +56,9 @@ RowParallelLinear::RowParallelLinear(const BuildContext& context, const StoredMa
     : tp_(context.tp) {
   const Range shard = tp_.Shard(stored.columns, unit);
   weight_ = PackedMatrix(context.dtype, stored.rows, shard.size(), tp_.ShardSlices(stored.columns, unit));
-  PackRows(context, *Find(context, stored), {stored.row_begin, stored.row_begin + stored.rows}, shard, 0, weight_);
+  if (!Restore(context, stored.prefix, weight_)) {
+    PackRows(context, *Find(context, stored), {stored.row_begin, stored.row_begin + stored.rows}, shard, 0, weight_);
+  }
   if (stored.bias) bias_ = LoadVector(context.weights, stored.prefix + ".bias", stored.rows);
 }
 
@@ -86,8 +99,7 @@ GatedColumnParallelLinear::GatedColumnParallelLinear(const BuildContext& context
   const int64_t half = ops::GatedHalf(output_size_);
   weight_ = PackedMatrix(context.dtype, 2 * half, gate.columns, {0, gate.columns});
   if (gate.bias) bias_ = Tensor(DType::kFloat32, {2 * half});
-  PackPart(context, gate, shard, 0, weight_, bias_);
-  PackPart(context, up, shard, half, weight_, bias_);
+  LoadParts(context, {{gate, shard, 0}, {up, shard, half}}, weight_, bias_);
 }
 
 void GatedColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {

@@ -10,6 +10,7 @@ ParallelLMHead::ParallelLMHead(const BuildContext& context, const std::string& n
     : tp_(context.tp),
       shard_(context.tp.Shard(vocab_size, kShardUnit)),
       weight_(context.dtype, shard_.size(), hidden_size, {0, hidden_size}) {
+  if (Restore(context, name, weight_)) return;
   PackRows(context, *context.weights.Get(name, {vocab_size, hidden_size}), shard_, {0, hidden_size}, 0, weight_);
 }
 
@@ -28,7 +29,7 @@ VocabParallelEmbedding::VocabParallelEmbedding(const BuildContext& context, cons
                                                int64_t hidden_size)
     : tp_(context.tp),
       shard_(context.tp.Shard(vocab_size, kShardUnit)),
-      table_(LoadRows(context, *context.weights.Get(name, {vocab_size, hidden_size}), shard_)) {}
+      table_(LoadRows(context, name, *context.weights.Get(name, {vocab_size, hidden_size}), shard_)) {}
 
 VocabParallelEmbedding::VocabParallelEmbedding(const TensorParallel& tp, const ParallelLMHead& head)
     : tp_(tp), shard_(head.shard()), shared_(&head.weight()) {}

@@ -28,7 +28,17 @@ void ForEachStrip(const BuildContext& context, Range rows, int64_t row_bytes, co
   });
 }
 
+bool Restore(const BuildContext& context, const std::string& name, Tensor& memory, int64_t bytes) {
+  if (context.cache == nullptr || !context.cache->Restore(name, memory)) return false;
+  context.on_packed(bytes);
+  return true;
+}
+
 }  // namespace
+
+bool Restore(const BuildContext& context, const std::string& name, PackedMatrix& matrix) {
+  return Restore(context, name + ": " + matrix.Form(), matrix.memory(), static_cast<int64_t>(matrix.size_bytes()));
+}
 
 void PackRows(const BuildContext& context, const StoredTensor& stored, Range rows, Range columns, int64_t at,
               PackedMatrix& destination) {
@@ -42,9 +52,11 @@ void PackRows(const BuildContext& context, const StoredTensor& stored, Range row
   context.on_packed(rows.size() * columns.size() * static_cast<int64_t>(DTypeSize(destination.dtype())));
 }
 
-Tensor LoadRows(const BuildContext& context, const StoredTensor& stored, Range rows) {
+Tensor LoadRows(const BuildContext& context, const std::string& name, const StoredTensor& stored, Range rows) {
   Tensor table(stored.dtype(), {rows.size(), stored.shape()[1]});
   const auto row_bytes = stored.shape()[1] * static_cast<int64_t>(DTypeSize(stored.dtype()));
+  const std::string form = std::string(DTypeName(stored.dtype())) + " " + table.view().shape.ToString();
+  if (Restore(context, name + ": " + form, table, rows.size() * row_bytes)) return table;
   ForEachStrip(context, {0, rows.size()}, row_bytes,
                [&](int64_t begin, int64_t end) { stored.Read(rows.begin + begin, table.view().Rows(begin, end)); });
   context.on_packed(rows.size() * row_bytes);

@@ -176,6 +176,7 @@ Napi::Object FromRank(Napi::Env env, const RankStats& rank) {
   object.Set("numHeads", NewNumber(env, rank.num_heads));
   object.Set("numKVHeads", NewNumber(env, rank.num_kv_heads));
   object.Set("weightBytes", NewNumber(env, static_cast<double>(rank.weight_bytes)));
+  object.Set("weightsFromCache", Napi::Boolean::New(env, rank.weights_from_cache));
   object.Set("kvCacheBytes", NewNumber(env, static_cast<double>(rank.kv_cache_bytes)));
   object.Set("busySeconds", NewNumber(env, rank.busy_seconds));
   object.Set("opsSeconds", NewNumber(env, rank.ops_seconds));
@@ -194,6 +195,7 @@ EngineConfig ToEngineConfig(const Napi::Object& object) {
   EngineConfig config;
   config.model = Text(object, "model");
   config.load_format = Text(object, "loadFormat") == "dummy" ? LoadFormat::kDummy : LoadFormat::kSafetensors;
+  config.packed_weights = Text(object, "packedWeights");
   const std::string dtype = Text(object, "dtype");
   config.dtype_auto = dtype == "auto";
   if (!config.dtype_auto) config.dtype = ToDType(dtype, "dtype");

@@ -1,6 +1,7 @@
 #include "worker/worker.h"
 
 #include <chrono>
+#include <optional>
 
 namespace heddle {
 namespace {
@@ -42,6 +43,15 @@ class TimedCommunicator : public Communicator {
   std::atomic<int64_t>& nanoseconds_;
 };
 
+// The file of this rank. Its name is also in it, so that a file that was renamed is not taken for another.
+std::optional<WeightCache> OpenCache(const WorkerConfig& config, const TensorParallel& tp) {
+  if (config.packed_weights.empty()) return std::nullopt;
+  const std::string path = config.packed_weights + "-" + DTypeName(config.dtype) + "-" + std::to_string(tp.rank) +
+                           "of" + std::to_string(tp.size) + ".packed";
+  const std::string name = path.substr(path.rfind('/') + 1);
+  return WeightCache(path, name + " in layout " + std::to_string(kPackedLayoutVersion));
+}
+
 }  // namespace
 
 Worker::Worker(const WorkerConfig& config, int rank, int size, std::unique_ptr<Communicator> communicator,
@@ -58,7 +68,8 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
   // Made here, on the rank's own thread, so that pages lie where the rank runs.
   stream_ = std::make_unique<Stream>(config_.threads, config_.oversubscribed, config_.isa);
   const ModelConfig& model = config_.model;
-  const BuildContext context{tp_, weights, config_.dtype, *stream_, on_packed, cancelled_};
+  std::optional<WeightCache> cache = OpenCache(config_, tp_);
+  const BuildContext context{tp_, weights, cache ? &*cache : nullptr, config_.dtype, *stream_, on_packed, cancelled_};
   model_ = config_.family->build(context, model, config_.max_model_len);
 
   const ModelFootprint footprint = config_.family->footprint(model, tp_, config_.dtype);
@@ -72,6 +83,8 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
                                                   footprint.num_kv_heads, model.head_dim);
   stats_.num_heads = footprint.num_heads;
   stats_.num_kv_heads = footprint.num_kv_heads;
+  stats_.weights_from_cache = cache && cache->complete();
+  if (cache && !cache->complete()) cache->Save(cancelled_);
 }
 
 ModelOutput Worker::Execute(const SchedulerOutput& step) {

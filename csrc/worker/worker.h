@@ -22,6 +22,7 @@ struct WorkerConfig {
   const ModelFamily* family = nullptr;
   DType dtype = DType::kFloat32;  // of weights
   DType kv_cache_dtype = DType::kFloat32;
+  std::string packed_weights;  // as in EngineConfig
   int max_model_len = 0;
   int num_blocks = 0;
   ModelRunner::Options runner;
@@ -36,6 +37,7 @@ struct WorkerStats {
   std::atomic<int64_t> ops_ns{0};            // of busy_ns; disjoint from communication_ns
   std::atomic<int64_t> communication_ns{0};  // of busy_ns
   std::atomic<int64_t> weight_bytes{0};
+  std::atomic<bool> weights_from_cache{false};
   std::atomic<int64_t> kv_cache_bytes{0};
   std::atomic<int> num_heads{0};
   std::atomic<int> num_kv_heads{0};
@@ -48,7 +50,8 @@ class Worker {
          const std::atomic<bool>& cancelled);
   ~Worker();
 
-  // Loads this rank's shard; `on_packed` gets the bytes of each matrix done. Fails with kModelFormat,
+  // Loads this rank's shard; `on_packed` gets the bytes of each matrix done. Where packed weights are kept and the file
+  // is not there or not right, writes it, or goes on without when that fails. Fails with kModelFormat,
   // kInsufficientMemory, kCancelled.
   void Load(WeightSource& weights, const std::function<void(int64_t)>& on_packed);
 

@@ -37,6 +37,7 @@ export interface EngineFlags {
   maxNumSeqs?: number;
   maxNumBatchedTokens?: number;
   loadFormat?: EngineConfig['loadFormat'];
+  packedWeightCache?: EngineConfig['packedWeightCache'];
   tp?: ParallelConfig['tensorParallelSize'];
   threads?: number;
 }
@@ -85,6 +86,7 @@ export function addEngineFlags(command: Command): Command {
     .option('--max-num-seqs <n>', 'sequences in one step', numeric)
     .option('--max-num-batched-tokens <n>', 'tokens in one step', numeric)
     .option('--load-format <format>', 'safetensors, or dummy for random weights of the same shape')
+    .option('--packed-weight-cache <dir>', 'keep packed weights in this folder, for faster starts')
     .option('--debug', 'show the stack of an error');
 }
 
@@ -107,11 +109,11 @@ export function addSamplingFlags(command: Command): Command {
 /** @throws UsageError when no model is named and none is bundled. */
 export function engineConfig(flags: EngineFlags): EngineConfig {
   const { model, device, dtype, kvCacheDtype, kvCacheBytes, maxModelLen, maxNumSeqs, maxNumBatchedTokens } = flags;
-  const { loadFormat, threads, tp } = flags;
+  const { loadFormat, packedWeightCache, threads, tp } = flags;
   return {
     model: model ?? defaultModel(),
     ...{ device, dtype, kvCacheDtype, kvCacheBytes, maxModelLen, maxNumSeqs, maxNumBatchedTokens },
-    ...{ loadFormat, threads },
+    ...{ loadFormat, packedWeightCache, threads },
     ...(tp !== undefined && { parallel: { tensorParallelSize: tp } }),
   };
 }

@@ -25,6 +25,8 @@ export interface ResolvedEngineConfig {
   /** Absolute. */
   readonly model: string;
   readonly loadFormat: 'safetensors' | 'dummy';
+  /** Absolute; null: nothing is kept. */
+  readonly packedWeightCache: string | null;
   readonly dtype: 'auto' | FloatType;
   readonly kvCacheDtype: 'auto' | FloatType;
   /** 0: chosen by the engine. */
@@ -53,7 +55,7 @@ export interface ResolvedEngineConfig {
 const MAX_COUNT = 2 ** 31 - 1;
 const CPU_ISAS = ['scalar', 'avx2', 'avx512', 'avx512_bf16', 'amx'] as const;
 
-const modelFolder: Check<string> = (value, key) => {
+const folderPath: Check<string> = (value, key) => {
   const folder = shortText(4096)(value, key);
   return folder.includes('\0') ? refuse(key, 'a path without NUL characters', value) : path.resolve(folder);
 };
@@ -86,7 +88,7 @@ const parallelChecks: Checks<ParallelConfig> = {
 };
 
 const engineChecks: Checks<EngineConfig> = {
-  model: modelFolder,
+  model: folderPath,
   device: oneOf(['auto', 'cpu'], ['cuda']),
   dtype: oneOf(['auto', 'float32', 'bfloat16', 'float16']),
   quantization: oneOf(['auto', 'none'], ['int8', 'llm-int8', 'w8a8']),
@@ -109,6 +111,7 @@ const engineChecks: Checks<EngineConfig> = {
   maxNumWaiting: integer(1, MAX_COUNT),
   enablePrefixCaching: boolean,
   threads: integer(1, 256),
+  packedWeightCache: folderPath,
   onProgress: progressCallback,
 };
 
@@ -127,9 +130,15 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
   if (maxNumBatchedTokens < maxNumSeqs) {
     refuse('maxNumBatchedTokens', `at least maxNumSeqs (${maxNumSeqs})`, maxNumBatchedTokens);
   }
+  const loadFormat = given.loadFormat ?? 'safetensors';
+  const packedWeightCache = given.packedWeightCache ?? null;
+  if (loadFormat === 'dummy' && packedWeightCache !== null) {
+    refuse('packedWeightCache', 'left out with loadFormat "dummy"', packedWeightCache);
+  }
   return Object.freeze({
     model,
-    loadFormat: given.loadFormat ?? 'safetensors',
+    loadFormat,
+    packedWeightCache,
     dtype: given.dtype ?? 'auto',
     // The check left 'auto' and the float types.
     kvCacheDtype: (given.kvCacheDtype ?? 'auto') as 'auto' | FloatType,

@@ -56,8 +56,8 @@ async function checkFolder(folder: string): Promise<void> {
   throw new ModelFormatError(`model must be the path of a folder, received ${folder}: it is something else`);
 }
 
-/** Undefined when there is no such file. */
-async function readText(folder: string, name: string): Promise<string | undefined> {
+/** A file of at most 256 MiB; undefined when there is none. @throws ModelFormatError */
+export async function readText(folder: string, name: string): Promise<string | undefined> {
   const file = path.join(folder, name);
   try {
     // Reading a pipe or a device might never end.

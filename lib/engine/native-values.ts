@@ -8,9 +8,14 @@ import type { ResolvedEngineConfig } from '../config/engine-config';
 import type { ResolvedSamplingParams } from '../config/sampling-params';
 import type { NativeEngineConfig, NativeMemoryPlan, NativeSamplingParams, NativeStats } from '../native/binding';
 
-export function toNativeConfig(config: ResolvedEngineConfig, eosTokenIds: Int32Array): NativeEngineConfig {
-  const { onProgress: _, ...rest } = config;
-  return { ...rest, eosTokenIds };
+/** @param packedWeights - As in {@link NativeEngineConfig}. */
+export function toNativeConfig(
+  config: ResolvedEngineConfig,
+  eosTokenIds: Int32Array,
+  packedWeights = '',
+): NativeEngineConfig {
+  const { onProgress: _onProgress, packedWeightCache: _folder, ...rest } = config;
+  return { ...rest, eosTokenIds, packedWeights };
 }
 
 /**

@@ -28,6 +28,7 @@ import { findBadWords } from '../tokenizer/bad-words';
 import type { Tokenizer } from '../tokenizer/tokenizer';
 import { loadCheckpoint, type Checkpoint } from './checkpoint';
 import { toEngineStats, toNativeConfig, toNativeParams } from './native-values';
+import { preparePackedWeights } from './packed-weights';
 import { RequestRegistry } from './request-registry';
 
 /** Gets the ids of a prompt off the JavaScript thread; what has not begun when the signal is aborted never does. */
@@ -92,12 +93,12 @@ export class RunningEngine {
 
   /** Loads a model. Nothing stays behind when it rejects. */
   static async start(config: ResolvedEngineConfig, site: CallSite): Promise<RunningEngine> {
-    const checkpoint = await loadCheckpoint(config.model);
+    const [checkpoint, packedWeights] = await Promise.all([loadCheckpoint(config.model), preparePackedWeights(config)]);
     const requests = new RequestRegistry();
     const native = await callNativeAsync(
       () =>
         loadBinding().createEngine(
-          toNativeConfig(config, checkpoint.generationDefaults.eosTokenIds),
+          toNativeConfig(config, checkpoint.generationDefaults.eosTokenIds, packedWeights),
           checkpoint.tokenizer?.vocabulary ?? null,
           (step) => requests.dispatch(step),
           config.onProgress,

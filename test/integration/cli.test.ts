@@ -176,6 +176,7 @@ describe('wrong use of heddle', () => {
     ['seed', ['--seed', '-1'], '-1'],
     ['parallel.tensorParallelSize', ['--tp', '3'], '3'],
     ['dtype', ['--dtype', 'float8'], '"float8"'],
+    ['packedWeightCache', ['--packed-weight-cache', '/dev/null'], '"/dev/null"'],
   ])('names %s when its value is wrong', async (key, flags, value) => {
     const { code, stderr } = await heddle(['generate', '--prompt', 'She was', ...flags]);
     expect(code).toBe(1);

@@ -9,6 +9,7 @@ describe('EngineConfig', () => {
     expect(resolve({})).toEqual({
       model: path.resolve('some/folder'),
       loadFormat: 'safetensors',
+      packedWeightCache: null,
       dtype: 'auto',
       kvCacheDtype: 'auto',
       kvCacheBytes: 0,
@@ -35,6 +36,13 @@ describe('EngineConfig', () => {
     expect(resolve({ maxNumSeqs: 1000 }).maxNumBatchedTokens).toBe(1000);
     expect(() => resolve({ maxNumSeqs: 100, maxNumBatchedTokens: 99 })).toThrow(
       'maxNumBatchedTokens must be at least maxNumSeqs (100), received 99',
+    );
+  });
+
+  it('makes packedWeightCache absolute, and refuses it where there is no checkpoint to keep', () => {
+    expect(resolve({ packedWeightCache: 'kept' }).packedWeightCache).toBe(path.resolve('kept'));
+    expect(() => resolve({ packedWeightCache: '/kept', loadFormat: 'dummy' })).toThrow(
+      'packedWeightCache must be left out with loadFormat "dummy", received "/kept"',
     );
   });
 
@@ -104,6 +112,8 @@ describe('EngineConfig', () => {
     [{ schedulingPolicy: 'lifo' }, 'schedulingPolicy'],
     [{ loadFormat: 'gguf' }, 'loadFormat'],
     [{ onProgress: 1 }, 'onProgress'],
+    [{ packedWeightCache: '' }, 'packedWeightCache'],
+    [{ packedWeightCache: true }, 'packedWeightCache'],
     [{ gpuMemoryUtilization: 2 }, 'gpuMemoryUtilization'],
     [{ parallel: 2 }, 'parallel'],
     [{ parallel: { tensorParallelSize: 3 } }, 'parallel.tensorParallelSize'],

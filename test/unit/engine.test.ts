@@ -58,6 +58,7 @@ describe('Engine.create', () => {
     expect(fake.config).toEqual({
       model: bundledModel,
       loadFormat: 'safetensors',
+      packedWeights: '',
       dtype: 'auto',
       kvCacheDtype: 'auto',
       kvCacheBytes: 0,
