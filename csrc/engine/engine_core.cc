@@ -71,6 +71,7 @@ bool EngineCore::Step(EngineOutput& output) {
   if (step.empty()) return false;
   MarkStarted(step, output);
   ModelOutput model_output = executor_->Execute(step);
+  output.deltas.reserve(output.deltas.size() + step.scheduled.size());
   for (SequenceUpdate& update : scheduler_.Update(step, std::move(model_output))) {
     const auto it = requests_.find(update.request_id);
     if (it == requests_.end()) continue;  // failed at another of its sequences just now

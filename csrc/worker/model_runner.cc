@@ -65,7 +65,8 @@ ModelOutput ModelRunner::Execute(const SchedulerOutput& step) {
 
   ModelOutput output;
   if (tp_.rank == 0) {
-    for (const ScheduledSequence& scheduled : step.scheduled) output.sequences.emplace_back().id = scheduled.id;
+    output.sequences.resize(step.scheduled.size());
+    for (size_t i = 0; i < step.scheduled.size(); ++i) output.sequences[i].id = step.scheduled[i].id;
   }
   const std::vector<LogitsRow> rows = SelectRows(step);
   const size_t rows_a_round = static_cast<size_t>(LogitsRows(config_, options_));
@@ -79,6 +80,7 @@ ModelOutput ModelRunner::Execute(const SchedulerOutput& step) {
 
 std::vector<ModelRunner::LogitsRow> ModelRunner::SelectRows(const SchedulerOutput& step) const {
   std::vector<LogitsRow> rows;
+  rows.reserve(step.scheduled.size());
   for (size_t s = 0; s < step.scheduled.size(); ++s) {
     const ScheduledSequence& scheduled = step.scheduled[s];
     const SequenceState& state = sequences_.at(scheduled.id);
@@ -99,12 +101,17 @@ std::vector<ModelRunner::LogitsRow> ModelRunner::SelectRows(const SchedulerOutpu
 void ModelRunner::ComputeLogits(ForwardContext& context, const TensorView& hidden, std::span<const LogitsRow> rows) {
   const Arena::Scope scope(arena_);
   const int64_t count = static_cast<int64_t>(rows.size());
+  const TensorView logits = tp_.rank == 0 ? logits_.view().Rows(0, count) : TensorView();
+  const int first = rows.front().row;
+  if (rows.back().row - first + 1 == count) {  // neighbours, as when all sequences decode
+    return model_.ComputeLogits(context, hidden.Rows(first, first + count), logits);
+  }
   const TensorView selected = arena_.Allocate(DType::kFloat32, {count, config_.hidden_size});
   for (int64_t i = 0; i < count; ++i) {
     std::memcpy(selected.Row<float>(i), hidden.Row<float>(rows[static_cast<size_t>(i)].row),
                 static_cast<size_t>(config_.hidden_size) * sizeof(float));
   }
-  model_.ComputeLogits(context, selected, tp_.rank == 0 ? logits_.view().Rows(0, count) : TensorView());
+  model_.ComputeLogits(context, selected, logits);
 }
 
 // Sequences are independent, so threads share them out; rows of one sequence are taken in order, by one thread.
