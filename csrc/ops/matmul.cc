@@ -9,8 +9,13 @@ namespace {
 
 // Below this many multiply-adds waking the others costs more than they save.
 constexpr int64_t kMinParallelWork = 65536;
-// Pieces of a product that a thread starts with: as many as share out unevenness, as few as make long pieces.
+// Pieces of a product that a thread starts with: as many as share out unevenness, as few as make long pieces, of whole
+// groups of panels that kernels keep together.
 constexpr int kPiecesPerThread = 4;
+constexpr int64_t kPanelsTogether = 8;
+// Up to so many rows the weights' way from memory is what takes time, and pieces are cut by bytes.
+constexpr int64_t kMaxStreamRows = 32;
+constexpr int64_t kStreamPieceBytes = int64_t{256} << 10;
 
 bool IsParallel(const Stream& stream, const cpu::MatmulArgs& args, int64_t k) {
   return stream.threads().num_threads() > 1 && args.m * args.n * k >= kMinParallelWork;
@@ -26,12 +31,14 @@ void ShareOutPanels(Stream& stream, bool parallel, const cpu::MatmulArgs& args, 
     multiply(own, begin, end);
   };
   if (!parallel) return run(0, 0, num_panels);
-  // Whole groups of panels that kernels keep together.
-  constexpr int64_t kPanelsTogether = 8;
   const int64_t pieces = int64_t{kPiecesPerThread} * stream.threads().num_threads();
-  const int64_t piece = (num_panels + pieces - 1) / pieces;
-  const int64_t whole = (piece + kPanelsTogether - 1) / kPanelsTogether * kPanelsTogether;
-  stream.threads().RunPieces(num_panels, 2 * whole > num_panels ? piece : whole, run);
+  int64_t piece = (num_panels + pieces - 1) / pieces;
+  if (args.m <= kMaxStreamRows) {
+    piece = std::max<int64_t>(2, kStreamPieceBytes / args.panel_bytes);
+  } else if (piece > kPanelsTogether) {
+    piece = (piece + kPanelsTogether - 1) / kPanelsTogether * kPanelsTogether;
+  }
+  stream.threads().RunPieces(num_panels, piece, run);
 }
 
 // Block of rows by block: packed by all threads, then multiplied by all.
