@@ -69,7 +69,8 @@ export interface EngineConfig {
    * Each rank has a file of the size of its weights there, named after a hash of the checkpoint; `dtype` and the number of
    * ranks make other files. The first engine writes it before it is ready. A file that is missing, broken or of another
    * version is written anew; where that fails, for lack of space or because the folder is read-only, the engine goes on
-   * without. Files of checkpoints that have changed stay behind: any file may be deleted at any time.
+   * without. Files of checkpoints that have changed stay behind, and a process that is killed while it writes leaves a
+   * temporary file: any file may be deleted at any time.
    *
    * Whoever can write to the folder decides what the model computes, and whoever cuts a file there ends the processes
    * that use it; files are made for their owner alone. The checkpoint itself is compared by names, sizes, times of change,

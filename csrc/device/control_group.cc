@@ -35,10 +35,12 @@ struct Layout {
   const char* memory_limit;
   const char* memory_usage;
   const char* inactive_file;  // in memory.stat
+  const char* active_file;
 };
-constexpr Layout kVersion2{"", "", "memory.max", "memory.current", "inactive_file"};
-constexpr Layout kMemory1{"memory", "/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"};
-constexpr Layout kCpu1{"cpu", "/cpu", nullptr, nullptr, nullptr};
+constexpr Layout kVersion2{"", "", "memory.max", "memory.current", "inactive_file", "active_file"};
+constexpr Layout kMemory1{
+    "memory", "/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file"};
+constexpr Layout kCpu1{"cpu", "/cpu", nullptr, nullptr, nullptr, nullptr};
 
 bool Lists(std::string_view controllers, std::string_view wanted) {
   while (true) {
@@ -74,7 +76,9 @@ void ReadMemory(const std::string& group, const Layout& layout, ControlGroupLimi
   const int64_t limit = ReadNumber(group + "/" + layout.memory_limit);
   const int64_t usage = ReadNumber(group + "/" + layout.memory_usage);
   if (limit == kUnlimited || usage == kUnlimited) return;
-  const int64_t used = usage - ReadStat(group + "/memory.stat", layout.inactive_file);
+  // Pages of files can be given up; those of mapped weights that an engine is about to map again are among them.
+  const std::string stat = group + "/memory.stat";
+  const int64_t used = usage - ReadStat(stat, layout.inactive_file) - ReadStat(stat, layout.active_file);
   limits.available_memory = std::min(limits.available_memory, std::max<int64_t>(limit - used, 0));
 }
 

@@ -31,9 +31,6 @@ bool HasAvx512() {
 
 bool HasAvx512BFloat16() { return HasAvx512() && __builtin_cpu_supports("avx512bf16"); }
 
-// Zen 4 and 5 run them at twice the rate of multiply-adds, Intel's processors at half of it.
-bool HasFastBFloat16Dots() { return __builtin_cpu_is("amd"); }
-
 // Tiles are usable once the system has granted this process their large register state; threads that start later
 // inherit it. Containers may forbid the call.
 bool HasAmx() {
@@ -58,12 +55,13 @@ bool HasAmx() {
 bool HasAvx2() { return false; }
 bool HasAvx512() { return false; }
 bool HasAvx512BFloat16() { return false; }
-bool HasFastBFloat16Dots() { return false; }
 bool HasAmx() { return false; }
 
 #endif
 
-bool Supports(CpuIsa isa) {
+}  // namespace
+
+bool SupportsCpuIsa(CpuIsa isa) {
   switch (isa) {
     case CpuIsa::kScalar:
       return true;
@@ -78,8 +76,6 @@ bool Supports(CpuIsa isa) {
   }
   return false;
 }
-
-}  // namespace
 
 const char* CpuIsaName(CpuIsa isa) {
   switch (isa) {
@@ -98,9 +94,8 @@ const char* CpuIsaName(CpuIsa isa) {
 }
 
 CpuIsa DetectCpuIsa() {
-  for (CpuIsa isa : {CpuIsa::kAmx, CpuIsa::kAvx512BFloat16, CpuIsa::kAvx512, CpuIsa::kAvx2}) {
-    if (isa == CpuIsa::kAvx512BFloat16 && !HasFastBFloat16Dots()) continue;
-    if (Supports(isa)) return isa;
+  for (CpuIsa isa : {CpuIsa::kAmx, CpuIsa::kAvx512, CpuIsa::kAvx2}) {
+    if (SupportsCpuIsa(isa)) return isa;
   }
   return CpuIsa::kScalar;
 }
@@ -109,10 +104,10 @@ CpuIsa ChooseCpuIsa(const std::string& name) {
   if (name.empty()) return DetectCpuIsa();
   for (CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512BFloat16, CpuIsa::kAmx}) {
     if (name != CpuIsaName(isa)) continue;
-    if (Supports(isa)) return isa;
-    throw Error(ErrorCode::kInvalidArgument, "cpuIsa must be an instruction set that this machine runs, at most \"" +
-                                                 std::string(CpuIsaName(DetectCpuIsa())) + "\", received \"" + name +
-                                                 "\"");
+    if (SupportsCpuIsa(isa)) return isa;
+    throw Error(ErrorCode::kInvalidArgument,
+                "cpuIsa must be an instruction set that this machine runs, the best is \"" +
+                    std::string(CpuIsaName(DetectCpuIsa())) + "\", received \"" + name + "\"");
   }
   throw Error(
       ErrorCode::kInvalidArgument,

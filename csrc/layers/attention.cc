@@ -42,8 +42,7 @@ void Attention::Forward(ForwardContext& context, const TensorView& x) const {
     ops::RmsNorm(stream, k_heads, k_norm_, config_.norm_eps, k_heads);
   }
   const ops::KVCacheView& cache = context.kv_cache.layer(config_.layer);
-  const TensorView cos_sin = cos_sin_;
-  ops::RotateAndStore(stream, context.positions, &cos_sin, q, k, v, context.slot_mapping, cache);
+  ops::RotateAndStore(stream, context.positions, cos_sin_, q, k, v, context.slot_mapping, cache);
 
   const TensorView out = context.arena.Allocate(DType::kFloat32, {num_tokens, q_size});
   const ops::AttentionParams params{.num_heads = num_heads,

@@ -9,21 +9,35 @@ namespace {
 
 // Below this many multiply-adds waking the others costs more than they save.
 constexpr int64_t kMinParallelWork = 65536;
-// Pieces of a product that a thread starts with: as many as share out unevenness, as few as make long pieces, of whole
-// groups of panels that kernels keep together.
+// Pieces of a product that a thread starts with: as many as share out unevenness, as few as make long pieces, in whole
+// numbers of the panels that the widest tiles take.
 constexpr int kPiecesPerThread = 4;
 constexpr int64_t kPanelsTogether = 8;
-// Up to so many rows the weights' way from memory is what takes time, and pieces are cut by bytes.
+// A few rows of packed products: the weights' way from memory is what takes time, and pieces are cut by bytes.
 constexpr int64_t kMaxStreamRows = 32;
 constexpr int64_t kStreamPieceBytes = int64_t{256} << 10;
+
+static_assert(cpu::kMaxSlices == kNumReductionSlices);
+
+// Panels of a piece.
+int64_t PieceOf(int64_t num_panels, int num_threads) {
+  const int64_t pieces = int64_t{kPiecesPerThread} * num_threads;
+  const int64_t piece = (num_panels + pieces - 1) / pieces;
+  return piece <= kPanelsTogether ? piece : (piece + kPanelsTogether - 1) / kPanelsTogether * kPanelsTogether;
+}
+
+int64_t StreamPieceOf(const cpu::MatmulArgs& args) {
+  return std::max<int64_t>(2, kStreamPieceBytes / std::max<int64_t>(args.panel_bytes, 1));
+}
 
 bool IsParallel(const Stream& stream, const cpu::MatmulArgs& args, int64_t k) {
   return stream.threads().num_threads() > 1 && args.m * args.n * k >= kMinParallelWork;
 }
 
-// Calls multiply(args, panel_begin, panel_end) on the threads of the stream, each with its part of the scratch memory.
+// Calls multiply(args, panel_begin, panel_end) for pieces of `piece` panels on the threads of the stream, each with its
+// part of the scratch memory.
 template <typename Multiply>
-void ShareOutPanels(Stream& stream, bool parallel, const cpu::MatmulArgs& args, int64_t num_panels,
+void ShareOutPanels(Stream& stream, bool parallel, const cpu::MatmulArgs& args, int64_t num_panels, int64_t piece,
                     size_t scratch_floats, const Multiply& multiply) {
   const auto run = [&](int thread, int64_t begin, int64_t end) {
     cpu::MatmulArgs own = args;
@@ -31,13 +45,6 @@ void ShareOutPanels(Stream& stream, bool parallel, const cpu::MatmulArgs& args, 
     multiply(own, begin, end);
   };
   if (!parallel) return run(0, 0, num_panels);
-  const int64_t pieces = int64_t{kPiecesPerThread} * stream.threads().num_threads();
-  int64_t piece = (num_panels + pieces - 1) / pieces;
-  if (args.m <= kMaxStreamRows) {
-    piece = std::max<int64_t>(2, kStreamPieceBytes / args.panel_bytes);
-  } else if (piece > kPanelsTogether) {
-    piece = (piece + kPanelsTogether - 1) / kPanelsTogether * kPanelsTogether;
-  }
   stream.threads().RunPieces(num_panels, piece, run);
 }
 
@@ -60,7 +67,9 @@ void PackedMatmul(Stream& stream, const cpu::PackedMatmulKernels& kernels, cpu::
     const bool parallel = IsParallel(stream, block, k);
     ParallelFor(stream, (block.m + kernels.pack_rows - 1) / kernels.pack_rows, std::min(block.m, kernels.pack_rows) * k,
                 [&](int64_t begin, int64_t end) { kernels.pack(block, begin, end, packed); });
-    ShareOutPanels(stream, parallel, block, num_panels, scratch_floats,
+    const int64_t piece =
+        block.m <= kMaxStreamRows ? StreamPieceOf(block) : PieceOf(num_panels, stream.threads().num_threads());
+    ShareOutPanels(stream, parallel, block, num_panels, piece, scratch_floats,
                    [&](const cpu::MatmulArgs& own, int64_t panel_begin, int64_t panel_end) {
                      kernels.matmul(own, packed, panel_begin, panel_end);
                    });
@@ -95,7 +104,8 @@ void Multiply(Stream& stream, cpu::MatmulArgs args, int64_t k) {
   const size_t scratch_floats = kernels.matmul_scratch_floats();
   const size_t num_threads = static_cast<size_t>(stream.threads().num_threads());
   args.scratch = static_cast<float*>(stream.Scratch(scratch_floats * sizeof(float) * num_threads));
-  ShareOutPanels(stream, IsParallel(stream, args, k), args, num_panels, scratch_floats, kernels.matmul);
+  ShareOutPanels(stream, IsParallel(stream, args, k), args, num_panels,
+                 PieceOf(num_panels, stream.threads().num_threads()), scratch_floats, kernels.matmul);
 }
 
 static_assert(static_cast<int>(Activation::kSilu) == static_cast<int>(cpu::GatedKind::kSilu));

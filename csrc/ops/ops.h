@@ -82,12 +82,11 @@ struct KVCacheView {
 // into their slots, rounded to the cache's dtype.
 //
 //   positions     [num_tokens]                           host memory, each < cos_sin.dim(0)
-//   cos_sin       [max_positions, rotary_dim]            f32: cosines of the rotary_dim / 2 angles, then their sines;
-//                                                        null: nothing is rotated
+//   cos_sin       [max_positions, rotary_dim]            f32: cosines of the rotary_dim / 2 angles, then their sines
 //   q             [num_tokens, num_heads * head_dim]     f32; rows may be strided
 //   k, v          [num_tokens, num_kv_heads * head_dim]  f32; rows may be strided
 //   slot_mapping  [num_tokens]                           block * block_size + offset
-void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const TensorView* cos_sin, const TensorView& q,
+void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const TensorView& cos_sin, const TensorView& q,
                     const TensorView& k, const TensorView& v, std::span<const int64_t> slot_mapping,
                     const KVCacheView& cache);
 

@@ -19,7 +19,8 @@ namespace heddle {
 
 inline constexpr int kPanelWidth = 16;
 
-// Packed matrices are kept in files (loader/weight_cache.h): another layout is another number.
+// Packed matrices are kept in files (loader/weight_cache.h): another layout is another number, and so is another order
+// of the parts of a fused matrix or another way to cut shards.
 inline constexpr int kPackedLayoutVersion = 1;
 
 class PackedMatrix {

@@ -24,7 +24,7 @@ void CheckSlots(std::span<const int64_t> slot_mapping, int64_t num_slots) {
 
 }  // namespace
 
-void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const TensorView* cos_sin, const TensorView& q,
+void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const TensorView& cos_sin, const TensorView& q,
                     const TensorView& k, const TensorView& v, std::span<const int64_t> slot_mapping,
                     const KVCacheView& cache) {
   const OpTimer timer(stream);
@@ -44,15 +44,15 @@ void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const Te
   CheckView("RotateAndStore: v", v, DType::kFloat32, {num_tokens, num_kv_heads * head_dim});
   HEDDLE_CHECK(positions.size() == slot_mapping.size(),
                std::to_string(positions.size()) + " positions of " + std::to_string(num_tokens) + " tokens");
-  if (cos_sin != nullptr) CheckRotation(positions, *cos_sin, head_dim);
+  CheckRotation(positions, cos_sin, head_dim);
   CheckSlots(slot_mapping, num_blocks * block_size);
 
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());
   const cpu::Storage storage = StorageOf("RotateAndStore: cache", dtype);
   const auto element = static_cast<int64_t>(DTypeSize(dtype));
   const auto rotate = [&](int64_t token, float* head) {
-    const int64_t half = cos_sin->dim(1) / 2;
-    const float* cos = cos_sin->Row<float>(positions[static_cast<size_t>(token)]);
+    const int64_t half = cos_sin.dim(1) / 2;
+    const float* cos = cos_sin.Row<float>(positions[static_cast<size_t>(token)]);
     kernels.rotate(cos, cos + half, half, head);
   };
   const auto store = [&](int64_t token, int64_t head, const float* key) {
@@ -70,11 +70,9 @@ void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const Te
       const int64_t head = i / num_tokens;
       const int64_t token = i % num_tokens;
       float* const key = k.Row<float>(token) + head * head_dim;
-      if (cos_sin != nullptr) {
-        float* const queries = q.Row<float>(token) + head * group * head_dim;
-        for (int64_t query = 0; query < group; ++query) rotate(token, queries + query * head_dim);
-        rotate(token, key);
-      }
+      float* const queries = q.Row<float>(token) + head * group * head_dim;
+      for (int64_t query = 0; query < group; ++query) rotate(token, queries + query * head_dim);
+      rotate(token, key);
       store(token, head, key);
     }
   });

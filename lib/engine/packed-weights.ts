@@ -4,13 +4,15 @@
  * @module
  */
 import { createHash, type Hash } from 'node:crypto';
-import { mkdir, open, stat } from 'node:fs/promises';
+import { mkdir, open, readdir, rm, stat } from 'node:fs/promises';
 import path from 'node:path';
 
 import type { ResolvedEngineConfig } from '../config/engine-config';
 import { refuse } from '../config/validate';
 import { readText } from './checkpoint';
 
+/** Files up to this size are read whole: about as long as it takes to look at samples of a large one. */
+const MAX_WHOLE_BYTES = 64 * 2 ** 20;
 const STRIP_BYTES = 4096;
 const STRIDE_BYTES = 4 * 2 ** 20;
 /** Of strips under way; more would keep the process's other files waiting. */
@@ -18,17 +20,34 @@ const MAX_READS = 4;
 /** As the native side reads them. */
 const MAX_HEADER_BYTES = 100_000_000;
 
+/** What the checkpoint's packed weights are known by; null when none are kept, or none can be read. */
+export async function digestPackedWeights({ model, packedWeightCache }: ResolvedEngineConfig): Promise<string | null> {
+  return packedWeightCache === null ? null : await digestCheckpoint(model);
+}
+
 /**
  * The path with which names of files of packed weights begin; `''` when none are kept. Makes the folder.
  *
  * @throws InvalidArgumentError when there is no such folder and none can be made.
  */
-export async function preparePackedWeights(config: ResolvedEngineConfig): Promise<string> {
-  const { model, packedWeightCache: folder } = config;
-  const digest = folder === null ? null : await digestCheckpoint(model);
+export async function placePackedWeights(config: ResolvedEngineConfig, digest: string | null): Promise<string> {
+  const { packedWeightCache: folder } = config;
   if (folder === null || digest === null) return '';
   await makeFolder(folder);
   return path.join(folder, digest);
+}
+
+/**
+ * Removes what was just written when the checkpoint is no longer what it was: its weights may have been read from either,
+ * and must not serve later engines under the name of one. Never fails.
+ */
+export async function dropIfChanged(config: ResolvedEngineConfig, packedWeights: string): Promise<void> {
+  const folder = path.dirname(packedWeights);
+  const digest = path.basename(packedWeights);
+  if ((await digestCheckpoint(config.model)) === digest) return;
+  const names = await readdir(folder).catch(() => []);
+  const written = names.filter((name) => name.startsWith(digest));
+  await Promise.all(written.map((name) => rm(path.join(folder, name), { force: true }).catch(() => undefined)));
 }
 
 /** The folders above are not made: Node tries that for ever where the system does not allow it. */
@@ -43,7 +62,7 @@ async function makeFolder(folder: string): Promise<void> {
 
 /**
  * A hash of all that decides the packed weights of a checkpoint: `config.json`, and of each file of weights its name,
- * size, time of change, header, and 4 KiB of every 4 MiB. Null for a checkpoint that cannot be read; loading it says why.
+ * size, time of change, header, and contents: all of them up to 64 MiB, of larger ones 4 KiB of every 4 MiB. Null for a checkpoint that cannot be read; loading it says why.
  */
 async function digestCheckpoint(folder: string): Promise<string | null> {
   try {
@@ -82,8 +101,9 @@ async function addFile(hash: Hash, weights: string): Promise<void> {
     };
     const headerBytes = Number((await read(0, 8)).readBigUInt64LE());
     hash.update(await read(8, Math.min(headerBytes, MAX_HEADER_BYTES)));
+    const stripBytes = size <= MAX_WHOLE_BYTES ? STRIDE_BYTES : STRIP_BYTES;
     for (let begin = 0; begin < size; begin += MAX_READS * STRIDE_BYTES) {
-      const strips = Array.from({ length: MAX_READS }, (_, i) => read(begin + i * STRIDE_BYTES, STRIP_BYTES));
+      const strips = Array.from({ length: MAX_READS }, (_, i) => read(begin + i * STRIDE_BYTES, stripBytes));
       for (const strip of await Promise.all(strips)) hash.update(strip);
     }
   } finally {

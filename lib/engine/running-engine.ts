@@ -28,7 +28,7 @@ import { findBadWords } from '../tokenizer/bad-words';
 import type { Tokenizer } from '../tokenizer/tokenizer';
 import { loadCheckpoint, type Checkpoint } from './checkpoint';
 import { toEngineStats, toNativeConfig, toNativeParams } from './native-values';
-import { preparePackedWeights } from './packed-weights';
+import { digestPackedWeights, dropIfChanged, placePackedWeights } from './packed-weights';
 import { RequestRegistry } from './request-registry';
 
 /** Gets the ids of a prompt off the JavaScript thread; what has not begun when the signal is aborted never does. */
@@ -93,7 +93,8 @@ export class RunningEngine {
 
   /** Loads a model. Nothing stays behind when it rejects. */
   static async start(config: ResolvedEngineConfig, site: CallSite): Promise<RunningEngine> {
-    const [checkpoint, packedWeights] = await Promise.all([loadCheckpoint(config.model), preparePackedWeights(config)]);
+    const [checkpoint, digest] = await Promise.all([loadCheckpoint(config.model), digestPackedWeights(config)]);
+    const packedWeights = await placePackedWeights(config, digest);
     const requests = new RequestRegistry();
     const native = await callNativeAsync(
       () =>
@@ -105,6 +106,8 @@ export class RunningEngine {
         ),
       site,
     );
+    const packed = native.stats().ranks.some(({ weightsFromCache }) => !weightsFromCache);
+    if (packedWeights !== '' && packed) await dropIfChanged(config, packedWeights);
     return new RunningEngine(config, checkpoint, native, requests);
   }
 

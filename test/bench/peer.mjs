@@ -22,8 +22,8 @@ const PACKAGE = 'node-llama-cpp@3.22.1';
 export class PeerMissing extends Error {}
 
 /**
- * Makes the peer ready for a shape and returns the command that times it, with `peerIsa: 'avx2'` without AVX-512. What is not in the cache yet is installed only
- * with `install`: it takes most of a gigabyte from package registries.
+ * Makes the peer ready for a shape and returns the command that times it (`peerIsa: 'avx2'`: without AVX-512). What is not
+ * in the cache yet is installed only with `install`: it takes most of a gigabyte from package registries.
  */
 export async function preparePeer(shape, { cache, install }) {
   if (!existsSync(SOURCES)) throw new PeerMissing(`its program is not here (${SOURCES})`);

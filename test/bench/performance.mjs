@@ -86,5 +86,6 @@ function describeMachines(results) {
   const texts = [...new Set(machines.map(({ text }) => text))];
   const busiest = machines.reduce((most, machine) => (machine.busyBefore > most.busyBefore ? machine : most));
   const rounds = machines.map((machine) => machine.rounds);
-  return `${texts.join('; ')}. ${Math.min(...rounds)} to ${Math.max(...rounds)} rounds a row; ${busiest.busy}.`;
+  const range = [...new Set([Math.min(...rounds), Math.max(...rounds)])].join(' to ');
+  return `${texts.join('; ')}. ${range} rounds a row; ${busiest.busy}.`;
 }

@@ -60,8 +60,8 @@ class Scene {
   // Stores and attends the next num_tokens[s] tokens of each sequence s.
   void Step(Stream& stream, const std::vector<int>& num_tokens) {
     Batch batch(*this, num_tokens);
-    ops::RotateAndStore(stream, std::vector<int32_t>(batch.slot_mapping.size()), nullptr, batch.q, batch.k, batch.v,
-                        batch.slot_mapping, cache());
+    ops::RotateAndStore(stream, std::vector<int32_t>(batch.slot_mapping.size()), TensorView(nullptr, kF32, {1, 0}),
+                        batch.q, batch.k, batch.v, batch.slot_mapping, cache());
     ops::PagedAttention(stream, batch.q, cache(), batch.metadata, params(), batch.out);
     Collect(batch, num_tokens);
   }

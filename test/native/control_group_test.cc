@@ -29,7 +29,7 @@ TEST(ControlGroup, "of version 2 counts file cache that can be given up as free"
   Put(root, "sys/fs/cgroup/pod/app/memory.max", "1000\n");
   Put(root, "sys/fs/cgroup/pod/app/memory.current", "900\n");
   Put(root, "sys/fs/cgroup/pod/app/memory.stat", "anon 300\ninactive_file 500\nactive_file 100\n");
-  EXPECT_EQ(ReadControlGroupLimits(root.path()).available_memory, 600);
+  EXPECT_EQ(ReadControlGroupLimits(root.path()).available_memory, 700);
 }
 
 TEST(ControlGroup, "of version 2 is held to the tightest limit of the groups around it") {
@@ -51,7 +51,7 @@ TEST(ControlGroup, "whose path only the host sees is read at the root of its tre
   Put(root, "proc/self/cgroup", "12:pids:/x\n4:memory:/docker/0123\n3:cpu,cpuacct:/docker/0123\n");
   Put(root, "sys/fs/cgroup/memory/memory.limit_in_bytes", "2000\n");
   Put(root, "sys/fs/cgroup/memory/memory.usage_in_bytes", "1500\n");
-  Put(root, "sys/fs/cgroup/memory/memory.stat", "cache 900\ntotal_inactive_file 700\n");
+  Put(root, "sys/fs/cgroup/memory/memory.stat", "cache 900\ntotal_inactive_file 600\ntotal_active_file 100\n");
   Put(root, "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "50000\n");
   Put(root, "sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
   const ControlGroupLimits limits = ReadControlGroupLimits(root.path());

@@ -138,18 +138,24 @@ TEST(Matmul, "gives each row what it gets alone, for every batch and number of t
 }
 
 TEST(Matmul, "gives rows of a large batch over a long K what they get alone") {
-  // More than a block of rows, and slices too long to pass the caches together.
-  constexpr int64_t kM = 300;
-  constexpr int64_t kN = 48;
-  for (const int64_t k : {8200, 20000}) {
-    const Tensor weight = RandomMatrix(kN, k, 20);
-    const Tensor x = RandomMatrix(kM, k, 21);
-    const CpuIsa isa = DetectCpuIsa();
-    for (const bool sliced : {false, true}) {
-      const PackedMatrix packed = Pack(DType::kBFloat16, weight, sliced ? Slices(k, 16) : std::vector<int64_t>{0, k});
-      const Tensor whole = Product(isa, 2, x, packed);
-      for (const int64_t row : {0, 31, 255, 256, 299}) {
-        EXPECT_TRUE(SameBits(Product(isa, 1, x.view().Rows(row, row + 1), packed), whole.view().Rows(row, row + 1)));
+  // More than a block of rows, more than a group of panels, and slices of which few or one at a time pass the caches.
+  struct Case {
+    int64_t m;
+    int64_t n;
+    int64_t k;
+  };
+  for (const Case& c : {Case{300, 48, 8200}, Case{300, 48, 20000}, Case{200, 600, 8192}, Case{100, 600, 8192}}) {
+    const Tensor weight = RandomMatrix(c.n, c.k, 20);
+    const Tensor x = RandomMatrix(c.m, c.k, 21);
+    for (const CpuIsa isa : RunnableIsas()) {
+      if (isa == CpuIsa::kScalar) continue;  // too slow
+      for (const bool sliced : {false, true}) {
+        const auto slices = sliced ? Slices(c.k, 16) : std::vector<int64_t>{0, c.k};
+        const PackedMatrix packed = Pack(DType::kBFloat16, weight, slices);
+        const Tensor whole = Product(isa, 2, x, packed);
+        for (const int64_t row : {int64_t{0}, int64_t{31}, c.m - 1}) {
+          EXPECT_TRUE(SameBits(Product(isa, 1, x.view().Rows(row, row + 1), packed), whole.view().Rows(row, row + 1)));
+        }
       }
     }
   }
@@ -190,28 +196,29 @@ TEST(Matmul, "gives AVX2 and AVX-512 the same bits") {
 }
 
 TEST(Matmul, "does not depend on the number of ranks that share out K, even unevenly") {
-  for (int64_t k : {8, 150, 640, 1333}) {
-    const Tensor weight = RandomMatrix(70, k, 8);
-    const Tensor x = RandomMatrix(6, k, 9);
-    const CpuIsa isa = DetectCpuIsa();
-    const Tensor alone = Product(isa, 1, x, Pack(DType::kBFloat16, weight, Slices(k, 16)));
-    for (int size : {2, 4, 8}) {
-      std::vector<Tensor> parts;
-      for (int rank = 0; rank < size; ++rank) {
-        const TensorParallel tp{rank, size, nullptr};
-        const Range shard = tp.Shard(k, 16);
-        PackedMatrix packed(DType::kBFloat16, 70, shard.size(), tp.ShardSlices(k, 16));
-        packed.PackRows(0, weight.view().Columns(shard.begin, shard.end));
-        parts.push_back(Product(isa, 1, x.view().Columns(shard.begin, shard.end), packed));
-      }
-      for (int step = 1; step < size; step *= 2) {
-        for (int rank = 0; rank < size; rank += 2 * step) {
-          float* sum = parts[static_cast<size_t>(rank)].view().Data<float>();
-          const float* other = parts[static_cast<size_t>(rank + step)].view().Data<float>();
-          for (int64_t i = 0; i < 6 * 70; ++i) sum[i] = sum[i] + other[i];
+  for (CpuIsa isa : RunnableIsas()) {
+    for (int64_t k : {8, 150, 640, 1333}) {
+      const Tensor weight = RandomMatrix(70, k, 8);
+      const Tensor x = RandomMatrix(6, k, 9);
+      const Tensor alone = Product(isa, 1, x, Pack(DType::kBFloat16, weight, Slices(k, 16)));
+      for (int size : {2, 4, 8}) {
+        std::vector<Tensor> parts;
+        for (int rank = 0; rank < size; ++rank) {
+          const TensorParallel tp{rank, size, nullptr};
+          const Range shard = tp.Shard(k, 16);
+          PackedMatrix packed(DType::kBFloat16, 70, shard.size(), tp.ShardSlices(k, 16));
+          packed.PackRows(0, weight.view().Columns(shard.begin, shard.end));
+          parts.push_back(Product(isa, 1, x.view().Columns(shard.begin, shard.end), packed));
         }
+        for (int step = 1; step < size; step *= 2) {
+          for (int rank = 0; rank < size; rank += 2 * step) {
+            float* sum = parts[static_cast<size_t>(rank)].view().Data<float>();
+            const float* other = parts[static_cast<size_t>(rank + step)].view().Data<float>();
+            for (int64_t i = 0; i < 6 * 70; ++i) sum[i] = sum[i] + other[i];
+          }
+        }
+        EXPECT_TRUE(SameBits(parts[0], alone));
       }
-      EXPECT_TRUE(SameBits(parts[0], alone));
     }
   }
 }
@@ -238,11 +245,15 @@ TEST(Matmul, "adds the bias last, reads strided rows and never multiplies what l
 
 TEST(Matmul, "takes shards without rows or columns") {
   const Tensor x = RandomMatrix(3, 16, 13);
-  const PackedMatrix no_rows(DType::kFloat32, 0, 16, {0, 16});
-  EXPECT_EQ(Product(DetectCpuIsa(), 1, x, no_rows).view().dim(1), int64_t{0});
-  const PackedMatrix no_columns(DType::kFloat32, 5, 0, {0, 0, 0});
-  const Tensor y = Product(DetectCpuIsa(), 1, x.view().Columns(0, 0), no_columns);
-  for (int64_t i = 0; i < 15; ++i) EXPECT_EQ(y.view().Data<float>()[i], 0.0f);
+  for (CpuIsa isa : RunnableIsas()) {
+    for (DType dtype : kStorages) {
+      const PackedMatrix no_rows(dtype, 0, 16, {0, 16});
+      EXPECT_EQ(Product(isa, 1, x, no_rows).view().dim(1), int64_t{0});
+      const PackedMatrix no_columns(dtype, 5, 0, {0, 0, 0});
+      const Tensor y = Product(isa, 1, x.view().Columns(0, 0), no_columns);
+      for (int64_t i = 0; i < 15; ++i) EXPECT_EQ(y.view().Data<float>()[i], 0.0f);
+    }
+  }
 }
 
 TEST(GatedMatmul, "joins two products by their activation, the same bits for every number of threads") {

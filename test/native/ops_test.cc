@@ -286,6 +286,7 @@ struct NewTokens {
 };
 
 TEST(RotateAndStore, "writes keys transposed and values plain into their slots, and nothing else") {
+  const TensorView no_angles(nullptr, kF32, {10, 0});
   for (DType dtype : {kF32, DType::kBFloat16, DType::kFloat16}) {
     for (int64_t head_dim : {2, 16, 24, 80}) {
       for (int block_size : {16, 32, 48}) {
@@ -295,7 +296,7 @@ TEST(RotateAndStore, "writes keys transposed and values plain into their slots, 
                                      {expected.keys, expected.values, block_size});
         ForStreams([&](Stream& stream) {
           NewTokens actual(tokens);
-          ops::RotateAndStore(stream, actual.positions, nullptr, actual.q, actual.k, actual.v, actual.slots,
+          ops::RotateAndStore(stream, actual.positions, no_angles, actual.q, actual.k, actual.v, actual.slots,
                               {actual.keys, actual.values, block_size});
           EXPECT_TRUE(SameBits(actual.keys, expected.keys));
           EXPECT_TRUE(SameBits(actual.values, expected.values));
@@ -322,7 +323,7 @@ TEST(RotateAndStore, "rotates the first part of every query and key head, and st
       ForStreams([&](Stream& stream) {
         NewTokens actual(tokens);
         const ops::KVCacheView cache{actual.keys, actual.values, 16};
-        ops::RotateAndStore(stream, actual.positions, &table, actual.q, actual.k, actual.v, actual.slots, cache);
+        ops::RotateAndStore(stream, actual.positions, table, actual.q, actual.k, actual.v, actual.slots, cache);
         EXPECT_NEAR(MaxError(actual.q, expected.q), 0, 4e-6);
         EXPECT_NEAR(MaxError(actual.k, expected.k), 0, 4e-6);
         for (int64_t i = rotary_dim; i < head_dim; ++i) EXPECT_EQ(actual.q.Row(1)[i], tokens.q.Row(1)[i]);
@@ -346,11 +347,11 @@ TEST(RotateAndStore, "refuses a slot outside the cache and a position beyond its
   const std::vector<int32_t> position = {9};
   for (int64_t slot : {-1, 32}) {
     const std::vector<int64_t> slots = {slot};
-    EXPECT_ERROR(ErrorCode::kInternal, ops::RotateAndStore(stream, position, &table, q, q, q, slots, cache));
+    EXPECT_ERROR(ErrorCode::kInternal, ops::RotateAndStore(stream, position, table, q, q, q, slots, cache));
   }
   const std::vector<int32_t> beyond = {10};
   const std::vector<int64_t> slots = {0};
-  EXPECT_ERROR(ErrorCode::kInternal, ops::RotateAndStore(stream, beyond, &table, q, q, q, slots, cache));
+  EXPECT_ERROR(ErrorCode::kInternal, ops::RotateAndStore(stream, beyond, table, q, q, q, slots, cache));
 }
 
 TEST(SamplingOps, "find the largest element, the lowest index among equals") {
@@ -464,7 +465,9 @@ TEST(Ops, "each add their time to that of their stream") {
       [&] { ops::Matmul(stream, x, square, y); },
       [&] { ops::GatedMatmul(stream, Activation::kSilu, x, gate_up, y); },
       [&] { ops::SoftCap(stream, 30, y); },
-      [&] { ops::RotateAndStore(stream, ids, nullptr, x, x, y, slots, cache); },
+      [&] {
+        ops::RotateAndStore(stream, ids, TensorView(nullptr, kF32, {2, 0}), x, x, y, slots, cache);
+      },
       [&] {
         ops::PagedAttention(stream, x, cache, {starts, lengths, blocks, 1}, {2, 2, 16, 1}, y);
       },

@@ -24,7 +24,7 @@ inline const std::vector<int64_t> kAwkwardSizes = {1, 15, 16, 17, 111, 989};
 inline std::vector<CpuIsa> RunnableIsas() {
   std::vector<CpuIsa> isas;
   for (CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512BFloat16, CpuIsa::kAmx}) {
-    if (isa <= DetectCpuIsa()) isas.push_back(isa);
+    if (SupportsCpuIsa(isa)) isas.push_back(isa);
   }
   return isas;
 }

@@ -54,6 +54,40 @@ TEST(ThreadPool, "returns only after every thread has written its part, and show
   }
 }
 
+TEST(ThreadPool, "hands out every item once, in pieces, whatever the pace of its threads") {
+  for (int num_threads : {1, 2, 5}) {
+    ThreadPool pool(num_threads, true);
+    for (int64_t count : {0, 1, 4, 97, 1000}) {
+      for (int64_t piece : {1, 8, 2000}) {
+        std::vector<std::atomic<int>> calls(static_cast<size_t>(count));
+        std::atomic<int> too_long{0};
+        pool.RunPieces(count, piece, [&](int thread, int64_t begin, int64_t end) {
+          if (begin >= end || end - begin > piece) ++too_long;
+          // The slowest thread leaves its part to the others.
+          if (thread == 0) std::this_thread::yield();
+          for (int64_t i = begin; i < end; ++i) ++calls[static_cast<size_t>(i)];
+        });
+        for (const std::atomic<int>& call : calls) EXPECT_EQ(call.load(), 1);
+        EXPECT_EQ(too_long.load(), 0);
+      }
+    }
+  }
+}
+
+TEST(ThreadPool, "lets a thread that is done take over what another has left") {
+  ThreadPool pool(2, false);
+  std::atomic<int64_t> by_helper{0};
+  std::atomic<bool> helper_done{false};
+  pool.RunPieces(100, 1, [&](int thread, int64_t, int64_t) {
+    if (thread == 0) {
+      while (!helper_done.load()) std::this_thread::yield();  // in its first piece, until all others are taken
+    } else if (++by_helper == 99) {
+      helper_done.store(true);
+    }
+  });
+  EXPECT_TRUE(by_helper.load() >= 99);
+}
+
 TEST(ThreadPool, "takes up work again after its helpers have parked") {
   ThreadPool pool(3, false);
   std::atomic<int> calls{0};
@@ -160,8 +194,8 @@ TEST(Stream, "scratch is aligned, grows, and is kept when less is asked for") {
 TEST(CpuIsa, "is chosen by name, the empty name meaning the best, and refused when unknown") {
   EXPECT_TRUE(ChooseCpuIsa("") == DetectCpuIsa());
   EXPECT_TRUE(ChooseCpuIsa("scalar") == CpuIsa::kScalar);
-  for (CpuIsa isa : {CpuIsa::kAvx2, CpuIsa::kAvx512}) {
-    if (isa <= DetectCpuIsa()) {
+  for (CpuIsa isa : {CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512BFloat16, CpuIsa::kAmx}) {
+    if (SupportsCpuIsa(isa)) {
       EXPECT_TRUE(ChooseCpuIsa(CpuIsaName(isa)) == isa);
     } else {
       EXPECT_ERROR(ErrorCode::kInvalidArgument, ChooseCpuIsa(CpuIsaName(isa)));

@@ -23,6 +23,8 @@ struct GatedArgs {
   const float* up_bias;  // [n] or null
 };
 
+inline constexpr int kMaxSlices = 8;  // of K
+
 struct MatmulArgs {
   const float* x;  // [m, k], rows x_stride apart
   int64_t x_stride;
@@ -31,14 +33,14 @@ struct MatmulArgs {
   Storage storage;
   int64_t panel_bytes;
   int64_t n;
-  int num_slices;                // a power of two, at most 8
+  int num_slices;                // a power of two, at most kMaxSlices
   const int64_t* slice_bounds;   // [num_slices + 1] columns of x
   const int64_t* packed_bounds;  // [num_slices + 1] positions in packed K
   const float* bias;             // [n] or null
   const GatedArgs* gated;        // null: y = x * weight^T (+ bias)
   float* y;                      // [m, n], rows y_stride apart
   int64_t y_stride;
-  float* scratch;  // of this thread: matmul_scratch_floats
+  float* scratch;  // of this thread: as many floats as the kernel's table says
 };
 
 struct AttentionArgs {

@@ -23,13 +23,12 @@ constexpr int PanelsFor(int64_t rows) { return rows <= 2 ? kMaxStreamPanels : kM
 inline int64_t PackedK(const MatmulArgs& args) { return args.packed_bounds[args.num_slices]; }
 
 int64_t BlockRows(const MatmulArgs& args) {
-  const int64_t rows = kBlockBytes / (PackedK(args) * static_cast<int64_t>(sizeof(uint16_t)));
+  const int64_t row_bytes = PackedK(args) * static_cast<int64_t>(sizeof(uint16_t));
+  const int64_t rows = row_bytes > 0 ? kBlockBytes / row_bytes : kMaxBlockRows;
   return rows < 8 * kMaxTileRows ? 8 * kMaxTileRows : MinOf(rows, kMaxBlockRows);
 }
 
-size_t PackedBytes(const MatmulArgs& args) {
-  return static_cast<size_t>(args.m * PackedK(args)) * sizeof(uint16_t) + kCacheLine;
-}
+size_t PackedBytes(const MatmulArgs& args) { return static_cast<size_t>(args.m * PackedK(args)) * sizeof(uint16_t); }
 
 void Pack(const MatmulArgs& args, int64_t begin, int64_t end, void* packed) {
   for (int64_t row = begin; row < end; ++row) {
@@ -102,7 +101,7 @@ TileFunction FindTile(int64_t rows, int64_t panels) {
   }
 }
 
-// Asks for the part `tile` of `num_tiles` of the slice that the next block of panels will read.
+// Asks for one of so many parts of the slice that the next block of panels will read.
 inline void PrefetchNext(const MatmulArgs& args, const Block& block, const TileArgs& tile, int64_t part,
                          int64_t parts) {
   const int64_t lines = tile.num_pairs * kPairBytes / kCacheLine;

@@ -25,7 +25,7 @@
 #endif
 
 #ifndef HEDDLE_ISA
-#error "define HEDDLE_ISA (scalar, avx2 or avx512) before including ops/cpu/simd.h"
+#error "define HEDDLE_ISA (the name of an instruction set) before including ops/cpu/simd.h"
 #endif
 
 namespace heddle::ops::cpu::HEDDLE_ISA {

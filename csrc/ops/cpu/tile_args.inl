@@ -7,7 +7,6 @@
 namespace heddle::ops::cpu::HEDDLE_ISA {
 namespace tiles {
 
-constexpr int kMaxSlices = 8;
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileK = 32;
 constexpr int64_t kTileBytes = 1024;

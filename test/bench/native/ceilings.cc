@@ -33,7 +33,7 @@ double Rate(double operations, const Run& run) {
 }
 
 bool Always() { return true; }
-bool HasDots() { return DetectCpuIsa() >= CpuIsa::kAvx512BFloat16; }
+bool HasDots() { return SupportsCpuIsa(CpuIsa::kAvx512BFloat16); }
 bool HasAmx() { return DetectCpuIsa() == CpuIsa::kAmx; }
 
 #if defined(__x86_64__)

@@ -3,10 +3,12 @@ import path from 'node:path';
 
 import { root, run } from '../../../scripts/common.mjs';
 import { modelFlags, SHAPES } from '../shapes.mjs';
-import { jsonLines } from '../sides.mjs';
+import { jsonLines, METRICS } from '../sides.mjs';
+import { median } from '../statistics.mjs';
 
 /**
- * Runs `heddle bench latency` on a shape and returns the repetition that decoded fastest.
+ * Runs `heddle bench latency` on a shape. Of its repetitions, the better rates count, as of the peer's, and medians of all
+ * other figures.
  *
  * @param size `{ prompt, generate, sequences = 1, tp = 1, isa }`; `isa` forces a path.
  */
@@ -14,7 +16,13 @@ export async function latency(shape, cache, { prompt, generate, sequences = 1, t
   const flags = ['--prompt-tokens', prompt, '--max-tokens', generate, '--sequences', sequences, '--tp', tp];
   const where = ['--threads', 2 / tp, '--dtype', 'bfloat16', '--json'];
   const lines = await bench('latency', [...modelFlags(shape, cache), ...flags, ...where], isa);
-  return lines.reduce((best, line) => (line.decode_tok_s > best.decode_tok_s ? line : best));
+  const figures = Object.keys(lines[0]).filter((key) => typeof lines[0][key] === 'number');
+  return Object.fromEntries(
+    figures.map((key) => {
+      const values = lines.map((line) => line[key]);
+      return [key, METRICS.includes(key) ? Math.max(...values) : median(values)];
+    }),
+  );
 }
 
 /** Lines of JSON that `heddle bench <what>` prints. */
