@@ -22,10 +22,10 @@ const PACKAGE = 'node-llama-cpp@3.22.1';
 export class PeerMissing extends Error {}
 
 /**
- * Makes the peer ready for a shape and returns the command that times it (`peerIsa: 'avx2'`: without AVX-512). What is not
- * in the cache yet is installed only with `install`: it takes most of a gigabyte from package registries.
+ * Makes the peer ready for a shape and returns the command that times it. What is not in the cache yet is installed only
+ * with `install`: it takes most of a gigabyte from package registries. With `avx2` it is as on a machine without AVX-512.
  */
-export async function preparePeer(shape, { cache, install }) {
+export async function preparePeer(shape, { cache, install, avx2 = false }) {
   if (!existsSync(SOURCES)) throw new PeerMissing(`its program is not here (${SOURCES})`);
   if (!existsSync(path.join(cache, 'node_modules/node-llama-cpp'))) {
     if (!install) throw new PeerMissing(`node-llama-cpp is not in ${cache}; --peer installs it there`);
@@ -34,10 +34,9 @@ export async function preparePeer(shape, { cache, install }) {
   const model = path.join(cache, `llama-${shape}-bf16.gguf`);
   if (!existsSync(model)) await writeModel(shape, model, { cache, install });
   await readThrough(model);
-  const program = installProgram(cache);
-  const limited = await limitToAvx2(cache);
-  return ({ prompt, generate, sequences = 1, threads, peerIsa }) =>
-    [peerIsa === 'avx2' ? limited : program, model, prompt, generate, sequences, threads].map(String);
+  const program = installProgram(avx2 ? await limitToAvx2(cache) : cache);
+  return ({ prompt, generate, sequences = 1, threads }) =>
+    [program, model, prompt, generate, sequences, threads].map(String);
 }
 
 /** The peer's program beside its node_modules, where its imports resolve. */
@@ -61,7 +60,7 @@ async function limitToAvx2(cache) {
     for (const file of kernels) if (file !== 'libggml-cpu-haswell.so') rmSync(path.join(binaries, file));
     renameSync(part, folder);
   }
-  return installProgram(folder);
+  return folder;
 }
 
 async function installPackage(cache) {

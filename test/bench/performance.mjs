@@ -14,13 +14,13 @@ import { parseArgs } from 'node:util';
 import { main, root } from '../../scripts/common.mjs';
 import { setUp } from '../../scripts/setup.mjs';
 import { machineFacts, shareTakenByOthers } from './machine.mjs';
-import { preparePeer } from './peer.mjs';
 import { engineSection } from './performance/engine.mjs';
 import { peerSection } from './performance/peer.mjs';
 import { productSection } from './performance/products.mjs';
 import { scalingSection } from './performance/scaling.mjs';
 
-const SHAPE = '1.1b';
+// A row has an id, `measure(settings, prepared)` for a sample, where `prepared` is what its `prepare(settings)` gave if it
+// has one, and `lines(samples)` for its part of the section's table.
 const SECTIONS = [peerSection, scalingSection, engineSection, productSection];
 const DOCUMENT = path.join(root, 'docs/performance.md');
 const SAMPLES = path.join(root, 'docs/performance.json');
@@ -30,18 +30,17 @@ await main(async () => {
   const settings = readSettings();
   await setUp();
   const rows = SECTIONS.flatMap((section) => section.rows).filter(({ id }) => settings.only?.includes(id) ?? true);
-  const peer = rows.some((row) => row.needsPeer) ? await preparePeer(SHAPE, settings) : null;
-  const context = { shape: SHAPE, cache: settings.cache, peer };
   const results = existsSync(SAMPLES) ? JSON.parse(readFileSync(SAMPLES, 'utf8')) : {};
   for (const row of rows) {
+    const prepared = await row.prepare?.(settings);
     const busyBefore = await shareTakenByOthers();
     if (busyBefore > 0.1) console.log('CAUTION: other programs are running; these figures mean little');
     const samples = [];
-    for (let round = 0; round < settings.rounds; round++) samples.push(await row.measure(context));
+    for (let round = 0; round < settings.rounds; round++) samples.push(await row.measure(settings, prepared));
     results[row.id] = { machine: { ...machineFacts(), busyBefore }, samples };
     writeFileSync(SAMPLES, `${JSON.stringify(results)}\n`);
     writeDocument(results);
-    console.log(SECTIONS.flatMap((section) => section.lines(row, results)).join('\n'));
+    console.log(row.lines(samples).join('\n'));
   }
 });
 
@@ -67,7 +66,8 @@ function writeDocument(results) {
   const after = rest?.split(MARK.end)[1];
   if (after === undefined) throw new Error(`${DOCUMENT} lacks the lines ${MARK.begin} and ${MARK.end}`);
   const sections = SECTIONS.flatMap((section) => {
-    const lines = section.rows.flatMap((row) => section.lines(row, results));
+    const measured = section.rows.filter(({ id }) => results[id] !== undefined);
+    const lines = measured.flatMap((row) => row.lines(results[row.id].samples));
     return lines.length === 0 ? [] : [`## ${section.title}`, '', section.text, '', ...section.header, ...lines, ''];
   });
   const machines = describeMachines(results);
@@ -78,14 +78,15 @@ function writeDocument(results) {
 }
 
 function describeMachines(results) {
-  const machines = Object.values(results).map(({ machine, samples }) => {
-    const { cpu, cores, isa, node, busyBefore } = machine;
-    const busy = `other programs took up to ${Math.round(busyBefore * 100)} % of the processors before`;
-    return { text: `${cpu}, ${cores} cores, ${isa.join(' ')}, Node ${node}`, busyBefore, busy, rounds: samples.length };
+  const rows = Object.values(results);
+  const machines = rows.map(({ machine: { cpu, cores, isa, node } }) => {
+    return `${cpu}, ${cores} cores, ${isa.join(' ')}, Node ${node}`;
   });
-  const texts = [...new Set(machines.map(({ text }) => text))];
-  const busiest = machines.reduce((most, machine) => (machine.busyBefore > most.busyBefore ? machine : most));
-  const rounds = machines.map((machine) => machine.rounds);
+  const busy = Math.round(Math.max(...rows.map(({ machine }) => machine.busyBefore)) * 100);
+  const rounds = rows.map(({ samples }) => samples.length);
   const range = [...new Set([Math.min(...rounds), Math.max(...rounds)])].join(' to ');
-  return `${texts.join('; ')}. ${range} rounds a row; ${busiest.busy}.`;
+  return (
+    `${[...new Set(machines)].join('; ')}. ${range} rounds a row; ` +
+    `other programs took up to ${busy} % of the processors before.`
+  );
 }

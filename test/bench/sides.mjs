@@ -3,11 +3,16 @@ import { run } from '../../scripts/common.mjs';
 
 export const METRICS = ['prefill_tok_s', 'decode_tok_s'];
 
-/** Runs a side once; the better figure of each metric among what it prints. */
-export async function time(command, env = {}) {
-  const { output } = await run(process.execPath, command, { capture: true, env });
+/** Runs a side once; its {@link betterRates}. */
+export async function time(command) {
+  const { output } = await run(process.execPath, command, { capture: true });
   const lines = jsonLines(output);
   if (lines.length === 0) throw new Error(`'${command.join(' ')}' measured nothing:\n${output}`);
+  return betterRates(lines);
+}
+
+/** Of what a side printed, the better figure of each metric. */
+export function betterRates(lines) {
   return Object.fromEntries(METRICS.map((metric) => [metric, Math.max(...lines.map((line) => line[metric]))]));
 }
 

@@ -1,5 +1,5 @@
 // What the engine itself costs: per step, and at its start.
-import { bench, ceilings, latency } from './ours.mjs';
+import { bench, ceilings, latency, SHAPE } from './ours.mjs';
 import { describe, median, percent, spread } from '../statistics.mjs';
 import { checkpointFlags } from '../shapes.mjs';
 
@@ -40,7 +40,7 @@ const ROWS = [
     id: 'startup',
     title: '1.1 B without a tokenizer, `Engine.create` to the first token, packed weights cached and in memory',
     aim: '≤ 0.5 s',
-    measure: async ({ shape, cache }) => bench('startup', [...checkpointFlags(shape, cache), '--json']),
+    measure: ({ cache }) => bench('startup', [...checkpointFlags(SHAPE, cache), '--json']),
     figure: (samples) => seconds(samples.map((lines) => median(lines.slice(1).map((line) => line.first_token_s)))),
   },
 ];
@@ -51,10 +51,9 @@ export const engineSection = {
     'Overhead is the time of a decoding step less that in ops (`heddle bench latency`). The first token is that of a prompt ' +
     'of 16 tokens, of the second to fifth engine of a process (`heddle bench startup`).',
   header: ['| | | aim |', '|---|---|---|'],
-  rows: ROWS,
-  lines({ id }, results) {
-    const row = ROWS.find((other) => other.id === id);
-    if (row === undefined || results[id] === undefined) return [];
-    return [`| ${row.title} | ${row.figure(results[id].samples)} | ${row.aim} |`];
-  },
+  rows: ROWS.map(({ id, title, aim, measure, figure }) => ({
+    id,
+    measure,
+    lines: (samples) => [`| ${title} | ${figure(samples)} | ${aim} |`],
+  })),
 };

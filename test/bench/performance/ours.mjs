@@ -3,8 +3,11 @@ import path from 'node:path';
 
 import { root, run } from '../../../scripts/common.mjs';
 import { modelFlags, SHAPES } from '../shapes.mjs';
-import { jsonLines, METRICS } from '../sides.mjs';
+import { betterRates, jsonLines } from '../sides.mjs';
 import { median } from '../statistics.mjs';
+
+/** What is measured where nothing else is said. */
+export const SHAPE = '1.1b';
 
 /**
  * Runs `heddle bench latency` on a shape. Of its repetitions, the better rates count, as of the peer's, and medians of all
@@ -17,12 +20,8 @@ export async function latency(shape, cache, { prompt, generate, sequences = 1, t
   const where = ['--threads', 2 / tp, '--dtype', 'bfloat16', '--json'];
   const lines = await bench('latency', [...modelFlags(shape, cache), ...flags, ...where], isa);
   const figures = Object.keys(lines[0]).filter((key) => typeof lines[0][key] === 'number');
-  return Object.fromEntries(
-    figures.map((key) => {
-      const values = lines.map((line) => line[key]);
-      return [key, METRICS.includes(key) ? Math.max(...values) : median(values)];
-    }),
-  );
+  const medians = figures.map((key) => [key, median(lines.map((line) => line[key]))]);
+  return { ...Object.fromEntries(medians), ...betterRates(lines) };
 }
 
 /** Lines of JSON that `heddle bench <what>` prints. */
@@ -45,14 +44,14 @@ export async function native(name, args) {
 }
 
 /** Bytes that one decoding step reads: every weight but the embedding, and all keys and values. */
-export function bytesAStep(shape, { prompt, generate, sequences = 1 }) {
-  const { layers, hidden, ffn, heads, kv, hd, vocab } = SHAPES[shape];
+function bytesAStep({ prompt, generate, sequences = 1 }) {
+  const { layers, hidden, ffn, heads, kv, hd, vocab } = SHAPES[SHAPE];
   const layer = hidden * (heads + 2 * kv) * hd + heads * hd * hidden + 3 * hidden * ffn;
   const cache = sequences * layers * 2 * kv * hd * (prompt + generate / 2);
   return 2 * (layers * layer + vocab * hidden + cache);
 }
 
 /** The part of `bandwidth`, in GB/s, that decoding used for what it must read. */
-export function shareOfBandwidth(shape, size, decodeRate, bandwidth) {
-  return ((decodeRate / (size.sequences ?? 1)) * bytesAStep(shape, size)) / (bandwidth * 1e9);
+export function shareOfBandwidth(size, decodeRate, bandwidth) {
+  return ((decodeRate / (size.sequences ?? 1)) * bytesAStep(size)) / (bandwidth * 1e9);
 }

@@ -1,16 +1,15 @@
 // Prefill and decode beside node-llama-cpp.
-import { time } from '../sides.mjs';
+import { preparePeer } from '../peer.mjs';
+import { METRICS, time } from '../sides.mjs';
 import { describe, median, percent, ratio } from '../statistics.mjs';
-import { ceilings, latency, shareOfBandwidth } from './ours.mjs';
+import { ceilings, latency, SHAPE, shareOfBandwidth } from './ours.mjs';
 
-const SHAPE = '1.1b';
-
-// The peer chooses its own kernels, but where `peerIsa` says what a machine would let it choose.
+// The peer chooses its own kernels, but with `avx2`, which takes AVX-512 from it.
 const SIZES = [
   { id: 'one', title: '1 sequence', prompt: 512, generate: 48 },
   { id: 'one-tp2', title: '1 sequence, 2 ranks × 1 thread', prompt: 512, generate: 48, tp: 2 },
   { id: 'one-avx512', title: '1 sequence, our AVX-512 kernels', prompt: 512, generate: 24, isa: 'avx512' },
-  { id: 'one-avx2', title: '1 sequence, AVX2 on both sides', prompt: 512, generate: 24, isa: 'avx2', peerIsa: 'avx2' },
+  { id: 'one-avx2', title: '1 sequence, AVX2 on both sides', prompt: 512, generate: 24, isa: 'avx2', avx2: true },
   { id: 'eight', title: '8 sequences', prompt: 128, generate: 32, sequences: 8 },
   { id: 'thirty-two', title: '32 sequences', prompt: 64, generate: 32, sequences: 32 },
 ];
@@ -28,27 +27,22 @@ export const peerSection = {
     '|---|---|---|---|---|---|---|---|',
   ],
   rows: SIZES.map((size) => ({
-    ...size,
-    needsPeer: true,
-    measure: async ({ shape, cache, peer }) => ({
+    id: size.id,
+    prepare: ({ cache, install }) => preparePeer(SHAPE, { cache, install, avx2: size.avx2 }),
+    measure: async ({ cache }, peer) => ({
       bandwidth: (await ceilings()).read_memory,
-      ours: await latency(shape, cache, size),
+      ours: await latency(SHAPE, cache, size),
       theirs: await time(peer({ ...size, threads: 2 })),
     }),
+    lines(samples) {
+      const cells = [`${size.title}, ${size.prompt} in, ${size.generate} out`];
+      for (const metric of METRICS) {
+        const ours = samples.map((sample) => sample.ours[metric]);
+        const theirs = samples.map((sample) => sample.theirs[metric]);
+        cells.push(describe(median(ours)), describe(median(theirs)), ratio(ours, theirs));
+      }
+      const shares = samples.map(({ ours, bandwidth }) => shareOfBandwidth(size, ours.decode_tok_s, bandwidth));
+      return [`| ${[...cells, percent(shares)].join(' | ')} |`];
+    },
   })),
-  lines({ id }, results) {
-    const size = SIZES.find((other) => other.id === id);
-    if (size === undefined || results[id] === undefined) return [];
-    const { samples } = results[id];
-    const cells = [`${size.title}, ${size.prompt} in, ${size.generate} out`];
-    for (const key of ['prefill_tok_s', 'decode_tok_s']) {
-      const ours = samples.map((sample) => sample.ours[key]);
-      const theirs = samples.map((sample) => sample.theirs[key]);
-      cells.push(describe(median(ours)), describe(median(theirs)), ratio(ours, theirs));
-    }
-    cells.push(
-      percent(samples.map(({ ours, bandwidth }) => shareOfBandwidth(SHAPE, size, ours.decode_tok_s, bandwidth))),
-    );
-    return [`| ${cells.join(' | ')} |`];
-  },
 };

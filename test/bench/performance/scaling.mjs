@@ -1,8 +1,7 @@
 // Decoding of many sequences, and after a long prompt, beside one sequence of ours.
 import { describe, median, percent, ratio } from '../statistics.mjs';
-import { ceilings, latency, shareOfBandwidth } from './ours.mjs';
+import { ceilings, latency, SHAPE, shareOfBandwidth } from './ours.mjs';
 
-const SHAPE = '1.1b';
 const SIZES = [
   {
     id: 'eight-over-one',
@@ -34,23 +33,20 @@ export const scalingSection = {
     '| | decode, tok/s | one sequence | ratio | of read bandwidth | one sequence |',
     '|---|---|---|---|---|---|',
   ],
-  rows: SIZES.map(({ id, size, base }) => ({
+  rows: SIZES.map(({ id, title, size, base }) => ({
     id,
-    measure: async ({ shape, cache }) => ({
+    measure: async ({ cache }) => ({
       bandwidth: (await ceilings()).read_memory,
-      many: await latency(shape, cache, size),
-      one: await latency(shape, cache, base),
+      many: await latency(SHAPE, cache, size),
+      one: await latency(SHAPE, cache, base),
     }),
+    lines(samples) {
+      const many = samples.map((sample) => sample.many.decode_tok_s);
+      const one = samples.map((sample) => sample.one.decode_tok_s);
+      const shares = (rates, of) =>
+        percent(samples.map(({ bandwidth }, i) => shareOfBandwidth(of, rates[i], bandwidth)));
+      const cells = [describe(median(many)), describe(median(one)), ratio(many, one)];
+      return [`| ${[title, ...cells, shares(many, size), shares(one, base)].join(' | ')} |`];
+    },
   })),
-  lines({ id }, results) {
-    const row = SIZES.find((other) => other.id === id);
-    if (row === undefined || results[id] === undefined) return [];
-    const { samples } = results[id];
-    const many = samples.map((sample) => sample.many.decode_tok_s);
-    const one = samples.map((sample) => sample.one.decode_tok_s);
-    const shares = (rates, size) =>
-      percent(samples.map(({ bandwidth }, i) => shareOfBandwidth(SHAPE, size, rates[i], bandwidth)));
-    const cells = [describe(median(many)), describe(median(one)), ratio(many, one)];
-    return [`| ${[row.title, ...cells, shares(many, row.size), shares(one, row.base)].join(' | ')} |`];
-  },
 };
