@@ -13,8 +13,7 @@ constexpr int64_t kMinParallelWork = 65536;
 // numbers of the panels that the widest tiles take.
 constexpr int kPiecesPerThread = 4;
 constexpr int64_t kPanelsTogether = 8;
-// A few rows of packed products: the weights' way from memory is what takes time, and pieces are cut by bytes.
-constexpr int64_t kMaxStreamRows = 32;
+// Of packed products whose weights are streamed, pieces are cut by bytes.
 constexpr int64_t kStreamPieceBytes = int64_t{256} << 10;
 
 static_assert(cpu::kMaxSlices == kNumReductionSlices);
@@ -68,7 +67,7 @@ void PackedMatmul(Stream& stream, const cpu::PackedMatmulKernels& kernels, cpu::
     ParallelFor(stream, (block.m + kernels.pack_rows - 1) / kernels.pack_rows, std::min(block.m, kernels.pack_rows) * k,
                 [&](int64_t begin, int64_t end) { kernels.pack(block, begin, end, packed); });
     const int64_t piece =
-        block.m <= kMaxStreamRows ? StreamPieceOf(block) : PieceOf(num_panels, stream.threads().num_threads());
+        block.m <= cpu::kMaxStreamedRows ? StreamPieceOf(block) : PieceOf(num_panels, stream.threads().num_threads());
     ShareOutPanels(stream, parallel, block, num_panels, piece, scratch_floats,
                    [&](const cpu::MatmulArgs& own, int64_t panel_begin, int64_t panel_end) {
                      kernels.matmul(own, packed, panel_begin, panel_end);

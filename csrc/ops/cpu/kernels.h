@@ -24,6 +24,8 @@ struct GatedArgs {
 };
 
 inline constexpr int kMaxSlices = 8;  // of K
+// Rows of x up to which the weights' way from memory decides the speed of a product, not what is done with them.
+inline constexpr int64_t kMaxStreamedRows = 32;
 
 struct MatmulArgs {
   const float* x;  // [m, k], rows x_stride apart

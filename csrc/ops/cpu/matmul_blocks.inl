@@ -7,6 +7,10 @@ constexpr int64_t kCacheLine = 64;
 
 inline int64_t MinOf(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// Rows of x that are rounded and packed at once stay in L2 while panels pass by.
+constexpr int64_t kMaxPackedRows = 256;
+constexpr int64_t kPackedRowsBytes = 1 << 20;
+
 // Some rows times some panels.
 struct Block {
   int64_t row;
@@ -17,7 +21,7 @@ struct Block {
 };
 
 // Sums that SumSlices keeps at once.
-inline int64_t NumPartialSums(int num_slices) {
+constexpr int64_t NumPartialSums(int num_slices) {
   int64_t count = 1;
   for (; num_slices > 1; num_slices /= 2) ++count;
   return count;
@@ -43,6 +47,13 @@ void SumSlices(int num_slices, int64_t count, float* sums, const Multiply& multi
   }
 }
 
+// Asks for one of `parts` shares of `bytes` of weights that are needed soon: a share with each of so many tiles.
+inline void PrefetchShare(const char* weight, int64_t bytes, int64_t part, int64_t parts) {
+  for (int64_t at = bytes * part / parts / kCacheLine * kCacheLine; at < bytes * (part + 1) / parts; at += kCacheLine) {
+    __builtin_prefetch(weight + at, 0, 2);
+  }
+}
+
 // sums [rows, columns] + bias at one row and panel of a block.
 inline F32x16 BiasedSum(const float* sums, const float* bias, int64_t column, int count) {
   const F32x16 sum = Load(sums);
@@ -52,10 +63,9 @@ inline F32x16 BiasedSum(const float* sums, const float* bias, int64_t column, in
 // Whether a block's part of y is stored past the caches: what a prompt's product gives is more than they hold, and
 // bringing its lines in to overwrite them costs the product a third of its speed.
 inline bool StoresPastCaches(const MatmulArgs& args, const Block& block) {
-  constexpr int64_t kMaxCachedRows = 32;
   const auto y = reinterpret_cast<uintptr_t>(args.y);
   const bool aligned = y % kCacheLine == 0 && args.y_stride * static_cast<int64_t>(sizeof(float)) % kCacheLine == 0;
-  return aligned && block.rows > kMaxCachedRows;
+  return aligned && block.rows > kMaxStreamedRows;
 }
 
 // y = value(offset into sums, column of y, lanes that exist) for every vector of a block.

@@ -212,12 +212,8 @@ inline void MultiplyPanel(const MatmulArgs& args, const Block& block, const floa
   const int64_t num_tiles = (block.rows + kMaxBlockTileRows - 1) / kMaxBlockTileRows;
   const int64_t chunk_bytes = k * kPanelOutputs * StorageBytes(args.storage);
   for (int64_t i = 0; i < num_tiles; ++i) {
-    // The next panel's chunk comes from memory meanwhile, a part with each tile.
-    const char* next = weight + args.panel_bytes;
-    for (int64_t at = chunk_bytes * i / num_tiles / kCacheLine * kCacheLine; at < chunk_bytes * (i + 1) / num_tiles;
-         at += kCacheLine) {
-      __builtin_prefetch(next + at, 0, 2);
-    }
+    // The next panel's chunk comes from memory meanwhile.
+    PrefetchShare(weight + args.panel_bytes, chunk_bytes, i, num_tiles);
     const int64_t row = block.rows * i / num_tiles;  // tiles differ by one row at most
     const int64_t rows = block.rows * (i + 1) / num_tiles - row;
     FindBlockTile(rows)(x + row * kXStride, w, k, sums + row * block.columns(), block.columns());

@@ -8,13 +8,11 @@
 namespace heddle::ops::cpu::HEDDLE_ISA {
 namespace pairs {
 
-constexpr int64_t kMaxBlockRows = 256;
-constexpr int64_t kBlockBytes = 1 << 20;  // of packed rows that stay in L2 while panels pass by
-constexpr int kMaxTileRows = 6;           // with kMaxPanels: 24 accumulators of 32 registers
+constexpr int kMaxTileRows = 6;  // with kMaxPanels: 24 accumulators of 32 registers
 constexpr int kMaxPanels = 4;
 constexpr int kMaxStreamPanels = 8;  // of one or two rows
 constexpr int64_t kPairBytes = 2 * kPanelOutputs * static_cast<int64_t>(sizeof(uint16_t));
-constexpr int64_t kSumsFloats = kMaxBlockRows * kMaxPanels * kPanelOutputs * 4;
+constexpr int64_t kSumsFloats = kMaxPackedRows * kMaxPanels * kPanelOutputs * NumPartialSums(kMaxSlices);
 // How far ahead of its use a streamed panel is asked for: about a memory latency at full bandwidth.
 constexpr int64_t kPrefetchBytes = 1024;
 
@@ -24,8 +22,8 @@ inline int64_t PackedK(const MatmulArgs& args) { return args.packed_bounds[args.
 
 int64_t BlockRows(const MatmulArgs& args) {
   const int64_t row_bytes = PackedK(args) * static_cast<int64_t>(sizeof(uint16_t));
-  const int64_t rows = row_bytes > 0 ? kBlockBytes / row_bytes : kMaxBlockRows;
-  return rows < 8 * kMaxTileRows ? 8 * kMaxTileRows : MinOf(rows, kMaxBlockRows);
+  const int64_t rows = row_bytes > 0 ? kPackedRowsBytes / row_bytes : kMaxPackedRows;
+  return rows < 8 * kMaxTileRows ? 8 * kMaxTileRows : MinOf(rows, kMaxPackedRows);
 }
 
 size_t PackedBytes(const MatmulArgs& args) { return static_cast<size_t>(args.m * PackedK(args)) * sizeof(uint16_t); }
@@ -101,18 +99,6 @@ TileFunction FindTile(int64_t rows, int64_t panels) {
   }
 }
 
-// Asks for one of so many parts of the slice that the next block of panels will read.
-inline void PrefetchNext(const MatmulArgs& args, const Block& block, const TileArgs& tile, int64_t part,
-                         int64_t parts) {
-  const int64_t lines = tile.num_pairs * kPairBytes / kCacheLine;
-  for (int64_t panel = 0; panel < block.panels; ++panel) {
-    const char* next = tile.weight + (block.panels + panel) * args.panel_bytes;
-    for (int64_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
-      __builtin_prefetch(next + line * kCacheLine, 0, 2);
-    }
-  }
-}
-
 // sums [rows, columns] = the products over one slice.
 inline void MultiplySlice(const MatmulArgs& args, const void* packed, const Block& block, int slice, float* sums) {
   TileArgs tile;
@@ -129,7 +115,10 @@ inline void MultiplySlice(const MatmulArgs& args, const void* packed, const Bloc
     const int64_t rows = block.rows * (i + 1) / num_tiles - row;
     tile.x = static_cast<const uint16_t*>(packed) + row * tile.x_stride + args.packed_bounds[slice];
     tile.sums = sums + row * tile.sums_stride;
-    if (!streams) PrefetchNext(args, block, tile, i, num_tiles);
+    for (int64_t panel = 0; !streams && panel < block.panels; ++panel) {
+      // What the next block of panels will read comes from memory meanwhile.
+      PrefetchShare(tile.weight + (block.panels + panel) * args.panel_bytes, tile.num_pairs * kPairBytes, i, num_tiles);
+    }
     const bool first = streams && i == 0;
     (first ? FindTile<true>(rows, block.panels) : FindTile<false>(rows, block.panels))(tile);
   }

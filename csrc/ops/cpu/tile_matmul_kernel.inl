@@ -1,5 +1,9 @@
 // y = x * weight^T for bfloat16 weights, in AMX tiles.
 //
+// A panel is as tiles want it: 32 neighbours in K of its 16 outputs are 1 KiB, whole. Rows of x are rounded to bfloat16
+// and packed alike, in groups of 16 rows, every slice of K filled up with zeros to whole tiles. The last tile of a
+// slice therefore reads weights of the next one, or of the next panel, and multiplies them by zero.
+//
 // One tile instruction sums 16 products of elements at even positions, 16 of those at odd ones, both upwards, and adds
 // the two to the accumulator. A row's result depends on nothing else, so one kernel serves every batch: a few rows
 // stream the weights at the speed of memory, many are blocked for the caches, and the bits are the same.
@@ -7,26 +11,48 @@
 namespace heddle::ops::cpu::HEDDLE_ISA {
 namespace tiles {
 
-constexpr int64_t kMaxBlockRows = 256;
-constexpr int64_t kBlockBytes = 1 << 20;  // of packed rows that stay in L2 while panels pass by
-constexpr int64_t kSumColumns = 512;      // of all partial sums together, which stay in L2 beside them
-constexpr int64_t kSumsFloats = kMaxBlockRows * kSumColumns;
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTileK = 32;
+constexpr int64_t kTileBytes = 1024;
+constexpr int64_t kRowBytes = 64;
+
+constexpr int64_t kSumColumns = 512;  // of all partial sums together, which stay in L2 beside the packed rows
+constexpr int64_t kSumsFloats = kMaxPackedRows * kSumColumns;
 // Two by two tiles of sums, for each slice; these stay in L1.
 constexpr int64_t kTileSums = 4 * kTileRows * kPanelOutputs;
 constexpr int64_t kTileSumsFloats = kMaxSlices * kTileSums;
-// Rows up to which weights are streamed: each is used once, panel by panel, in the order of memory.
-constexpr int64_t kMaxStreamRows = 2 * kTileRows;
+// A pair of groups, for which each weight is used once: panel by panel, in the order of memory.
+static_assert(kMaxStreamedRows == 2 * kTileRows);
 // How far ahead of its use a weight is then asked for.
 constexpr int64_t kStreamAhead = 4096;
 
-// Rows of the slices' tiles that fit kBlockBytes, in whole pairs of groups.
+constexpr int64_t TilesOf(int64_t k) { return (k + kTileK - 1) / kTileK; }
+
+// The tiles of a group of rows, slice by slice.
+struct SliceTiles {
+  explicit SliceTiles(const MatmulArgs& args) {
+    for (int s = 0; s < args.num_slices; ++s) {
+      const int64_t count = TilesOf(args.slice_bounds[s + 1] - args.slice_bounds[s]);
+      before[s + 1] = before[s] + count;
+      longest = count > longest ? count : longest;
+    }
+    total = before[args.num_slices];
+  }
+  int64_t before[kMaxSlices + 1] = {};
+  int64_t total = 0;
+  int64_t longest = 1;
+};
+
+inline int64_t NumGroups(int64_t rows) { return (rows + kTileRows - 1) / kTileRows; }
+
+// Rows of the slices' tiles that fit kPackedRowsBytes, in whole pairs of groups.
 inline int64_t FittingRows(int64_t num_tiles) {
-  return kBlockBytes / (num_tiles * kTileBytes) * kTileRows / (2 * kTileRows) * (2 * kTileRows);
+  return kPackedRowsBytes / (num_tiles * kTileBytes) * kTileRows / (2 * kTileRows) * (2 * kTileRows);
 }
 
 int64_t BlockRows(const MatmulArgs& args) {
   const int64_t rows = FittingRows(SliceTiles(args).longest);
-  return rows < 2 * kTileRows ? 2 * kTileRows : MinOf(rows, kMaxBlockRows);
+  return rows < 2 * kTileRows ? 2 * kTileRows : MinOf(rows, kMaxPackedRows);
 }
 
 // Slices that panels pass at once: a power of two, so that their sum is a subtree of the whole.
@@ -38,6 +64,32 @@ inline int SlicesAtOnce(const MatmulArgs& args, const SliceTiles& slices) {
 
 size_t PackedBytes(const MatmulArgs& args) {
   return static_cast<size_t>(NumGroups(args.m) * SliceTiles(args).total * kTileBytes);
+}
+
+// 32 neighbours of a row of x, of which `count` exist, as a row of a tile.
+inline void PackTileRow(const float* x, int64_t count, char* row) {
+  const F32x16 first = LoadPartial(x, static_cast<int>(count < 16 ? count : 16));
+  const F32x16 second = count > 16 ? LoadPartial(x + 16, static_cast<int>(count - 16)) : Zero();
+  _mm512_storeu_si512(row, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(second.v, first.v)));
+}
+
+void Pack(const MatmulArgs& args, int64_t begin, int64_t end, void* packed) {
+  const int64_t group_tiles = SliceTiles(args).total;
+  for (int64_t row = begin * kTileRows; row < end * kTileRows; ++row) {
+    char* out = static_cast<char*>(packed) + row / kTileRows * group_tiles * kTileBytes + row % kTileRows * kRowBytes;
+    if (row >= args.m) {
+      if (args.m <= kTileRows) break;  // the only group is multiplied in tiles of so many rows
+      for (int64_t i = 0; i < group_tiles; ++i) _mm512_storeu_si512(out + i * kTileBytes, _mm512_setzero_si512());
+      continue;
+    }
+    const float* x = args.x + row * args.x_stride;
+    for (int s = 0; s < args.num_slices; ++s) {
+      for (int64_t k = args.slice_bounds[s]; k < args.slice_bounds[s + 1]; k += kTileK) {
+        PackTileRow(x + k, MinOf(kTileK, args.slice_bounds[s + 1] - k), out);
+        out += kTileBytes;
+      }
+    }
+  }
 }
 
 // What the tile registers hold: tiles 0 to 3 sums, 4 and 5 rows of x, 6 and 7 weights.
@@ -58,6 +110,18 @@ inline void ConfigureTiles(int64_t rows) {
   MemoryFence();
   _tile_loadconfig(&config);
 }
+
+// One or two groups of rows times one or two panels over some tiles of K: sums = x * weight^T.
+struct TileArgs {
+  const char* x;        // tiles of the first group
+  int64_t group_bytes;  // from a group to the next
+  const char* weight;
+  int64_t panel_bytes;
+  int64_t num_tiles;
+  float* sums;  // [groups * 16, ...], rows sums_bytes apart
+  int64_t sums_bytes;
+  int64_t ahead;  // where what is asked for with each tile of weights begins, counted from that tile
+};
 
 constexpr int kLinesOfTile = 16;
 
@@ -147,7 +211,7 @@ inline void MultiplySlice(const Product& product, const Block& block, const Tile
   tile.num_tiles = slices.before[slice + 1] - slices.before[slice];
   tile.sums = sums;
   tile.sums_bytes = sums_bytes;
-  if (block.rows <= kMaxStreamRows) {
+  if (block.rows <= kMaxStreamedRows) {
     tile.ahead = kStreamAhead;
     return MultiplyTiles<kLinesOfTile>(pair.groups, pair.panels, tile);
   }
@@ -220,7 +284,7 @@ inline void SumTiles(int count, const float* tile_sums, int64_t rows, int64_t pa
 inline void MultiplySlices(const Product& product, const Block& block, int begin, float* tile_sums,
                            const PartialSums& partial) {
   const int64_t num_groups = NumGroups(block.rows);
-  const int64_t panels_at_once = block.rows <= kMaxStreamRows ? 1 : 2;
+  const int64_t panels_at_once = block.rows <= kMaxStreamedRows ? 1 : 2;
   for (int64_t panel = 0; panel < block.panels; panel += panels_at_once) {
     for (int64_t group = 0; group < num_groups; group += 2) {
       const TilePair pair{group, MinOf(2, num_groups - group), panel, MinOf(panels_at_once, block.panels - panel)};
@@ -244,8 +308,8 @@ void Matmul(const MatmulArgs& args, const void* packed, int64_t panel_begin, int
   const SliceTiles slices(args);
   const int slices_at_once = SlicesAtOnce(args, slices);
   const int num_chunks = args.num_slices / slices_at_once;
-  int num_sums = 1;
-  while (1 << num_sums < num_chunks) ++num_sums;
+  // The last chunk of all joins the sums before it takes a place of its own.
+  const int64_t num_sums = num_chunks == 1 ? 1 : NumPartialSums(num_chunks) - 1;
   const int64_t group_panels = num_chunks == 1 ? 2 : kSumColumns / kPanelOutputs / num_sums;
   Block block{0, args.m, panel_begin, 0};
   for (; block.panel < panel_end; block.panel += block.panels) {
