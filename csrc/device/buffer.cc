@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -18,17 +19,23 @@ constexpr size_t kCacheLine = 64;
   throw Error(ErrorCode::kInsufficientMemory, "the system refused " + std::to_string(bytes) + " bytes of memory");
 }
 
+// Begins with a huge page: the kernel backs only aligned ones. The tail may be of small pages, which waste nothing.
+std::shared_ptr<void> MapHugePages(size_t bytes) {
+  const size_t mapped = bytes + kHugePage;
+  char* const memory = static_cast<char*>(
+      mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  if (memory == MAP_FAILED) ThrowOutOfMemory(bytes);
+  char* const aligned = memory + (kHugePage - reinterpret_cast<uintptr_t>(memory) % kHugePage) % kHugePage;
+#ifdef MADV_HUGEPAGE
+  madvise(aligned, bytes, MADV_HUGEPAGE);  // a hint: failure changes speed only
+#endif
+  return {aligned, [memory, mapped](void*) { munmap(memory, mapped); }};
+}
+
 }  // namespace
 
 std::shared_ptr<void> AllocateHost(size_t bytes) {
-  if (bytes >= kHugePage) {
-    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) ThrowOutOfMemory(bytes);
-#ifdef MADV_HUGEPAGE
-    madvise(memory, bytes, MADV_HUGEPAGE);  // a hint: failure changes speed only
-#endif
-    return {memory, [bytes](void* p) { munmap(p, bytes); }};
-  }
+  if (bytes >= kHugePage) return MapHugePages(bytes);
   const size_t rounded = (bytes + kCacheLine) / kCacheLine * kCacheLine;  // never zero bytes
   void* memory = std::aligned_alloc(kCacheLine, rounded);
   if (memory == nullptr) ThrowOutOfMemory(bytes);

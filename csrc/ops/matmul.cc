@@ -56,8 +56,10 @@ void PackedMatmul(Stream& stream, const cpu::PackedMatmulKernels& kernels, cpu::
   const size_t scratch_floats = kernels.scratch_floats();
   args.m = std::min(num_rows, block_rows);
   const size_t scratch_bytes = scratch_floats * num_threads * sizeof(float);
-  args.scratch = static_cast<float*>(stream.Scratch(scratch_bytes + kernels.packed_bytes(args)));
-  void* packed = reinterpret_cast<char*>(args.scratch) + scratch_bytes;
+  // The packed rows first, where the memory is a huge page: they are to stay in L2, which small pages fill unevenly.
+  const size_t packed_bytes = (kernels.packed_bytes(args) + 63) / 64 * 64;
+  void* const packed = stream.Scratch(packed_bytes + scratch_bytes);
+  args.scratch = reinterpret_cast<float*>(static_cast<char*>(packed) + packed_bytes);
   for (int64_t row = 0; row < num_rows; row += block_rows) {
     cpu::MatmulArgs block = args;
     block.m = std::min(num_rows - row, block_rows);

@@ -6,6 +6,7 @@ constexpr int kPanelOutputs = 16;
 constexpr int64_t kCacheLine = 64;
 
 inline int64_t MinOf(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t MaxOf(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Rows of x that are rounded and packed at once stay in L2 while panels pass by.
 constexpr int64_t kMaxPackedRows = 256;
@@ -54,69 +55,78 @@ inline void PrefetchShare(const char* weight, int64_t bytes, int64_t part, int64
   }
 }
 
-// sums [rows, columns] + bias at one row and panel of a block.
-inline F32x16 BiasedSum(const float* sums, const float* bias, int64_t column, int count) {
-  const F32x16 sum = Load(sums);
-  return bias != nullptr ? Add(sum, LoadPartial(bias + column, count)) : sum;
+// Columns of y that a panel has.
+inline int PanelColumns(const MatmulArgs& args, int64_t panel) {
+  return static_cast<int>(MinOf(kPanelOutputs, args.n - panel * kPanelOutputs));
+}
+
+inline F32x16 AddBias(const MatmulArgs& args, const float* bias, int64_t panel, F32x16 sum) {
+  return bias != nullptr ? Add(sum, LoadPartial(bias + panel * kPanelOutputs, PanelColumns(args, panel))) : sum;
 }
 
 // Whether a block's part of y is stored past the caches: what a prompt's product gives is more than they hold, and
-// bringing its lines in to overwrite them costs the product a third of its speed.
+// bringing its lines in to overwrite them costs the product a third of its speed. Whoever stores so ends with
+// StreamFence.
 inline bool StoresPastCaches(const MatmulArgs& args, const Block& block) {
   const auto y = reinterpret_cast<uintptr_t>(args.y);
   const bool aligned = y % kCacheLine == 0 && args.y_stride * static_cast<int64_t>(sizeof(float)) % kCacheLine == 0;
   return aligned && block.rows > kMaxStreamedRows;
 }
 
-// y = value(offset into sums, column of y, lanes that exist) for every vector of a block.
-template <typename Value>
-void StoreBlock(const MatmulArgs& args, const Block& block, const Value& value) {
-  const bool past_caches = StoresPastCaches(args, block);
-  for (int64_t row = 0; row < block.rows; ++row) {
-    float* y = args.y + (block.row + row) * args.y_stride;
-    for (int64_t panel = 0; panel < block.panels; ++panel) {
-      const int64_t column = (block.panel + panel) * kPanelOutputs;
-      const int count = static_cast<int>(MinOf(kPanelOutputs, args.n - column));
-      const F32x16 result = value(row * block.columns() + panel * kPanelOutputs, column, count);
-      if (past_caches && count == kPanelOutputs) {
-        StoreStream(y + column, result);
-      } else {
-        StorePartial(y + column, result, count);
-      }
-    }
+inline void StoreY(const MatmulArgs& args, bool past_caches, int64_t row, int64_t panel, F32x16 result) {
+  const int count = PanelColumns(args, panel);
+  float* const y = args.y + row * args.y_stride + panel * kPanelOutputs;
+  if (past_caches && count == kPanelOutputs) {
+    StoreStream(y, result);
+  } else {
+    StorePartial(y, result, count);
   }
-  if (past_caches) StreamFence();
 }
 
-inline void StorePlain(const MatmulArgs& args, const Block& block, const float* sums) {
-  StoreBlock(args, block,
-             [&](int64_t at, int64_t column, int count) { return BiasedSum(sums + at, args.bias, column, count); });
-}
-
-template <F32x16 (*kActivation)(F32x16)>
-void StoreGated(const MatmulArgs& args, const Block& block, const float* gate, const float* up) {
-  StoreBlock(args, block, [&](int64_t at, int64_t column, int count) {
-    const F32x16 activated = kActivation(BiasedSum(gate + at, args.bias, column, count));
-    return Mul(activated, BiasedSum(up + at, args.gated->up_bias, column, count));
+template <F32x16 (*kActivation)(F32x16), typename Multiply>
+void ComputeGatedBlock(const MatmulArgs& args, const Block& block, const Multiply& multiply) {
+  const bool past_caches = StoresPastCaches(args, block);
+  float* const gate = args.scratch;  // [rows, columns]
+  const auto gate_at = [&](int64_t row, int64_t panel) {
+    return gate + (row - block.row) * block.columns() + (panel - block.panel) * kPanelOutputs;
+  };
+  MatmulArgs half = args;
+  half.scratch += block.rows * block.columns();
+  multiply(half, [&](int64_t row, int64_t panel, F32x16 sum) { Store(gate_at(row, panel), sum); });
+  half.weight = args.gated->up;
+  multiply(half, [&](int64_t row, int64_t panel, F32x16 sum) {
+    const F32x16 activated = kActivation(AddBias(args, args.bias, panel, Load(gate_at(row, panel))));
+    StoreY(args, past_caches, row, panel, Mul(activated, AddBias(args, args.gated->up_bias, panel, sum)));
   });
 }
 
-// y of a block. multiply(args) leaves the block's sums, num_sums floats with padding, where args.scratch begins.
+// y of a block. multiply(args, finish) calls finish(row, panel, sum) with every row of x and panel of the block, as
+// early as it has the sum; args.scratch is what it may use meanwhile, the first half of a gated product less.
 template <typename Multiply>
-void ComputeBlock(const MatmulArgs& args, const Block& block, int64_t num_sums, const Multiply& multiply) {
-  multiply(args);
-  if (args.gated == nullptr) return StorePlain(args, block, args.scratch);
-  MatmulArgs up = args;
-  up.weight = args.gated->up;
-  up.scratch = args.scratch + num_sums;
-  multiply(up);
+void ComputeBlock(const MatmulArgs& args, const Block& block, const Multiply& multiply) {
+  if (args.gated == nullptr) {
+    const bool past_caches = StoresPastCaches(args, block);
+    return multiply(args, [&](int64_t row, int64_t panel, F32x16 sum) {
+      StoreY(args, past_caches, row, panel, AddBias(args, args.bias, panel, sum));
+    });
+  }
   switch (args.gated->kind) {
     case GatedKind::kSilu:
-      return StoreGated<Silu>(args, block, args.scratch, up.scratch);
+      return ComputeGatedBlock<Silu>(args, block, multiply);
     case GatedKind::kGeluTanh:
-      return StoreGated<GeluTanh>(args, block, args.scratch, up.scratch);
+      return ComputeGatedBlock<GeluTanh>(args, block, multiply);
     case GatedKind::kGelu:
-      return StoreGated<Gelu>(args, block, args.scratch, up.scratch);
+      return ComputeGatedBlock<Gelu>(args, block, multiply);
+  }
+}
+
+// finish(row, panel, sum) for a block's sums [rows, columns].
+template <typename Finish>
+void FinishBlock(const Block& block, const float* sums, const Finish& finish) {
+  for (int64_t row = 0; row < block.rows; ++row) {
+    for (int64_t panel = 0; panel < block.panels; ++panel, sums += kPanelOutputs) {
+      finish(block.row + row, block.panel + panel, Load(sums));
+    }
   }
 }
 

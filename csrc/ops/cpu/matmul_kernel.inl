@@ -273,10 +273,13 @@ void Matmul(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end) {
     block.rows = args.m * (i + 1) / num_blocks - block.row;
     for (block.panel = panel_begin; block.panel < panel_end; block.panel += block.panels) {
       block.panels = GroupPanels(args, block.rows, panel_end - block.panel);
-      ComputeBlock(args, block, block.rows * block.columns(),
-                   [&](const MatmulArgs& half) { MultiplyBlock(half, block); });
+      ComputeBlock(args, block, [&](const MatmulArgs& half, const auto& finish) {
+        MultiplyBlock(half, block);
+        FinishBlock(block, half.scratch, finish);
+      });
     }
   }
+  StreamFence();
 }
 
 }  // namespace heddle::ops::cpu::HEDDLE_ISA

@@ -129,11 +129,13 @@ void Matmul(const MatmulArgs& args, const void* packed, int64_t panel_begin, int
   for (; block.panel < panel_end; block.panel += block.panels) {
     block.panels = PanelsFor(args.m);
     while (block.panels > panel_end - block.panel) block.panels /= 2;
-    ComputeBlock(args, block, block.rows * block.columns(), [&](const MatmulArgs& half) {
+    ComputeBlock(args, block, [&](const MatmulArgs& half, const auto& finish) {
       SumSlices(args.num_slices, block.rows * block.columns(), half.scratch,
                 [&](int slice, float* sums) { MultiplySlice(half, packed, block, slice, sums); });
+      FinishBlock(block, half.scratch, finish);
     });
   }
+  StreamFence();
 }
 
 // The first half of a gated product stays before the scratch memory of the second.

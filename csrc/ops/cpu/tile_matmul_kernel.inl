@@ -16,11 +16,19 @@ constexpr int64_t kTileK = 32;
 constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kRowBytes = 64;
 
-constexpr int64_t kSumColumns = 512;  // of all partial sums together, which stay in L2 beside the packed rows
+// Tiles of K of two panels, 32 KiB, that stay in L1 while rows pass by.
+constexpr int64_t kPartTiles = 16;
+// Two by two tiles of sums.
+constexpr int64_t kTileSumColumns = 2 * kPanelOutputs;
+constexpr int64_t kTileSums = 2 * kTileRows * kTileSumColumns;
+constexpr int64_t kSumsRowBytes = kTileSumColumns * sizeof(float);
+constexpr int64_t kSecondRows = kTileRows * kTileSumColumns;
+// Of two pairs of groups for each slice, or of every pair of groups.
+constexpr int64_t kTileSumsFloats = 2 * kMaxSlices * kTileSums;
+static_assert(2 * kMaxSlices >= kMaxPackedRows / kTileRows / 2);
+constexpr int64_t kPassSumsFloats = kMaxPackedRows * kTileSumColumns;  // of one partial sum over passes
+constexpr int64_t kSumColumns = 512;                                   // of all partial sums over chunks together
 constexpr int64_t kSumsFloats = kMaxPackedRows * kSumColumns;
-// Two by two tiles of sums, for each slice; these stay in L1.
-constexpr int64_t kTileSums = 4 * kTileRows * kPanelOutputs;
-constexpr int64_t kTileSumsFloats = kMaxSlices * kTileSums;
 // A pair of groups, for which each weight is used once: panel by panel, in the order of memory.
 static_assert(kMaxStreamedRows == 2 * kTileRows);
 // How far ahead of its use a weight is then asked for.
@@ -53,13 +61,6 @@ inline int64_t FittingRows(int64_t num_tiles) {
 int64_t BlockRows(const MatmulArgs& args) {
   const int64_t rows = FittingRows(SliceTiles(args).longest);
   return rows < 2 * kTileRows ? 2 * kTileRows : MinOf(rows, kMaxPackedRows);
-}
-
-// Slices that panels pass at once: a power of two, so that their sum is a subtree of the whole.
-inline int SlicesAtOnce(const MatmulArgs& args, const SliceTiles& slices) {
-  int count = args.num_slices;
-  while (count > 1 && FittingRows(count * slices.longest) < args.m) count /= 2;
-  return count;
 }
 
 size_t PackedBytes(const MatmulArgs& args) {
@@ -111,16 +112,16 @@ inline void ConfigureTiles(int64_t rows) {
   _tile_loadconfig(&config);
 }
 
-// One or two groups of rows times one or two panels over some tiles of K: sums = x * weight^T.
+// One or two groups of rows times one or two panels over some tiles of K. The sums, two by two tiles, stay in the tile
+// registers.
 struct TileArgs {
   const char* x;        // tiles of the first group
   int64_t group_bytes;  // from a group to the next
   const char* weight;
   int64_t panel_bytes;
   int64_t num_tiles;
-  float* sums;  // [groups * 16, ...], rows sums_bytes apart
-  int64_t sums_bytes;
-  int64_t ahead;  // where what is asked for with each tile of weights begins, counted from that tile
+  const float* sums;  // to add to, or null
+  const char* next;   // weights of the first panel that are asked for meanwhile
 };
 
 constexpr int kLinesOfTile = 16;
@@ -130,32 +131,45 @@ inline void PrefetchLines(const char* at) {
   for (int line = 0; line < kLines; ++line) __builtin_prefetch(at + line * kCacheLine, 0, 2);
 }
 
-// kLines of the 16 lines of each tile of weights are fetched ahead; all of them when weights are streamed, which rows
-// of x then wait for in L1. In a large block all tiles come from L2, faster by loads that leave L1 alone.
+// With each tile of weights kLines of those to come are asked for: all 16 of a tile where weights are streamed, which
+// rows of x wait for in L1. In a block it is the other way round: weights stay in L1 while rows come from L2, by loads
+// that leave L1 alone.
 template <int kGroups, int kPanels, int kLines>
 void MultiplyTiles(const TileArgs& args) {
   constexpr bool kStream = kLines == kLinesOfTile;
-  float* const second_rows = args.sums + kTileRows * args.sums_bytes / static_cast<int64_t>(sizeof(float));
   MemoryFence();
-  _tile_zero(0);
-  if constexpr (kPanels > 1) _tile_zero(1);
-  if constexpr (kGroups > 1) _tile_zero(2);
-  if constexpr (kGroups > 1 && kPanels > 1) _tile_zero(3);
+  if (args.sums != nullptr) {
+    _tile_loadd(0, args.sums, kSumsRowBytes);
+    if constexpr (kPanels > 1) _tile_loadd(1, args.sums + kPanelOutputs, kSumsRowBytes);
+    if constexpr (kGroups > 1) _tile_loadd(2, args.sums + kSecondRows, kSumsRowBytes);
+    if constexpr (kGroups > 1 && kPanels > 1) _tile_loadd(3, args.sums + kSecondRows + kPanelOutputs, kSumsRowBytes);
+  } else {
+    _tile_zero(0);
+    if constexpr (kPanels > 1) _tile_zero(1);
+    if constexpr (kGroups > 1) _tile_zero(2);
+    if constexpr (kGroups > 1 && kPanels > 1) _tile_zero(3);
+  }
   const char* x = args.x;
   const char* weight = args.weight;
+  const char* next = args.next;
   for (int64_t i = 0; i < args.num_tiles; ++i) {
     if constexpr (kStream) {
       _tile_loadd(4, x, kRowBytes);
+      _tile_stream_loadd(6, weight, kRowBytes);
     } else {
       _tile_stream_loadd(4, x, kRowBytes);
+      _tile_loadd(6, weight, kRowBytes);
     }
-    _tile_stream_loadd(6, weight, kRowBytes);
     _tile_dpbf16ps(0, 4, 6);
-    PrefetchLines<kLines>(weight + args.ahead);
+    PrefetchLines<kLines>(next);
     if constexpr (kPanels > 1) {
-      _tile_stream_loadd(7, weight + args.panel_bytes, kRowBytes);
+      if constexpr (kStream) {
+        _tile_stream_loadd(7, weight + args.panel_bytes, kRowBytes);
+      } else {
+        _tile_loadd(7, weight + args.panel_bytes, kRowBytes);
+      }
       _tile_dpbf16ps(1, 4, 7);
-      PrefetchLines<kLines>(weight + args.panel_bytes + args.ahead);
+      PrefetchLines<kLines>(next + args.panel_bytes);
     }
     if constexpr (kGroups > 1) {
       if constexpr (kStream) {
@@ -168,11 +182,8 @@ void MultiplyTiles(const TileArgs& args) {
     }
     x += kTileBytes;
     weight += kTileBytes;
+    next += kLines * kCacheLine;
   }
-  _tile_stored(0, args.sums, args.sums_bytes);
-  if constexpr (kPanels > 1) _tile_stored(1, args.sums + kPanelOutputs, args.sums_bytes);
-  if constexpr (kGroups > 1) _tile_stored(2, second_rows, args.sums_bytes);
-  if constexpr (kGroups > 1 && kPanels > 1) _tile_stored(3, second_rows + kPanelOutputs, args.sums_bytes);
 }
 
 template <int kLines>
@@ -181,67 +192,36 @@ void MultiplyTiles(int64_t groups, int64_t panels, const TileArgs& args) {
   return panels > 1 ? MultiplyTiles<1, 2, kLines>(args) : MultiplyTiles<1, 1, kLines>(args);
 }
 
-// One or two groups of rows times one or two panels of a block.
-struct TilePair {
-  int64_t group;
-  int64_t groups;
-  int64_t panel;
-  int64_t panels;
-};
-
-// What all of one call share.
-struct Product {
-  const MatmulArgs& args;
-  const SliceTiles& slices;
-  int slices_at_once;
-  const char* packed;
-};
-
-// sums, sums_bytes a row, = the products of the pair over one slice.
-inline void MultiplySlice(const Product& product, const Block& block, const TilePair& pair, int slice, float* sums,
-                          int64_t sums_bytes) {
-  const MatmulArgs& args = product.args;
-  const SliceTiles& slices = product.slices;
-  TileArgs tile;
-  tile.group_bytes = slices.total * kTileBytes;
-  tile.x = product.packed + slices.before[slice] * kTileBytes + pair.group * tile.group_bytes;
-  tile.panel_bytes = args.panel_bytes;
-  tile.weight = static_cast<const char*>(args.weight) + (block.panel + pair.panel) * args.panel_bytes +
-                args.packed_bounds[slice] * kPanelOutputs * static_cast<int64_t>(sizeof(uint16_t));
-  tile.num_tiles = slices.before[slice + 1] - slices.before[slice];
-  tile.sums = sums;
-  tile.sums_bytes = sums_bytes;
-  if (block.rows <= kMaxStreamedRows) {
-    tile.ahead = kStreamAhead;
-    return MultiplyTiles<kLinesOfTile>(pair.groups, pair.panels, tile);
-  }
-  // Weights that serve several pairs of groups are fetched a pair of panels ahead, a share with each.
-  const int64_t num_pairs = (NumGroups(block.rows) + 1) / 2;
-  const int64_t share = (kLinesOfTile + num_pairs - 1) / num_pairs;
-  tile.ahead = pair.panels * args.panel_bytes + pair.group / 2 * share % kLinesOfTile * kCacheLine;
-  if (share <= 2) return MultiplyTiles<2>(pair.groups, pair.panels, tile);
-  if (share <= 4) return MultiplyTiles<4>(pair.groups, pair.panels, tile);
-  return MultiplyTiles<8>(pair.groups, pair.panels, tile);
+// sums [32, 32] = the tile registers. The matrix unit is still busy with them: what does not need them comes before.
+void StoreTiles(int64_t groups, int64_t panels, float* sums) {
+  _tile_stored(0, sums, kSumsRowBytes);
+  if (panels > 1) _tile_stored(1, sums + kPanelOutputs, kSumsRowBytes);
+  if (groups > 1) _tile_stored(2, sums + kSecondRows, kSumsRowBytes);
+  if (groups > 1 && panels > 1) _tile_stored(3, sums + kSecondRows + kPanelOutputs, kSumsRowBytes);
+  MemoryFence();
 }
 
-// The sums of a block over chunks of slices, joined in a balanced tree as the chunks come. As in a binary counter, a
-// chunk joins all subtrees of its size that are complete before it takes their place: with one chunk to come there are
-// log2(num_chunks) sums at most.
+// The sums of parts of K, `size` floats each, joined in a balanced tree as the parts come. As in a binary counter, a
+// part joins all subtrees of its size that are complete before it takes their place: with one part to come there are
+// log2(num_parts) sums at most.
 struct PartialSums {
-  PartialSums(float* first_sums, int64_t floats, int chunk) : size(floats) {
-    while ((chunk >> num_joined & 1) != 0) ++num_joined;
+  PartialSums(float* first_sums, int64_t floats, int part) : size(floats) {
+    while ((part >> num_joined & 1) != 0) ++num_joined;
     int depth = -num_joined;
-    for (; chunk != 0; chunk &= chunk - 1) ++depth;
+    for (; part != 0; part &= part - 1) ++depth;
     sums = first_sums + depth * size;
   }
   F32x16 Joined(F32x16 value, int64_t at) const {
     for (int i = num_joined - 1; i >= 0; --i) value = Add(Load(sums + i * size + at), value);
     return value;
   }
-  float* sums;  // where this chunk's go; those that it joins begin here too, `size` apart
+  float* sums;  // where this part's go; those that it joins begin here too, `size` apart
   int64_t size;
   int num_joined = 0;
 };
+
+// Sums that PartialSums keeps: the last part of all joins those before it and takes a place of its own in none.
+constexpr int64_t NumSumsKept(int num_parts) { return num_parts == 1 ? 1 : NumPartialSums(num_parts) - 1; }
 
 // The sum over `kCount` neighbouring slices, as a balanced tree.
 template <int kCount>
@@ -253,52 +233,174 @@ inline F32x16 SumTree(const float* sums) {
   }
 }
 
-// Sums over `kCount` slices and joins them to those before, for `rows` rows of some panels, beginning at `at`.
-template <int kCount>
-void SumTiles(const float* tile_sums, int64_t rows, int64_t panels, int64_t at, int64_t stride,
-              const PartialSums& partial) {
+// Calls take(row, panel, sum over `kCount` slices) for some rows and panels of two by two tiles.
+template <int kCount, typename Take>
+void SumTiles(const float* tile_sums, int64_t rows, int64_t panels, const Take& take) {
   for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t i = 0; i < panels * kPanelOutputs; i += kPanelOutputs) {
-      const F32x16 sum = SumTree<kCount>(tile_sums + row * 2 * kPanelOutputs + i);
-      const int64_t to = at + row * stride + i;
-      Store(partial.sums + to, partial.Joined(sum, to));
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      take(row, panel, SumTree<kCount>(tile_sums + row * kTileSumColumns + panel * kPanelOutputs));
     }
   }
 }
 
-inline void SumTiles(int count, const float* tile_sums, int64_t rows, int64_t panels, int64_t at, int64_t stride,
-                     const PartialSums& partial) {
+template <typename Take>
+void SumTiles(int count, const float* tile_sums, int64_t rows, int64_t panels, const Take& take) {
   switch (count) {
     case 1:
-      return SumTiles<1>(tile_sums, rows, panels, at, stride, partial);
+      return SumTiles<1>(tile_sums, rows, panels, take);
     case 2:
-      return SumTiles<2>(tile_sums, rows, panels, at, stride, partial);
+      return SumTiles<2>(tile_sums, rows, panels, take);
     case 4:
-      return SumTiles<4>(tile_sums, rows, panels, at, stride, partial);
+      return SumTiles<4>(tile_sums, rows, panels, take);
     default:
-      return SumTiles<8>(tile_sums, rows, panels, at, stride, partial);
+      return SumTiles<8>(tile_sums, rows, panels, take);
   }
 }
 
-// The products of a block over slices [begin, begin + slices_at_once), [rows up to whole groups, columns].
-inline void MultiplySlices(const Product& product, const Block& block, int begin, float* tile_sums,
-                           const PartialSums& partial) {
-  const int64_t num_groups = NumGroups(block.rows);
-  const int64_t panels_at_once = block.rows <= kMaxStreamedRows ? 1 : 2;
-  for (int64_t panel = 0; panel < block.panels; panel += panels_at_once) {
+// What all of one call share.
+struct Product {
+  const MatmulArgs& args;
+  const SliceTiles& slices;
+  const char* packed;
+
+  const char* RowsAt(int64_t group, int slice) const {
+    return packed + (group * slices.total + slices.before[slice]) * kTileBytes;
+  }
+  const char* WeightAt(int64_t panel, int slice) const {
+    return static_cast<const char*>(args.weight) + panel * args.panel_bytes +
+           args.packed_bounds[slice] * kPanelOutputs * static_cast<int64_t>(sizeof(uint16_t));
+  }
+  int64_t NumTiles(int slice) const { return slices.before[slice + 1] - slices.before[slice]; }
+};
+
+// A few rows times one panel, each weight used once.
+template <typename Finish>
+void StreamPanel(const Product& product, int64_t panel, float* tile_sums, const Finish& finish) {
+  const MatmulArgs& args = product.args;
+  const int64_t groups = NumGroups(args.m);
+  TileArgs tile{};
+  tile.group_bytes = product.slices.total * kTileBytes;
+  for (int slice = 0; slice < args.num_slices; ++slice) {
+    tile.x = product.RowsAt(0, slice);
+    tile.weight = product.WeightAt(panel, slice);
+    tile.num_tiles = product.NumTiles(slice);
+    tile.next = tile.weight + kStreamAhead;
+    MultiplyTiles<kLinesOfTile>(groups, 1, tile);
+    StoreTiles(groups, 1, tile_sums + slice * kTileSums);
+  }
+  SumTiles(args.num_slices, tile_sums, args.m, 1, [&](int64_t row, int64_t, F32x16 sum) { finish(row, panel, sum); });
+}
+
+// How a block's K is cut, from the outside in. A chunk is some slices whose packed rows stay in L2 while all panels of
+// the block pass by; a pass is some of these slices, or one, whose weights stay in L1 while all rows pass by, one part
+// of at most kPartTiles tiles after the other.
+struct Cut {
+  Cut(const MatmulArgs& args, const SliceTiles& slices)
+      : slices_a_chunk(
+            SlicesThatFit(args.num_slices, [&](int count) { return FittingRows(count * slices.longest) >= args.m; })),
+        slices_a_pass(SlicesThatFit(slices_a_chunk, [&](int count) { return count * slices.longest <= kPartTiles; })),
+        num_chunks(args.num_slices / slices_a_chunk),
+        num_passes(slices_a_chunk / slices_a_pass) {}
+  // A power of two up to `most`, so that their sum is a subtree of the whole.
+  template <typename Fit>
+  static int SlicesThatFit(int most, const Fit& fit) {
+    int count = most;
+    while (count > 1 && !fit(count)) count /= 2;
+    return count;
+  }
+  int slices_a_chunk;
+  int slices_a_pass;
+  int num_chunks;
+  int num_passes;  // of a chunk
+};
+
+// Two panels of a block, or one.
+struct PanelPair {
+  int64_t panel;
+  int64_t panels;
+  const char* next;  // the weights of the pair that comes after this one, where this pass begins
+};
+
+// Calls rows_done(first_row, tile_sums) for every pair of groups of rows, when their products over the slices of a pass
+// lie in tile_sums, slice by slice.
+template <typename RowsDone>
+void MultiplyPass(const Product& product, const Cut& cut, const PanelPair& pair, int first_slice, float* tile_sums,
+                  const RowsDone& rows_done) {
+  const int64_t num_groups = NumGroups(product.args.m);
+  const int64_t num_row_pairs = (num_groups + 1) / 2;
+  const int64_t lines = (kLinesOfTile + num_row_pairs - 1) / num_row_pairs;
+  const int64_t num_parts =
+      cut.slices_a_pass > 1 ? 1 : MaxOf(1, (product.NumTiles(first_slice) + kPartTiles - 1) / kPartTiles);
+  TileArgs tile{};
+  tile.group_bytes = product.slices.total * kTileBytes;
+  tile.panel_bytes = product.args.panel_bytes;
+  const float* sums_before = nullptr;  // of the pair before, taken while the matrix unit is busy with this one
+  for (int64_t part = 0; part < num_parts; ++part) {
+    const bool last_part = part + 1 == num_parts;
     for (int64_t group = 0; group < num_groups; group += 2) {
-      const TilePair pair{group, MinOf(2, num_groups - group), panel, MinOf(panels_at_once, block.panels - panel)};
-      const int64_t at = group * kTileRows * block.columns() + panel * kPanelOutputs;
-      if (product.args.num_slices == 1) {
-        MultiplySlice(product, block, pair, begin, partial.sums + at,
-                      block.columns() * static_cast<int64_t>(sizeof(float)));
-        continue;
+      const int64_t groups = MinOf(2, num_groups - group);
+      float* const sums = tile_sums + (num_parts == 1 ? group / 2 % 2 * cut.slices_a_pass : group / 2) * kTileSums;
+      for (int i = 0; i < cut.slices_a_pass; ++i) {
+        const int slice = first_slice + i;
+        const int64_t at = part * kPartTiles * kTileBytes;
+        tile.num_tiles =
+            num_parts == 1 ? product.NumTiles(slice) : MinOf(kPartTiles, product.NumTiles(slice) - part * kPartTiles);
+        tile.x = product.RowsAt(group, slice) + at;
+        tile.weight = product.WeightAt(pair.panel, slice) + at;
+        tile.next = pair.next + (tile.weight - product.WeightAt(pair.panel, first_slice)) +
+                    group / 2 * lines % kLinesOfTile * kCacheLine * tile.num_tiles;
+        tile.sums = part > 0 ? sums : nullptr;
+        if (lines <= 2) {
+          MultiplyTiles<2>(groups, pair.panels, tile);
+        } else if (lines <= 4) {
+          MultiplyTiles<4>(groups, pair.panels, tile);
+        } else {
+          MultiplyTiles<8>(groups, pair.panels, tile);
+        }
+        if (last_part && i == 0 && group > 0) rows_done((group - 2) * kTileRows, sums_before);
+        StoreTiles(groups, pair.panels, sums + i * kTileSums);
       }
-      for (int i = 0; i < product.slices_at_once; ++i) {
-        MultiplySlice(product, block, pair, begin + i, tile_sums + i * kTileSums, 2 * kPanelOutputs * sizeof(float));
+      sums_before = sums;
+    }
+  }
+  rows_done((num_row_pairs - 1) * 2 * kTileRows, sums_before);
+}
+
+// Many rows: panels two by two.
+template <typename Finish>
+void MultiplyBlock(const Product& product, const Block& block, const Cut& cut, float* scratch, const Finish& finish) {
+  float* const tile_sums = scratch + kSumsFloats;
+  float* const pass_sums = tile_sums + kTileSumsFloats;
+  const int64_t columns = block.columns();
+  for (int chunk = 0; chunk < cut.num_chunks; ++chunk) {
+    const PartialSums of_chunk(scratch, block.rows * columns, chunk);
+    for (int64_t panel = 0; panel < block.panels; panel += 2) {
+      const bool last_pair = panel + 2 >= block.panels;
+      const bool last_chunk = chunk + 1 == cut.num_chunks;
+      for (int pass = 0; pass < cut.num_passes; ++pass) {
+        const PartialSums of_pass(pass_sums, kPassSumsFloats, pass);
+        const bool last_pass = pass + 1 == cut.num_passes;
+        const int first_slice = chunk * cut.slices_a_chunk + pass * cut.slices_a_pass;
+        PanelPair pair;
+        pair.panel = block.panel + panel;
+        pair.panels = MinOf(2, block.panels - panel);
+        pair.next = last_pair && !last_chunk
+                        ? product.WeightAt(block.panel, first_slice + cut.slices_a_chunk)
+                        : product.WeightAt(pair.panel + 2, last_pair ? pass * cut.slices_a_pass : first_slice);
+        MultiplyPass(product, cut, pair, first_slice, tile_sums, [&](int64_t first_row, const float* sums) {
+          const int64_t rows = MinOf(2 * kTileRows, block.rows - first_row);
+          SumTiles(cut.slices_a_pass, sums, rows, pair.panels, [&](int64_t tile_row, int64_t tile_panel, F32x16 sum) {
+            const int64_t row = first_row + tile_row;
+            const int64_t at = row * kTileSumColumns + tile_panel * kPanelOutputs;
+            sum = of_pass.Joined(sum, at);
+            if (!last_pass) return Store(of_pass.sums + at, sum);
+            const int64_t in_block = row * columns + (panel + tile_panel) * kPanelOutputs;
+            sum = of_chunk.Joined(sum, in_block);
+            if (!last_chunk) return Store(of_chunk.sums + in_block, sum);
+            finish(row, pair.panel + tile_panel, sum);
+          });
+        });
       }
-      SumTiles(product.slices_at_once, tile_sums, MinOf(block.rows - group * kTileRows, pair.groups * kTileRows),
-               pair.panels, at, block.columns(), partial);
     }
   }
 }
@@ -306,28 +408,29 @@ inline void MultiplySlices(const Product& product, const Block& block, int begin
 void Matmul(const MatmulArgs& args, const void* packed, int64_t panel_begin, int64_t panel_end) {
   ConfigureTiles(args.m);
   const SliceTiles slices(args);
-  const int slices_at_once = SlicesAtOnce(args, slices);
-  const int num_chunks = args.num_slices / slices_at_once;
-  // The last chunk of all joins the sums before it takes a place of its own.
-  const int64_t num_sums = num_chunks == 1 ? 1 : NumPartialSums(num_chunks) - 1;
-  const int64_t group_panels = num_chunks == 1 ? 2 : kSumColumns / kPanelOutputs / num_sums;
+  const bool streams = args.m <= kMaxStreamedRows;
+  const Cut cut(args, slices);
+  const int64_t block_panels = streams               ? 1
+                               : cut.num_chunks == 1 ? 2
+                                                     : kSumColumns / kPanelOutputs / NumSumsKept(cut.num_chunks);
   Block block{0, args.m, panel_begin, 0};
   for (; block.panel < panel_end; block.panel += block.panels) {
-    block.panels = MinOf(group_panels, panel_end - block.panel);
-    const int64_t size = NumGroups(block.rows) * kTileRows * block.columns();
-    ComputeBlock(args, block, num_sums * size, [&](const MatmulArgs& half) {
-      const Product product{half, slices, slices_at_once, static_cast<const char*>(packed)};
-      for (int chunk = 0; chunk < num_chunks; ++chunk) {
-        MultiplySlices(product, block, chunk * slices_at_once, half.scratch + kSumsFloats,
-                       PartialSums(half.scratch, size, chunk));
+    block.panels = MinOf(block_panels, panel_end - block.panel);
+    ComputeBlock(args, block, [&](const MatmulArgs& half, const auto& finish) {
+      const Product product{half, slices, static_cast<const char*>(packed)};
+      if (streams) {
+        StreamPanel(product, block.panel, half.scratch, finish);
+      } else {
+        MultiplyBlock(product, block, cut, half.scratch, finish);
       }
     });
   }
+  StreamFence();
   _tile_release();
 }
 
 // The first half of a gated product stays before the scratch memory of the second.
-size_t ScratchFloats() { return 2 * kSumsFloats + kTileSumsFloats; }
+size_t ScratchFloats() { return 2 * kSumsFloats + kTileSumsFloats + NumSumsKept(kMaxSlices) * kPassSumsFloats; }
 
 }  // namespace tiles
 
