@@ -20,8 +20,12 @@ class Backoff {
  public:
   using Clock = std::chrono::steady_clock;
 
+  // About as long as waking a parked thread takes.
+  static constexpr std::chrono::microseconds kWakeUpTime{30};
+
   // `oversubscribed`: more threads compute than there are cores, so spinning would only keep the awaited one waiting.
-  explicit Backoff(bool oversubscribed) : oversubscribed_(oversubscribed) {}
+  explicit Backoff(bool oversubscribed, std::chrono::microseconds spin_time = kWakeUpTime)
+      : oversubscribed_(oversubscribed), spin_time_(spin_time) {}
   Backoff(const Backoff&) = delete;
   Backoff& operator=(const Backoff&) = delete;
 
@@ -57,8 +61,6 @@ class Backoff {
   }
 
  private:
-  // About as long as waking a parked thread takes.
-  static constexpr std::chrono::microseconds kSpinTime{30};
   static constexpr int kPausesPerClockRead = 32;
   // The most that one wake-up takes off a timeout.
   static constexpr std::chrono::milliseconds kWaitSlice{100};
@@ -78,7 +80,7 @@ class Backoff {
   bool Poll(const Ready& ready) const {
     if (ready()) return true;
     if (!oversubscribed_) {
-      const Clock::time_point end = Clock::now() + kSpinTime;
+      const Clock::time_point end = Clock::now() + spin_time_;
       do {
         for (int i = 0; i < kPausesPerClockRead; ++i) {
           Pause();
@@ -106,6 +108,7 @@ class Backoff {
   }
 
   const bool oversubscribed_;
+  const std::chrono::microseconds spin_time_;
   std::atomic<int> num_parked_{0};
   std::mutex mutex_;
   std::condition_variable parked_cv_;
