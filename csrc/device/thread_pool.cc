@@ -12,25 +12,44 @@
 
 namespace heddle {
 
+namespace {
+
+// The state of a piece of work in one word, so that a late helper cannot enter one that is over.
+struct Gate {
+  uint32_t work = 0;  // pieces of work ever posted
+  bool closed = false;
+  uint32_t entered = 0;  // helpers
+
+  static Gate Of(uint64_t word) {
+    return {static_cast<uint32_t>(word >> 32), (word & kClosed) != 0, static_cast<uint32_t>(word & (kClosed - 1))};
+  }
+  static uint64_t Open(uint32_t work) { return uint64_t{work} << 32; }
+  static constexpr uint64_t kClosed = uint64_t{1} << 31;
+};
+
+}  // namespace
+
 struct ThreadPool::State {
   explicit State(bool oversubscribed) : work_posted(oversubscribed), work_done(oversubscribed) {}
 
   void Help(int thread);
+  bool Enter(uint32_t work);
   void RunTask(int thread);
+  void Post();
   void Stop();
 
   std::vector<std::thread> helpers;
   std::vector<Part> parts;  // one a thread
 
-  // Written by Run while every helper waits; published by `num_posted`.
+  // Written while no helper is in a piece of work; published by `gate`.
   Function function = nullptr;
   const void* task = nullptr;
   bool stopping = false;
 
   Backoff work_posted;
-  alignas(64) std::atomic<uint64_t> num_posted{0};  // pieces of work ever posted
+  alignas(64) std::atomic<uint64_t> gate{0};
   Backoff work_done;
-  alignas(64) std::atomic<int> num_running{0};  // helpers that have not finished the piece of work
+  alignas(64) std::atomic<uint32_t> num_left{0};  // of the helpers that entered
 
   std::mutex failure_mutex;
   std::exception_ptr failure;  // the first one of this piece of work
@@ -46,18 +65,35 @@ void ThreadPool::State::RunTask(int thread) {
 }
 
 void ThreadPool::State::Help(int thread) {
-  for (uint64_t next = 1;; ++next) {
-    work_posted.Wait([&] { return num_posted.load() >= next; });
+  for (uint32_t seen = 0;;) {
+    work_posted.Wait([&] { return Gate::Of(gate.load()).work != seen; });
+    // What was posted and closed meanwhile is over.
+    seen = Gate::Of(gate.load()).work;
+    if (!Enter(seen)) continue;
     if (stopping) return;
     RunTask(thread);
-    if (num_running.fetch_sub(1) == 1) work_done.NotifyAll();
+    num_left.fetch_add(1);
+    work_done.NotifyAll();
   }
+}
+
+bool ThreadPool::State::Enter(uint32_t work) {
+  uint64_t word = gate.load();
+  do {
+    if (Gate::Of(word).work != work || Gate::Of(word).closed) return false;
+  } while (!gate.compare_exchange_weak(word, word + 1));
+  return true;
+}
+
+void ThreadPool::State::Post() {
+  num_left.store(0);
+  gate.store(Gate::Open(Gate::Of(gate.load()).work + 1));
+  work_posted.NotifyAll();
 }
 
 void ThreadPool::State::Stop() {
   stopping = true;
-  num_posted.fetch_add(1);
-  work_posted.NotifyAll();
+  Post();
   for (std::thread& helper : helpers) helper.join();
 }
 
@@ -91,7 +127,7 @@ std::span<ThreadPool::Part> ThreadPool::SetParts(int64_t count) {
   return state_->parts;
 }
 
-void ThreadPool::RunErased(Function function, const void* task) {
+void ThreadPool::RunErased(Function function, const void* task, Helpers helpers) {
   State& state = *state_;
   if (state.helpers.empty()) {
     function(task, 0);
@@ -99,11 +135,11 @@ void ThreadPool::RunErased(Function function, const void* task) {
   }
   state.function = function;
   state.task = task;
-  state.num_running.store(static_cast<int>(state.helpers.size()));
-  state.num_posted.fetch_add(1);
-  state.work_posted.NotifyAll();
+  state.Post();
   state.RunTask(0);
-  state.work_done.Wait([&] { return state.num_running.load() == 0; });
+  const uint32_t awaited = helpers == Helpers::kAll ? static_cast<uint32_t>(state.helpers.size())
+                                                    : Gate::Of(state.gate.fetch_or(Gate::kClosed)).entered;
+  state.work_done.Wait([&] { return state.num_left.load() == awaited; });
   if (state.failure) std::rethrow_exception(std::exchange(state.failure, nullptr));
 }
 

@@ -33,12 +33,19 @@ class ThreadPool {
 
   int num_threads() const;
 
-  // Calls task(thread) once for each thread in [0, num_threads) and returns when all have returned. The caller runs
-  // thread 0. `task` must split work by output, never by reduction. When tasks throw, one of the exceptions is thrown
-  // on once all have returned. With one thread it is a plain call.
+  // Calls task(thread) once for each thread in [0, num_threads), each on its own, and returns when all have returned.
+  // The caller runs thread 0. `task` must split work by output, never by reduction. When tasks throw, one of the
+  // exceptions is thrown on once all have returned. With one thread it is a plain call.
   template <typename Task>
   void Run(const Task& task) {
-    RunErased([](const void* t, int thread) { (*static_cast<const Task*>(t))(thread); }, &task);
+    RunErased(&Call<Task>, &task, Helpers::kAll);
+  }
+
+  // Like Run for a `task` that takes work from a common supply until none is left. Helpers that have not begun when
+  // thread 0 is done are left out: where the system has lent their core to another thread, nobody waits for them.
+  template <typename Task>
+  void RunShared(const Task& task) {
+    RunErased(&Call<Task>, &task, Helpers::kInTime);
   }
 
   // Calls task(thread, begin, end) for pieces of at most `piece` items that make up [0, count). Each thread works
@@ -48,7 +55,7 @@ class ThreadPool {
   template <typename Task>
   void RunPieces(int64_t count, int64_t piece, const Task& task) {
     const std::span<Part> parts = SetParts(count);
-    Run([&](int thread) {
+    RunShared([&](int thread) {
       const auto num_parts = static_cast<int>(parts.size());
       for (int i = 0; i < num_parts; ++i) {
         Part& part = parts[static_cast<size_t>((thread + i) % num_parts)];
@@ -68,7 +75,12 @@ class ThreadPool {
   std::span<Part> SetParts(int64_t count);
 
   using Function = void (*)(const void* task, int thread);
-  void RunErased(Function function, const void* task);
+  template <typename Task>
+  static void Call(const void* task, int thread) {
+    (*static_cast<const Task*>(task))(thread);
+  }
+  enum class Helpers { kAll, kInTime };
+  void RunErased(Function function, const void* task, Helpers helpers);
 
   struct State;
   std::unique_ptr<State> state_;

@@ -14,7 +14,7 @@ constexpr int64_t kMinParallelWork = 65536;
 constexpr int kPiecesPerThread = 4;
 constexpr int64_t kPanelsTogether = 8;
 // Of packed products whose weights are streamed, pieces are cut by bytes.
-constexpr int64_t kStreamPieceBytes = int64_t{256} << 10;
+constexpr int64_t kStreamPieceBytes = int64_t{64} << 10;
 
 static_assert(cpu::kMaxSlices == kNumReductionSlices);
 

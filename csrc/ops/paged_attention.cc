@@ -153,7 +153,7 @@ void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cach
   if (num_scores * params.head_dim < kMinParallelElements) {
     work(0);
   } else {
-    stream.threads().Run(work);
+    stream.threads().RunShared(work);
   }
 }
 

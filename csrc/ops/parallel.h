@@ -16,10 +16,8 @@ template <typename Function>
 void ParallelFor(Stream& stream, int64_t count, int64_t elements, const Function& function) {
   const int num_threads = stream.threads().num_threads();
   if (num_threads == 1 || count <= 1 || count * elements < kMinParallelElements) return function(int64_t{0}, count);
-  stream.threads().Run([&](int thread) {
-    const WorkRange range = SplitWork(count, thread, num_threads);
-    function(range.begin, range.end);
-  });
+  stream.threads().RunPieces(count, (count + num_threads - 1) / num_threads,
+                             [&](int, int64_t begin, int64_t end) { function(begin, end); });
 }
 
 // Calls function(row, begin, end) for pieces of columns that make up every row: for elementwise work, where a lone
