@@ -14,6 +14,8 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kCacheLine = 64;
+// What nobody has asked for yet is never touched and costs nothing.
+constexpr size_t kChunk = 8 * kHugePage;
 
 [[noreturn]] void ThrowOutOfMemory(size_t bytes) {
   throw Error(ErrorCode::kInsufficientMemory, "the system refused " + std::to_string(bytes) + " bytes of memory");
@@ -41,6 +43,18 @@ std::shared_ptr<void> AllocateHost(size_t bytes) {
   if (memory == nullptr) ThrowOutOfMemory(bytes);
   std::memset(memory, 0, rounded);
   return {memory, [](void* p) { std::free(p); }};
+}
+
+std::shared_ptr<void> HostSlab::Allocate(size_t bytes) {
+  if (bytes >= kHugePage) return AllocateHost(bytes);
+  const size_t rounded = (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
+  if (chunk_ == nullptr || kChunk - used_ < rounded) {
+    chunk_ = AllocateHost(kChunk);
+    used_ = 0;
+  }
+  void* const block = static_cast<char*>(chunk_.get()) + used_;
+  used_ += rounded;
+  return {chunk_, block};
 }
 
 }  // namespace heddle

@@ -12,4 +12,17 @@ namespace heddle {
 // Fails with kInsufficientMemory.
 std::shared_ptr<void> AllocateHost(size_t bytes);
 
+// Blocks like AllocateHost's, for what lives equally long, a model's weights say. Small ones lie side by side in huge
+// pages, which every walk through memory in pages of 4 KiB is slower than. Memory goes back when the last of the blocks
+// that share it does; the slab itself may go before them. Not safe from several threads.
+class HostSlab {
+ public:
+  // Fails with kInsufficientMemory.
+  std::shared_ptr<void> Allocate(size_t bytes);
+
+ private:
+  std::shared_ptr<void> chunk_;
+  size_t used_ = 0;  // of the chunk
+};
+
 }  // namespace heddle

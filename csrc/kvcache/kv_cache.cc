@@ -3,10 +3,11 @@
 namespace heddle {
 
 KVCache::KVCache(DType dtype, int num_layers, int num_blocks, int block_size, int num_kv_heads, int head_dim) {
+  HostSlab slab;
   for (int i = 0; i < num_layers; ++i) {
-    const Tensor& keys = memory_.emplace_back(dtype, Shape{num_blocks, num_kv_heads, head_dim, block_size});
+    const Tensor& keys = memory_.emplace_back(dtype, Shape{num_blocks, num_kv_heads, head_dim, block_size}, slab);
     const TensorView keys_view = keys.view();
-    const Tensor& values = memory_.emplace_back(dtype, Shape{num_blocks, num_kv_heads, block_size, head_dim});
+    const Tensor& values = memory_.emplace_back(dtype, Shape{num_blocks, num_kv_heads, block_size, head_dim}, slab);
     layers_.push_back({keys_view, values.view(), block_size});
   }
 }

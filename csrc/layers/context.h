@@ -6,6 +6,7 @@
 #include <span>
 
 #include "comm/tensor_parallel.h"
+#include "device/buffer.h"
 #include "device/stream.h"
 #include "kvcache/kv_cache.h"
 #include "loader/weight_cache.h"
@@ -21,6 +22,7 @@ struct BuildContext {
   WeightSource& weights;
   WeightCache* cache;  // asked before `weights`; may be null
   DType dtype;         // of the matrices in memory
+  HostSlab& slab;      // where they lie
   Stream& stream;
   const std::function<void(int64_t bytes)>& on_packed;  // after each matrix, packed or restored
   const std::atomic<bool>& cancelled;                   // layers stop loading with kCancelled once it is set

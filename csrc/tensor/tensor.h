@@ -71,9 +71,10 @@ struct TensorView {
 class Tensor {
  public:
   Tensor() = default;
-  // Zeroed memory, 64-byte aligned.
+  // Zeroed memory, 64-byte aligned: a block of its own, or one of the slab's.
   Tensor(DType dtype, const Shape& shape);
-  // `memory` of this dtype and shape, which nobody writes to.
+  Tensor(DType dtype, const Shape& shape, HostSlab& slab);
+  // `memory` of this dtype and shape. Nobody writes to it where it was mapped for reading.
   Tensor(DType dtype, const Shape& shape, std::shared_ptr<const void> memory);
 
   const TensorView& view() const { return view_; }

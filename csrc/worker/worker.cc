@@ -69,7 +69,9 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
   stream_ = std::make_unique<Stream>(config_.threads, config_.oversubscribed, config_.isa);
   const ModelConfig& model = config_.model;
   std::optional<WeightCache> cache = OpenCache(config_, tp_);
-  const BuildContext context{tp_, weights, cache ? &*cache : nullptr, config_.dtype, *stream_, on_packed, cancelled_};
+  HostSlab slab;
+  const BuildContext context{tp_,       weights,   cache ? &*cache : nullptr, config_.dtype, slab, *stream_,
+                             on_packed, cancelled_};
   model_ = config_.family->build(context, model, config_.max_model_len);
 
   const ModelFootprint footprint = config_.family->footprint(model, tp_, config_.dtype);
