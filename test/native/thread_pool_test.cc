@@ -88,6 +88,43 @@ TEST(ThreadPool, "lets a thread that is done take over what another has left") {
   EXPECT_TRUE(by_helper.load() >= 99);
 }
 
+TEST(ThreadPool, "waits in shared work for helpers that have begun, and lets no late one in") {
+  for (int num_threads : {1, 2, 4}) {
+    ThreadPool pool(num_threads, true);
+    std::atomic<int> inside{0};
+    for (int i = 0; i < 3000; ++i) {
+      std::vector<std::atomic<int>> calls(static_cast<size_t>(num_threads));
+      // What a helper touches after the call has returned is gone: sanitizers would tell.
+      pool.RunShared([&](int thread) {
+        ++inside;
+        ++calls[static_cast<size_t>(thread)];
+        if (i % 3 == 0) std::this_thread::yield();
+        --inside;
+      });
+      EXPECT_EQ(inside.load(), 0);
+      EXPECT_EQ(calls[0].load(), 1);
+      for (const std::atomic<int>& count : calls) EXPECT_TRUE(count.load() <= 1);
+    }
+    // Whoever came late has lost nothing.
+    std::atomic<int> all{0};
+    pool.Run([&](int) { ++all; });
+    EXPECT_EQ(all.load(), num_threads);
+  }
+}
+
+TEST(ThreadPool, "throws what thread 0 throws in shared work") {
+  ThreadPool pool(3, true);
+  bool threw = false;
+  try {
+    pool.RunShared([](int thread) {
+      if (thread == 0) throw std::runtime_error("from shared work");
+    });
+  } catch (const std::runtime_error&) {
+    threw = true;
+  }
+  EXPECT_TRUE(threw);
+}
+
 TEST(ThreadPool, "takes up work again after its helpers have parked") {
   ThreadPool pool(3, false);
   std::atomic<int> calls{0};

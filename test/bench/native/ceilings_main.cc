@@ -3,6 +3,8 @@
 //   ceilings [rounds=40]
 //
 // All probes take turns in each round; median, smallest and largest over the rounds.
+#include <algorithm>
+#include <barrier>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
@@ -20,6 +22,25 @@ constexpr size_t kMemoryBytes = size_t{512} << 20;
 constexpr std::pair<const char*, size_t> kReadSizes[] = {
     {"read_memory", kMemoryBytes}, {"read_16MiB", size_t{16} << 20}, {"read_1MiB", size_t{1} << 20}};
 
+// Threads that wait for each other after every piece, as ranks do after every pair of products: what tensor parallelism
+// can reach where cores are now and then slower than their neighbours.
+constexpr size_t kPieceBytes = size_t{32} << 20;
+
+double ReadInStep(int num_threads, const char* memory) {
+  const size_t part = kMemoryBytes / static_cast<size_t>(num_threads);
+  std::barrier<> everybody(num_threads);
+  return SumOverThreads(num_threads, [&](int thread) {
+    const char* const own = memory + static_cast<size_t>(thread) * part;
+    everybody.arrive_and_wait();
+    const double start = SecondsNow();
+    for (size_t at = 0; at < part; at += kPieceBytes) {
+      ReadBytesPerSecond(own + at, std::min(kPieceBytes, part - at));
+      everybody.arrive_and_wait();
+    }
+    return static_cast<double>(part) / (SecondsNow() - start);
+  });
+}
+
 using Key = std::pair<std::string, int>;  // name, threads
 
 void Measure(int num_threads, const char* memory, std::map<Key, std::vector<double>>& results) {
@@ -35,6 +56,7 @@ void Measure(int num_threads, const char* memory, std::map<Key, std::vector<doub
       return rate;
     }));
   }
+  if (num_threads > 1) results[{"read_memory_in_step", num_threads}].push_back(ReadInStep(num_threads, memory));
   for (const Probe& probe : Probes()) {
     if (!probe.available()) continue;
     results[{probe.name, num_threads}].push_back(

@@ -14,12 +14,18 @@ const SIZES = [
   { id: 'thirty-two', title: '32 sequences', prompt: 64, generate: 32, sequences: 32 },
 ];
 
+async function bandwidths() {
+  const { read_memory: bandwidth, read_memory_in_step: inStep } = await ceilings();
+  return { bandwidth, inStep };
+}
+
 export const peerSection = {
   title: 'Beside llama.cpp',
   text:
     'Llama shape of 16 layers, hidden 2048, ffn 8192, 32 heads of 64, 8 KV heads, vocabulary 32768 (1.1 B), random ' +
     'weights in bfloat16 on both sides, 2 threads. Tokens a second of all sequences together. The last column is the ' +
-    'part of the read bandwidth, measured in the same round, that decoding used for what it must read. Aims: prefill 4 ' +
+    'part of the read bandwidth, measured in the same round, that decoding used for what it must read; of two ranks also the ' +
+    'part of what two threads read that wait for each other every 32 MiB. Aims: prefill 4 ' +
     'times llama.cpp with AMX, 1.3 with AVX-512, 1.1 with AVX2; decode 1.2 times and 93 % of the bandwidth with one ' +
     'sequence, 2 times with 8 and with 32.',
   header: [
@@ -30,7 +36,7 @@ export const peerSection = {
     id: size.id,
     prepare: ({ cache, install }) => preparePeer(SHAPE, { cache, install, avx2: size.avx2 }),
     measure: async ({ cache }, peer) => ({
-      bandwidth: (await ceilings()).read_memory,
+      ...(await bandwidths()),
       ours: await latency(SHAPE, cache, size),
       theirs: await time(peer({ ...size, threads: 2 })),
     }),
@@ -41,8 +47,10 @@ export const peerSection = {
         const theirs = samples.map((sample) => sample.theirs[metric]);
         cells.push(describe(median(ours)), describe(median(theirs)), ratio(ours, theirs));
       }
-      const shares = samples.map(({ ours, bandwidth }) => shareOfBandwidth(size, ours.decode_tok_s, bandwidth));
-      return [`| ${[...cells, percent(shares)].join(' | ')} |`];
+      const share = (of) =>
+        percent(samples.map((sample) => shareOfBandwidth(size, sample.ours.decode_tok_s, sample[of])));
+      cells.push(size.tp > 1 ? `${share('bandwidth')}, in step ${share('inStep')}` : share('bandwidth'));
+      return [`| ${cells.join(' | ')} |`];
     },
   })),
 };
