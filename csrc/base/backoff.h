@@ -20,12 +20,11 @@ class Backoff {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // About as long as waking a parked thread takes.
-  static constexpr std::chrono::microseconds kWakeUpTime{30};
-
   // `oversubscribed`: more threads compute than there are cores, so spinning would only keep the awaited one waiting.
-  explicit Backoff(bool oversubscribed, std::chrono::microseconds spin_time = kWakeUpTime)
-      : oversubscribed_(oversubscribed), spin_time_(spin_time) {}
+  // `poll_time`: how long to spin and yield at least before parking; where a wake-up would come late for the next wait,
+  // longer than such waits usually take.
+  explicit Backoff(bool oversubscribed, std::chrono::microseconds poll_time = {})
+      : oversubscribed_(oversubscribed), poll_time_(poll_time) {}
   Backoff(const Backoff&) = delete;
   Backoff& operator=(const Backoff&) = delete;
 
@@ -39,8 +38,9 @@ class Backoff {
     });
   }
 
-  // Returns whether ready() became true before `timeout` had passed. Time in which this thread itself was held up (a
-  // stopped process, a frozen container) hardly counts: whoever is awaited was probably held up with it.
+  // Returns whether ready() became true before `timeout` had passed, beside the time of polling. Time in which this
+  // thread itself was held up (a stopped process, a frozen container) hardly counts: whoever is awaited was probably
+  // held up with it.
   template <typename Ready>
   bool WaitFor(Clock::duration timeout, const Ready& ready) {
     if (Poll(ready)) return true;
@@ -61,6 +61,8 @@ class Backoff {
   }
 
  private:
+  // About as long as waking a parked thread takes.
+  static constexpr std::chrono::microseconds kSpinTime{30};
   static constexpr int kPausesPerClockRead = 32;
   // The most that one wake-up takes off a timeout.
   static constexpr std::chrono::milliseconds kWaitSlice{100};
@@ -79,16 +81,16 @@ class Backoff {
   template <typename Ready>
   bool Poll(const Ready& ready) const {
     if (ready()) return true;
+    const Clock::time_point start = Clock::now();
     if (!oversubscribed_) {
-      const Clock::time_point end = Clock::now() + spin_time_;
       do {
         for (int i = 0; i < kPausesPerClockRead; ++i) {
           Pause();
           if (ready()) return true;
         }
-      } while (Clock::now() < end);
+      } while (Clock::now() - start < kSpinTime);
     }
-    for (int i = 0; i < kNumYields; ++i) {
+    for (int i = 0; i < kNumYields || Clock::now() - start < poll_time_; ++i) {
       std::this_thread::yield();
       if (ready()) return true;
     }
@@ -108,7 +110,7 @@ class Backoff {
   }
 
   const bool oversubscribed_;
-  const std::chrono::microseconds spin_time_;
+  const std::chrono::microseconds poll_time_;
   std::atomic<int> num_parked_{0};
   std::mutex mutex_;
   std::condition_variable parked_cv_;

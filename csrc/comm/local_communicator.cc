@@ -19,9 +19,9 @@ constexpr int kNumSlots = 2;  // of a rank
 // Beyond this many elements, times the ranks more than two, reading everybody's part costs more than a second barrier.
 constexpr int64_t kMaxOneShotElements = 16384;
 
-// Ranks in a collective are in the middle of a step, with milliseconds of work before it and nothing else to do: one
-// that parked would come late to the next collective.
-constexpr std::chrono::microseconds kSpinTime{2000};
+// A rank in a collective is in the middle of a step and has nothing else to do. One that parked would come late to the
+// next collective.
+constexpr std::chrono::microseconds kPollTime{2000};
 
 // What a rank shows to the others in one collective, and the memory behind it. Written by its rank before the
 // collective's first barrier, read by the others after it.
@@ -38,7 +38,7 @@ struct Slot {
 // rank that gave up can unwind while slower ones still read.
 struct Group {
   Group(int num_ranks, std::chrono::milliseconds limit, bool oversubscribed)
-      : size(num_ranks), timeout(limit), arrival(oversubscribed, kSpinTime) {}
+      : size(num_ranks), timeout(limit), arrival(oversubscribed, kPollTime) {}
 
   const int size;
   const std::chrono::milliseconds timeout;

@@ -23,6 +23,7 @@ constexpr size_t kChunk = 8 * kHugePage;
 
 // Begins with a huge page: the kernel backs only aligned ones. The tail may be of small pages, which waste nothing.
 std::shared_ptr<void> MapHugePages(size_t bytes) {
+  if (bytes > SIZE_MAX - kHugePage) ThrowOutOfMemory(bytes);
   const size_t mapped = bytes + kHugePage;
   char* const memory = static_cast<char*>(
       mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
@@ -47,7 +48,7 @@ std::shared_ptr<void> AllocateHost(size_t bytes) {
 
 std::shared_ptr<void> HostSlab::Allocate(size_t bytes) {
   if (bytes >= kHugePage) return AllocateHost(bytes);
-  const size_t rounded = (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
+  const size_t rounded = (bytes + kCacheLine) / kCacheLine * kCacheLine;  // never zero bytes
   if (chunk_ == nullptr || kChunk - used_ < rounded) {
     chunk_ = AllocateHost(kChunk);
     used_ = 0;

@@ -1,7 +1,7 @@
 // A block of zeroed host memory, 64-byte aligned, given back on destruction.
 //
-// Blocks of 2 MiB and more come straight from the kernel with a hint for huge pages: they are zero without being
-// touched, so an unused part of a KV cache costs no resident memory.
+// Blocks of 2 MiB and more come straight from the kernel, begin where a huge page does, and carry a hint for huge
+// pages: they are zero without being touched, so an unused part of a KV cache costs no resident memory.
 #pragma once
 
 #include <cstddef>
@@ -12,9 +12,9 @@ namespace heddle {
 // Fails with kInsufficientMemory.
 std::shared_ptr<void> AllocateHost(size_t bytes);
 
-// Blocks like AllocateHost's, for what lives equally long, a model's weights say. Small ones lie side by side in huge
-// pages, which every walk through memory in pages of 4 KiB is slower than. Memory goes back when the last of the blocks
-// that share it does; the slab itself may go before them. Not safe from several threads.
+// Blocks like AllocateHost's, for what lives equally long, a model's weights say. Those of less than 2 MiB lie side by
+// side in huge pages: reading through pages of 4 KiB is slower. Memory goes back when the last of the blocks that share
+// it does; the slab itself may go before them. Not safe from several threads.
 class HostSlab {
  public:
   // Fails with kInsufficientMemory.

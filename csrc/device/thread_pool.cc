@@ -16,7 +16,9 @@ namespace {
 
 // The state of a piece of work in one word, so that a late helper cannot enter one that is over.
 struct Gate {
-  uint32_t work = 0;  // pieces of work ever posted
+  static constexpr uint64_t kClosed = uint64_t{1} << 31;
+
+  uint32_t work = 0;  // pieces of work ever posted, modulo 2^32
   bool closed = false;
   uint32_t entered = 0;  // helpers
 
@@ -24,7 +26,6 @@ struct Gate {
     return {static_cast<uint32_t>(word >> 32), (word & kClosed) != 0, static_cast<uint32_t>(word & (kClosed - 1))};
   }
   static uint64_t Open(uint32_t work) { return uint64_t{work} << 32; }
-  static constexpr uint64_t kClosed = uint64_t{1} << 31;
 };
 
 }  // namespace
@@ -33,8 +34,10 @@ struct ThreadPool::State {
   explicit State(bool oversubscribed) : work_posted(oversubscribed), work_done(oversubscribed) {}
 
   void Help(int thread);
+  // Whether this helper is in piece `work`, which is then not over before the helper has finished.
   bool Enter(uint32_t work);
   void RunTask(int thread);
+  // Opens the gate to what `function` and `task` say.
   void Post();
   void Stop();
 
@@ -49,7 +52,7 @@ struct ThreadPool::State {
   Backoff work_posted;
   alignas(64) std::atomic<uint64_t> gate{0};
   Backoff work_done;
-  alignas(64) std::atomic<uint32_t> num_left{0};  // of the helpers that entered
+  alignas(64) std::atomic<uint32_t> num_finished{0};  // of the helpers that entered
 
   std::mutex failure_mutex;
   std::exception_ptr failure;  // the first one of this piece of work
@@ -72,8 +75,7 @@ void ThreadPool::State::Help(int thread) {
     if (!Enter(seen)) continue;
     if (stopping) return;
     RunTask(thread);
-    num_left.fetch_add(1);
-    work_done.NotifyAll();
+    if (num_finished.fetch_add(1) + 1 == Gate::Of(gate.load()).entered) work_done.NotifyAll();
   }
 }
 
@@ -86,7 +88,7 @@ bool ThreadPool::State::Enter(uint32_t work) {
 }
 
 void ThreadPool::State::Post() {
-  num_left.store(0);
+  num_finished.store(0);
   gate.store(Gate::Open(Gate::Of(gate.load()).work + 1));
   work_posted.NotifyAll();
 }
@@ -139,7 +141,7 @@ void ThreadPool::RunErased(Function function, const void* task, Helpers helpers)
   state.RunTask(0);
   const uint32_t awaited = helpers == Helpers::kAll ? static_cast<uint32_t>(state.helpers.size())
                                                     : Gate::Of(state.gate.fetch_or(Gate::kClosed)).entered;
-  state.work_done.Wait([&] { return state.num_left.load() == awaited; });
+  state.work_done.Wait([&] { return state.num_finished.load() == awaited; });
   if (state.failure) std::rethrow_exception(std::exchange(state.failure, nullptr));
 }
 

@@ -3,7 +3,7 @@
 //
 // Helpers spin briefly for the next piece of work and then park, so that an idle engine uses no processor. When the
 // process has more compute threads than the machine has cores (`oversubscribed`), they yield instead of spinning.
-// Run is called by one thread at a time: the team's owner. Construction and destruction on any thread.
+// Work is given to it by one thread at a time, its owner. Construction and destruction on any thread.
 #pragma once
 
 #include <algorithm>
@@ -33,16 +33,17 @@ class ThreadPool {
 
   int num_threads() const;
 
-  // Calls task(thread) once for each thread in [0, num_threads), each on its own, and returns when all have returned.
-  // The caller runs thread 0. `task` must split work by output, never by reduction. When tasks throw, one of the
-  // exceptions is thrown on once all have returned. With one thread it is a plain call.
+  // Calls task(thread) once for each thread in [0, num_threads), all at the same time, and returns when all have
+  // returned. The caller runs thread 0. `task` must split work by output, never by reduction. When tasks throw, one of
+  // the exceptions is thrown on once all have returned. With one thread it is a plain call.
   template <typename Task>
   void Run(const Task& task) {
     RunErased(&Call<Task>, &task, Helpers::kAll);
   }
 
-  // Like Run for a `task` that takes work from a common supply until none is left. Helpers that have not begun when
-  // thread 0 is done are left out: where the system has lent their core to another thread, nobody waits for them.
+  // Like Run for a `task` that takes work from a common supply. Helpers that have not begun when thread 0 is done are
+  // left out: where the system has lent their core to another thread, nobody waits for it to come back. REQUIRES:
+  // task(0) returns only when no work is left to take, or throws.
   template <typename Task>
   void RunShared(const Task& task) {
     RunErased(&Call<Task>, &task, Helpers::kInTime);
@@ -51,7 +52,7 @@ class ThreadPool {
   // Calls task(thread, begin, end) for pieces of at most `piece` items that make up [0, count). Each thread works
   // upwards through its own part, as SplitWork cuts it, and then takes pieces of the others': a core that is slower for
   // a moment holds nobody up, and what a thread reads stays in order, and on its own memory, as long as it keeps pace.
-  // REQUIRES: piece >= 1.
+  // When tasks throw, one of the exceptions is thrown on; pieces may then be left undone. REQUIRES: piece >= 1.
   template <typename Task>
   void RunPieces(int64_t count, int64_t piece, const Task& task) {
     const std::span<Part> parts = SetParts(count);

@@ -1,5 +1,7 @@
 #include "kvcache/kv_cache.h"
 
+#include "device/buffer.h"
+
 namespace heddle {
 
 KVCache::KVCache(DType dtype, int num_layers, int num_blocks, int block_size, int num_kv_heads, int head_dim) {

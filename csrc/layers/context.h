@@ -22,7 +22,7 @@ struct BuildContext {
   WeightSource& weights;
   WeightCache* cache;  // asked before `weights`; may be null
   DType dtype;         // of the matrices in memory
-  HostSlab& slab;      // where they lie
+  HostSlab& slab;      // of the matrices
   Stream& stream;
   const std::function<void(int64_t bytes)>& on_packed;  // after each matrix, packed or restored
   const std::atomic<bool>& cancelled;                   // layers stop loading with kCancelled once it is set

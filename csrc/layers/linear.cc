@@ -43,7 +43,7 @@ ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const st
     rows += part.shard.size();
   }
   const int64_t columns = parts[0].stored.columns;
-  weight_ = PackedMatrix(context.dtype, rows, columns, {0, columns}, context.slab);
+  weight_ = PackedMatrix(context.dtype, rows, columns, {0, columns}, &context.slab);
   if (parts[0].stored.bias) bias_ = Tensor(DType::kFloat32, {rows});
   LoadParts(context, fused, weight_, bias_);
 }
@@ -55,7 +55,8 @@ void ColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const Te
 RowParallelLinear::RowParallelLinear(const BuildContext& context, const StoredMatrix& stored, int64_t unit)
     : tp_(context.tp) {
   const Range shard = tp_.Shard(stored.columns, unit);
-  weight_ = PackedMatrix(context.dtype, stored.rows, shard.size(), tp_.ShardSlices(stored.columns, unit), context.slab);
+  weight_ =
+      PackedMatrix(context.dtype, stored.rows, shard.size(), tp_.ShardSlices(stored.columns, unit), &context.slab);
   if (!Restore(context, stored.prefix, weight_)) {
     PackRows(context, *Find(context, stored), {stored.row_begin, stored.row_begin + stored.rows}, shard, 0, weight_);
   }
@@ -97,7 +98,7 @@ GatedColumnParallelLinear::GatedColumnParallelLinear(const BuildContext& context
   const Range shard = context.tp.Shard(gate.rows, kShardUnit);
   output_size_ = shard.size();
   const int64_t half = ops::GatedHalf(output_size_);
-  weight_ = PackedMatrix(context.dtype, 2 * half, gate.columns, {0, gate.columns}, context.slab);
+  weight_ = PackedMatrix(context.dtype, 2 * half, gate.columns, {0, gate.columns}, &context.slab);
   if (gate.bias) bias_ = Tensor(DType::kFloat32, {2 * half});
   LoadParts(context, {{gate, shard, 0}, {up, shard, half}}, weight_, bias_);
 }

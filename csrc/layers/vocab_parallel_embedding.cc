@@ -9,7 +9,7 @@ ParallelLMHead::ParallelLMHead(const BuildContext& context, const std::string& n
                                int64_t hidden_size)
     : tp_(context.tp),
       shard_(context.tp.Shard(vocab_size, kShardUnit)),
-      weight_(context.dtype, shard_.size(), hidden_size, {0, hidden_size}) {
+      weight_(context.dtype, shard_.size(), hidden_size, {0, hidden_size}, &context.slab) {
   if (Restore(context, name, weight_)) return;
   PackRows(context, *context.weights.Get(name, {vocab_size, hidden_size}), shard_, {0, hidden_size}, 0, weight_);
 }

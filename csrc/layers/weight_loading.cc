@@ -53,7 +53,7 @@ void PackRows(const BuildContext& context, const StoredTensor& stored, Range row
 }
 
 Tensor LoadRows(const BuildContext& context, const std::string& name, const StoredTensor& stored, Range rows) {
-  Tensor table(stored.dtype(), {rows.size(), stored.shape()[1]});
+  Tensor table(stored.dtype(), {rows.size(), stored.shape()[1]}, context.slab);
   const auto row_bytes = stored.shape()[1] * static_cast<int64_t>(DTypeSize(stored.dtype()));
   const std::string form = std::string(DTypeName(stored.dtype())) + " " + table.view().shape.ToString();
   if (Restore(context, name + ": " + form, table, rows.size() * row_bytes)) return table;

@@ -13,8 +13,10 @@ constexpr int64_t kMinParallelWork = 65536;
 // numbers of the panels that the widest tiles take.
 constexpr int kPiecesPerThread = 4;
 constexpr int64_t kPanelsTogether = 8;
-// Of packed products whose weights are streamed, pieces are cut by bytes.
+// Of packed products whose weights are streamed, pieces are cut by bytes: what a thread reads in some microseconds,
+// since a piece of a thread that loses its core waits until the thread is back. Several panels they are in any case.
 constexpr int64_t kStreamPieceBytes = int64_t{64} << 10;
+constexpr int64_t kStreamPiecePanels = 4;
 
 static_assert(cpu::kMaxSlices == kNumReductionSlices);
 
@@ -26,7 +28,7 @@ int64_t PieceOf(int64_t num_panels, int num_threads) {
 }
 
 int64_t StreamPieceOf(const cpu::MatmulArgs& args) {
-  return std::max<int64_t>(2, kStreamPieceBytes / std::max<int64_t>(args.panel_bytes, 1));
+  return std::max<int64_t>(kStreamPiecePanels, kStreamPieceBytes / std::max<int64_t>(args.panel_bytes, 1));
 }
 
 bool IsParallel(const Stream& stream, const cpu::MatmulArgs& args, int64_t k) {

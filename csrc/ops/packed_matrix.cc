@@ -52,7 +52,7 @@ void PackLane(const void* source, DType source_dtype, DType dtype, int64_t begin
 
 }  // namespace
 
-PackedMatrix::PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds, HostSlab& slab)
+PackedMatrix::PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds, HostSlab* slab)
     : dtype_(dtype), n_(n), k_(k), slice_bounds_(std::move(slice_bounds)) {
   const auto num_slices = static_cast<int>(slice_bounds_.size()) - 1;
   HEDDLE_CHECK(num_slices >= 1 && num_slices <= kNumReductionSlices && (num_slices & (num_slices - 1)) == 0,
@@ -68,12 +68,8 @@ PackedMatrix::PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_
   k_padded_ = packed_bounds_.back();
   // Zeros after the end: a tile of 32 in K may begin in the last two of a slice.
   constexpr int64_t kTileK = 32;
-  data_ = Tensor(dtype, {num_panels() * k_padded_ + kTileK, kPanelWidth}, slab);
-}
-
-PackedMatrix::PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds) {
-  HostSlab slab;
-  *this = PackedMatrix(dtype, n, k, std::move(slice_bounds), slab);
+  const Shape shape{num_panels() * k_padded_ + kTileK, kPanelWidth};
+  data_ = slab != nullptr ? Tensor(dtype, shape, *slab) : Tensor(dtype, shape);
 }
 
 void PackedMatrix::PackRows(int64_t row, const TensorView& source) {

@@ -28,11 +28,10 @@ class PackedMatrix {
  public:
   PackedMatrix() = default;
 
-  // Reserves zeroed memory for [n, k] of `dtype` in the slab. `slice_bounds` are ascending columns 0 .. k, one more
-  // than there are slices (a power of two, at most kNumReductionSlices): {0, k} for a product that is summed in one go.
-  PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds, HostSlab& slab);
-  // In memory of its own.
-  PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds);
+  // Reserves zeroed memory for [n, k] of `dtype`, in the slab if there is one. `slice_bounds` are ascending columns 0
+  // .. k, one more than there are slices (a power of two, at most kNumReductionSlices): {0, k} for a product that is
+  // summed in one go.
+  PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds, HostSlab* slab = nullptr);
 
   // Copies rows [row, row + source.dim(0)) from `source` [rows, k] (f32, bf16 or f16; rows may be strided), converted
   // to dtype(). Fused layers call it once a part. Safe from several threads for disjoint panels only.

@@ -56,11 +56,14 @@ TensorView TensorView::Reshaped(const Shape& new_shape) const {
   return {data, dtype, new_shape};
 }
 
+Tensor::Tensor(std::shared_ptr<void> memory, DType dtype, const Shape& shape)
+    : view_(memory.get(), dtype, shape), owner_(std::move(memory)) {}
+
 Tensor::Tensor(DType dtype, const Shape& shape)
-    : Tensor(dtype, shape, AllocateHost(static_cast<size_t>(shape.NumElements()) * DTypeSize(dtype))) {}
+    : Tensor(AllocateHost(static_cast<size_t>(shape.NumElements()) * DTypeSize(dtype)), dtype, shape) {}
 
 Tensor::Tensor(DType dtype, const Shape& shape, HostSlab& slab)
-    : Tensor(dtype, shape, slab.Allocate(static_cast<size_t>(shape.NumElements()) * DTypeSize(dtype))) {}
+    : Tensor(slab.Allocate(static_cast<size_t>(shape.NumElements()) * DTypeSize(dtype)), dtype, shape) {}
 
 Tensor::Tensor(DType dtype, const Shape& shape, std::shared_ptr<const void> memory)
     : view_(const_cast<void*>(memory.get()), dtype, shape), owner_(std::move(memory)) {}

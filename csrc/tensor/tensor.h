@@ -74,7 +74,7 @@ class Tensor {
   // Zeroed memory, 64-byte aligned: a block of its own, or one of the slab's.
   Tensor(DType dtype, const Shape& shape);
   Tensor(DType dtype, const Shape& shape, HostSlab& slab);
-  // `memory` of this dtype and shape. Nobody writes to it where it was mapped for reading.
+  // `memory` of this dtype and shape, which nobody writes to.
   Tensor(DType dtype, const Shape& shape, std::shared_ptr<const void> memory);
 
   const TensorView& view() const { return view_; }
@@ -82,6 +82,8 @@ class Tensor {
   bool empty() const { return view_.data == nullptr; }
 
  private:
+  Tensor(std::shared_ptr<void> memory, DType dtype, const Shape& shape);
+
   TensorView view_;
   std::shared_ptr<const void> owner_;
 };

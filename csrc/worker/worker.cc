@@ -70,8 +70,14 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
   const ModelConfig& model = config_.model;
   std::optional<WeightCache> cache = OpenCache(config_, tp_);
   HostSlab slab;
-  const BuildContext context{tp_,       weights,   cache ? &*cache : nullptr, config_.dtype, slab, *stream_,
-                             on_packed, cancelled_};
+  const BuildContext context{.tp = tp_,
+                             .weights = weights,
+                             .cache = cache ? &*cache : nullptr,
+                             .dtype = config_.dtype,
+                             .slab = slab,
+                             .stream = *stream_,
+                             .on_packed = on_packed,
+                             .cancelled = cancelled_};
   model_ = config_.family->build(context, model, config_.max_model_len);
 
   const ModelFootprint footprint = config_.family->footprint(model, tp_, config_.dtype);

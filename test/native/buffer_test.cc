@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/error.h"
 #include "test.h"
 
 namespace heddle {
@@ -24,6 +25,23 @@ TEST(AllocateHost, "gives zeroed, aligned memory of any size, large blocks begin
     EXPECT_TRUE(IsZero(block, bytes));
     std::memset(block.get(), 1, bytes);
   }
+}
+
+TEST(AllocateHost, "refuses what no memory could hold") {
+  EXPECT_ERROR(ErrorCode::kInsufficientMemory, AllocateHost(SIZE_MAX));
+  EXPECT_ERROR(ErrorCode::kInsufficientMemory, AllocateHost(size_t{1} << 60));
+}
+
+TEST(HostSlab, "gives memory back with the last of the blocks that share it") {
+  HostSlab slab;
+  std::shared_ptr<void> first = slab.Allocate(100);
+  std::shared_ptr<void> second = slab.Allocate(100);
+  const std::weak_ptr<void> memory = first;  // of both
+  slab = HostSlab();
+  first.reset();
+  EXPECT_TRUE(!memory.expired());
+  second.reset();
+  EXPECT_TRUE(memory.expired());
 }
 
 TEST(HostSlab, "gives zeroed, aligned blocks that do not overlap and outlive it") {

@@ -112,17 +112,36 @@ TEST(ThreadPool, "waits in shared work for helpers that have begun, and lets no 
   }
 }
 
-TEST(ThreadPool, "throws what thread 0 throws in shared work") {
-  ThreadPool pool(3, true);
-  bool threw = false;
-  try {
-    pool.RunShared([](int thread) {
-      if (thread == 0) throw std::runtime_error("from shared work");
-    });
-  } catch (const std::runtime_error&) {
-    threw = true;
+TEST(ThreadPool, "ends shared work without helpers that are still parked") {
+  ThreadPool pool(4, false);
+  std::atomic<int> by_helpers{0};
+  for (int i = 0; i < 20; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    // Over before anybody has woken up.
+    pool.RunShared([&](int thread) { by_helpers += thread > 0 ? 1 : 0; });
   }
-  EXPECT_TRUE(threw);
+  EXPECT_TRUE(by_helpers.load() < 20 * 3);
+}
+
+TEST(ThreadPool, "throws what a thread throws in shared work, and stays usable") {
+  ThreadPool pool(2, true);
+  for (int thrower : {0, 1}) {
+    std::atomic<bool> entered{false};
+    bool threw = false;
+    try {
+      pool.RunShared([&](int thread) {
+        if (thread == 1) entered = true;
+        while (!entered) std::this_thread::yield();
+        if (thread == thrower) throw std::runtime_error("from shared work");
+      });
+    } catch (const std::runtime_error&) {
+      threw = true;
+    }
+    EXPECT_TRUE(threw);
+    std::atomic<int> items{0};
+    pool.RunPieces(100, 7, [&](int, int64_t begin, int64_t end) { items += static_cast<int>(end - begin); });
+    EXPECT_EQ(items.load(), 100);
+  }
 }
 
 TEST(ThreadPool, "takes up work again after its helpers have parked") {

@@ -7,5 +7,6 @@
 // The kernels themselves, inside HEDDLE_ISA's namespace.
 #include "ops/cpu/activations.inl"
 #include "ops/cpu/matmul_blocks.inl"
+#include "ops/cpu/matmul_tiles.inl"
 #include "ops/cpu/tile_matmul_kernel.inl"
 #endif

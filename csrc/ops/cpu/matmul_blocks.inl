@@ -6,7 +6,6 @@ constexpr int kPanelOutputs = 16;
 constexpr int64_t kCacheLine = 64;
 
 inline int64_t MinOf(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t MaxOf(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Rows of x that are rounded and packed at once stay in L2 while panels pass by.
 constexpr int64_t kMaxPackedRows = 256;

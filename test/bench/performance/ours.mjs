@@ -13,10 +13,11 @@ export const SHAPE = '1.1b';
  * Runs `heddle bench latency` on a shape. Of its repetitions, the better rates count, as of the peer's, and medians of all
  * other figures.
  *
- * @param size `{ prompt, generate, sequences = 1, tp = 1, isa }`; `isa` forces a path.
+ * @param size `{ prompt, generate, sequences = 1, tp = 1, repetitions = 2, isa }`; `isa` forces a path.
  */
-export async function latency(shape, cache, { prompt, generate, sequences = 1, tp = 1, isa }) {
-  const flags = ['--prompt-tokens', prompt, '--max-tokens', generate, '--sequences', sequences, '--tp', tp];
+export async function latency(shape, cache, { prompt, generate, sequences = 1, tp = 1, repetitions = 2, isa }) {
+  const sizes = ['--prompt-tokens', prompt, '--max-tokens', generate, '--sequences', sequences];
+  const flags = [...sizes, '--tp', tp, '--repetitions', repetitions];
   const where = ['--threads', 2 / tp, '--dtype', 'bfloat16', '--json'];
   const lines = await bench('latency', [...modelFlags(shape, cache), ...flags, ...where], isa);
   const figures = Object.keys(lines[0]).filter((key) => typeof lines[0][key] === 'number');

@@ -49,7 +49,11 @@ export const peerSection = {
       }
       const share = (of) =>
         percent(samples.map((sample) => shareOfBandwidth(size, sample.ours.decode_tok_s, sample[of])));
-      cells.push(size.tp > 1 ? `${share('bandwidth')}, in step ${share('inStep')}` : share('bandwidth'));
+      cells.push(
+        samples.every(({ inStep }) => inStep > 0) && size.tp > 1
+          ? `${share('bandwidth')}, in step ${share('inStep')}`
+          : share('bandwidth'),
+      );
       return [`| ${cells.join(' | ')} |`];
     },
   })),
