@@ -186,6 +186,15 @@ void MultiplyPass(const Product& product, const Cut& cut, const PanelPair& panel
   rows_done((num_row_pairs - 1) * 2 * kTileRows, sums_before);
 }
 
+// The weights that a pass of the next two panels begins with: of the same chunk, or after a block's last panels of the
+// next chunk, or of the next block.
+inline const char* NextWeights(const Product& product, const Block& block, const Cut& cut, int64_t panel, int chunk,
+                               int first_slice) {
+  if (panel + 2 < block.panels) return product.WeightAt(block.panel + panel + 2, first_slice);
+  if (chunk + 1 < cut.num_chunks) return product.WeightAt(block.panel, first_slice + cut.slices_a_chunk);
+  return product.WeightAt(block.panel + block.panels, first_slice - chunk * cut.slices_a_chunk);
+}
+
 // Many rows: panels two by two.
 template <typename Finish>
 void MultiplyBlock(const Product& product, const Block& block, const Cut& cut, float* scratch, const Finish& finish) {
@@ -195,18 +204,13 @@ void MultiplyBlock(const Product& product, const Block& block, const Cut& cut, f
   for (int chunk = 0; chunk < cut.num_chunks; ++chunk) {
     const PartialSums of_chunk(scratch, block.rows * columns, chunk);
     for (int64_t panel = 0; panel < block.panels; panel += 2) {
-      const bool last_pair = panel + 2 >= block.panels;
       const bool last_chunk = chunk + 1 == cut.num_chunks;
       for (int pass = 0; pass < cut.num_passes; ++pass) {
         const PartialSums of_pass(pass_sums, kPassSumsFloats, pass);
         const bool last_pass = pass + 1 == cut.num_passes;
         const int first_slice = chunk * cut.slices_a_chunk + pass * cut.slices_a_pass;
-        PanelPair panels;
-        panels.panel = block.panel + panel;
-        panels.panels = MinOf(2, block.panels - panel);
-        panels.next = last_pair && !last_chunk
-                          ? product.WeightAt(block.panel, first_slice + cut.slices_a_chunk)
-                          : product.WeightAt(panels.panel + 2, last_pair ? pass * cut.slices_a_pass : first_slice);
+        const PanelPair panels{block.panel + panel, MinOf(2, block.panels - panel),
+                               NextWeights(product, block, cut, panel, chunk, first_slice)};
         MultiplyPass(product, cut, panels, first_slice, tile_sums, [&](int64_t first_row, const float* sums) {
           const int64_t rows = MinOf(2 * kTileRows, block.rows - first_row);
           SumTiles(cut.slices_a_pass, sums, rows, panels.panels, [&](int64_t tile_row, int64_t tile_panel, F32x16 sum) {
@@ -225,14 +229,18 @@ void MultiplyBlock(const Product& product, const Block& block, const Cut& cut, f
   }
 }
 
+// With one chunk two panels are finished before the next two; with several, their sums wait for the other chunks.
+inline int64_t BlockPanels(const Cut& cut) {
+  if (cut.num_chunks == 1) return 2;
+  return kChunkSumColumns / kPanelOutputs / NumSumsKept(cut.num_chunks);
+}
+
 void Matmul(const MatmulArgs& args, const void* packed, int64_t panel_begin, int64_t panel_end) {
   ConfigureTiles(args.m);
   const SliceTiles slices(args);
   const bool streams = args.m <= kMaxStreamedRows;
   const Cut cut(args, slices);
-  const int64_t block_panels = streams               ? 1
-                               : cut.num_chunks == 1 ? 2
-                                                     : kChunkSumColumns / kPanelOutputs / NumSumsKept(cut.num_chunks);
+  const int64_t block_panels = streams ? 1 : BlockPanels(cut);
   Block block{0, args.m, panel_begin, 0};
   for (; block.panel < panel_end; block.panel += block.panels) {
     block.panels = MinOf(block_panels, panel_end - block.panel);
