@@ -195,12 +195,14 @@ double TiledRate(void (*run)(const char*, const char*), double operations) {
 double AmxBFloat16TiledRate() { return TiledRate(TiledBFloat16, kBFloat16Operations); }
 double AmxInt8TiledRate() { return TiledRate(TiledInt8, kInt8Operations); }
 
+// How far ahead to prefetch, into the second level: of 1 to 8 KiB into the first or the second the fastest, by a tenth.
+constexpr size_t kAhead = 4096;
+
 TARGET_AVX512 void ReadAvx512(const char* data, size_t bytes) {
-  constexpr size_t kAhead = 2048;
   __m512i sums[4] = {};
   for (size_t at = 0; at < bytes; at += 256) {
     for (size_t line = 0; line < 4; ++line) {
-      _mm_prefetch(data + at + kAhead + line * 64, _MM_HINT_T0);
+      _mm_prefetch(data + at + kAhead + line * 64, _MM_HINT_T1);
       sums[line] = _mm512_xor_si512(sums[line], _mm512_load_si512(data + at + line * 64));
     }
   }
@@ -208,11 +210,10 @@ TARGET_AVX512 void ReadAvx512(const char* data, size_t bytes) {
 }
 
 TARGET_AVX2 void ReadAvx2(const char* data, size_t bytes) {
-  constexpr size_t kAhead = 2048;
   __m256i sums[4] = {};
   for (size_t at = 0; at < bytes; at += 128) {
     for (size_t part = 0; part < 4; ++part) {
-      if (part % 2 == 0) _mm_prefetch(data + at + kAhead + part * 32, _MM_HINT_T0);
+      if (part % 2 == 0) _mm_prefetch(data + at + kAhead + part * 32, _MM_HINT_T1);
       sums[part] =
           _mm256_xor_si256(sums[part], _mm256_load_si256(reinterpret_cast<const __m256i*>(data + at + part * 32)));
     }
