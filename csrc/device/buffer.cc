@@ -21,6 +21,9 @@ constexpr size_t kChunk = 8 * kHugePage;
   throw Error(ErrorCode::kInsufficientMemory, "the system refused " + std::to_string(bytes) + " bytes of memory");
 }
 
+// In whole cache lines, and never zero bytes.
+size_t RoundUp(size_t bytes) { return (bytes + kCacheLine) / kCacheLine * kCacheLine; }
+
 // Begins with a huge page: the kernel backs only aligned ones. The tail may be of small pages, which waste nothing.
 std::shared_ptr<void> MapHugePages(size_t bytes) {
   if (bytes > SIZE_MAX - kHugePage) ThrowOutOfMemory(bytes);
@@ -39,7 +42,7 @@ std::shared_ptr<void> MapHugePages(size_t bytes) {
 
 std::shared_ptr<void> AllocateHost(size_t bytes) {
   if (bytes >= kHugePage) return MapHugePages(bytes);
-  const size_t rounded = (bytes + kCacheLine) / kCacheLine * kCacheLine;  // never zero bytes
+  const size_t rounded = RoundUp(bytes);
   void* memory = std::aligned_alloc(kCacheLine, rounded);
   if (memory == nullptr) ThrowOutOfMemory(bytes);
   std::memset(memory, 0, rounded);
@@ -48,7 +51,7 @@ std::shared_ptr<void> AllocateHost(size_t bytes) {
 
 std::shared_ptr<void> HostSlab::Allocate(size_t bytes) {
   if (bytes >= kHugePage) return AllocateHost(bytes);
-  const size_t rounded = (bytes + kCacheLine) / kCacheLine * kCacheLine;  // never zero bytes
+  const size_t rounded = RoundUp(bytes);
   if (chunk_ == nullptr || kChunk - used_ < rounded) {
     chunk_ = AllocateHost(kChunk);
     used_ = 0;

@@ -118,12 +118,13 @@ inline void PrefetchLines(const char* at) {
   for (int line = 0; line < kLines; ++line) __builtin_prefetch(at + line * kCacheLine, 0, 2);
 }
 
-// With each tile of weights kLines of those to come are asked for: all 16 of a tile where weights are streamed, which
-// rows of x wait for in L1. In a block it is the other way round: weights stay in L1 while rows come from L2, by loads
-// that leave L1 alone.
+// With each tile of weights kLines of those to come are asked for: all 16 of a tile where weights are streamed, a panel
+// at a time, which rows of x wait for in L1. In a block it is the other way round: weights stay in L1 while rows come
+// from L2, by loads that leave L1 alone.
 template <int kGroups, int kPanels, int kLines>
 void MultiplyTiles(const TileArgs& args) {
   constexpr bool kStream = kLines == kLinesOfTile;
+  static_assert(!kStream || kPanels == 1);
   MemoryFence();
   if (args.sums != nullptr) {
     _tile_loadd(0, args.sums, kSumsRowBytes);
@@ -150,11 +151,7 @@ void MultiplyTiles(const TileArgs& args) {
     _tile_dpbf16ps(0, 4, 6);
     PrefetchLines<kLines>(next);
     if constexpr (kPanels > 1) {
-      if constexpr (kStream) {
-        _tile_stream_loadd(7, weight + args.panel_bytes, kRowBytes);
-      } else {
-        _tile_loadd(7, weight + args.panel_bytes, kRowBytes);
-      }
+      _tile_loadd(7, weight + args.panel_bytes, kRowBytes);
       _tile_dpbf16ps(1, 4, 7);
       PrefetchLines<kLines>(next + args.panel_bytes);
     }
@@ -173,8 +170,12 @@ void MultiplyTiles(const TileArgs& args) {
   }
 }
 
+inline void MultiplyStreamedTiles(int64_t groups, const TileArgs& args) {
+  return groups > 1 ? MultiplyTiles<2, 1, kLinesOfTile>(args) : MultiplyTiles<1, 1, kLinesOfTile>(args);
+}
+
 template <int kLines>
-void MultiplyTiles(int64_t groups, int64_t panels, const TileArgs& args) {
+void MultiplyBlockTiles(int64_t groups, int64_t panels, const TileArgs& args) {
   if (groups > 1) return panels > 1 ? MultiplyTiles<2, 2, kLines>(args) : MultiplyTiles<2, 1, kLines>(args);
   return panels > 1 ? MultiplyTiles<1, 2, kLines>(args) : MultiplyTiles<1, 1, kLines>(args);
 }

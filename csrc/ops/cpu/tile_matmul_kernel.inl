@@ -102,7 +102,7 @@ void StreamPanel(const Product& product, int64_t panel, float* tile_sums, const 
     tile.weight = product.WeightAt(panel, slice);
     tile.num_tiles = product.NumTiles(slice);
     tile.next = tile.weight + kStreamAhead;
-    MultiplyTiles<kLinesOfTile>(groups, 1, tile);
+    MultiplyStreamedTiles(groups, tile);
     StoreTiles(groups, 1, tile_sums + slice * kTileSums);
   }
   SumTiles(args.num_slices, tile_sums, args.m, 1, [&](int64_t row, int64_t, F32x16 sum) { finish(row, panel, sum); });
@@ -171,11 +171,11 @@ void MultiplyPass(const Product& product, const Cut& cut, const PanelPair& panel
         tile.next = panels.next + (tile.weight - product.WeightAt(panels.panel, first_slice)) + share_begin;
         tile.sums = part > 0 ? sums : nullptr;
         if (lines <= 2) {
-          MultiplyTiles<2>(groups, panels.panels, tile);
+          MultiplyBlockTiles<2>(groups, panels.panels, tile);
         } else if (lines <= 4) {
-          MultiplyTiles<4>(groups, panels.panels, tile);
+          MultiplyBlockTiles<4>(groups, panels.panels, tile);
         } else {
-          MultiplyTiles<8>(groups, panels.panels, tile);
+          MultiplyBlockTiles<8>(groups, panels.panels, tile);
         }
         if (last_part && i == 0 && row_pair > 0) rows_done((group - 2) * kTileRows, sums_before);
         StoreTiles(groups, panels.panels, sums + i * kTileSums);
@@ -235,24 +235,29 @@ inline int64_t BlockPanels(const Cut& cut) {
   return kChunkSumColumns / kPanelOutputs / NumSumsKept(cut.num_chunks);
 }
 
-void Matmul(const MatmulArgs& args, const void* packed, int64_t panel_begin, int64_t panel_end) {
-  ConfigureTiles(args.m);
-  const SliceTiles slices(args);
-  const bool streams = args.m <= kMaxStreamedRows;
-  const Cut cut(args, slices);
-  const int64_t block_panels = streams ? 1 : BlockPanels(cut);
-  Block block{0, args.m, panel_begin, 0};
-  for (; block.panel < panel_end; block.panel += block.panels) {
-    block.panels = MinOf(block_panels, panel_end - block.panel);
-    ComputeBlock(args, block, [&](const MatmulArgs& half, const auto& finish) {
-      const Product product{half, slices, static_cast<const char*>(packed)};
-      if (streams) {
-        StreamPanel(product, block.panel, half.scratch, finish);
-      } else {
-        MultiplyBlock(product, block, cut, half.scratch, finish);
-      }
+void StreamPanels(const MatmulArgs& args, const SliceTiles& slices, const char* packed, int64_t begin, int64_t end) {
+  for (int64_t panel = begin; panel < end; ++panel) {
+    ComputeBlock(args, {0, args.m, panel, 1}, [&](const MatmulArgs& half, const auto& finish) {
+      StreamPanel({half, slices, packed}, panel, half.scratch, finish);
     });
   }
+}
+
+void MultiplyPanels(const MatmulArgs& args, const SliceTiles& slices, const char* packed, int64_t begin, int64_t end) {
+  const Cut cut(args, slices);
+  Block block{0, args.m, begin, 0};
+  for (; block.panel < end; block.panel += block.panels) {
+    block.panels = MinOf(BlockPanels(cut), end - block.panel);
+    ComputeBlock(args, block, [&](const MatmulArgs& half, const auto& finish) {
+      MultiplyBlock({half, slices, packed}, block, cut, half.scratch, finish);
+    });
+  }
+}
+
+void Matmul(const MatmulArgs& args, const void* packed, int64_t panel_begin, int64_t panel_end) {
+  ConfigureTiles(args.m);
+  const auto multiply = args.m <= kMaxStreamedRows ? StreamPanels : MultiplyPanels;
+  multiply(args, SliceTiles(args), static_cast<const char*>(packed), panel_begin, panel_end);
   StreamFence();
   _tile_release();
 }
