@@ -4,17 +4,17 @@
 //
 // All probes take turns in each round; median, smallest and largest over the rounds.
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
 #include <map>
 
-#include "base/backoff.h"
 #include "ceilings.h"
+#include "comm/local_communicator.h"
 #include "device/buffer.h"
 #include "device/host_memory.h"
+#include "tensor/sharding.h"
 
 namespace heddle::bench {
 namespace {
@@ -24,28 +24,21 @@ constexpr size_t kMemoryBytes = size_t{512} << 20;
 constexpr std::pair<const char*, size_t> kReadSizes[] = {
     {"read_memory", kMemoryBytes}, {"read_16MiB", size_t{16} << 20}, {"read_1MiB", size_t{1} << 20}};
 
-// Threads that wait for each other after every piece, as ranks do after every pair of products, and as long as ranks do
-// before they park: what tensor parallelism can reach where cores are now and then slower than their neighbours.
+// Threads that wait for each other after every piece, as ranks do after every pair of products and in the same way:
+// what tensor parallelism can reach where cores are now and then slower than their neighbours.
 constexpr size_t kPieceBytes = size_t{32} << 20;  // at most
-constexpr std::chrono::microseconds kPollTime{2000};
 
 double ReadInStep(int num_threads, const char* memory) {
   const size_t part = kMemoryBytes / static_cast<size_t>(num_threads);
-  Backoff arrival(/*oversubscribed=*/false, kPollTime);
-  std::atomic<int> num_arrived{0};
-  const auto wait_for_all = [&](int times) {
-    num_arrived.fetch_add(1);
-    arrival.NotifyAll();
-    arrival.Wait([&] { return num_arrived.load() >= times * num_threads; });
-  };
+  const auto group = CreateLocalGroup(num_threads, std::chrono::minutes(1), /*oversubscribed=*/false);
   return SumOverThreads(num_threads, [&](int thread) {
     const char* const own = memory + static_cast<size_t>(thread) * part;
-    int times = 0;
-    wait_for_all(++times);
+    Communicator& ranks = *group[static_cast<size_t>(thread)];
+    ranks.Barrier();
     const double start = SecondsNow();
     for (size_t at = 0; at < part; at += kPieceBytes) {
       ReadBytesPerSecond(own + at, std::min(kPieceBytes, part - at));
-      wait_for_all(++times);
+      ranks.Barrier();
     }
     return static_cast<double>(part) / (SecondsNow() - start);
   });
@@ -66,7 +59,8 @@ void Measure(int num_threads, const char* memory, std::map<Key, std::vector<doub
       return rate;
     }));
   }
-  if (num_threads > 1) results[{"read_memory_in_step", num_threads}].push_back(ReadInStep(num_threads, memory));
+  if (num_threads > 1 && num_threads <= kNumReductionSlices)
+    results[{"read_memory_in_step", num_threads}].push_back(ReadInStep(num_threads, memory));
   for (const Probe& probe : Probes()) {
     if (!probe.available()) continue;
     results[{probe.name, num_threads}].push_back(

@@ -24,10 +24,10 @@ export const peerSection = {
   text:
     'Llama shape of 16 layers, hidden 2048, ffn 8192, 32 heads of 64, 8 KV heads, vocabulary 32768 (1.1 B), random ' +
     'weights in bfloat16 on both sides, 2 threads. Tokens a second of all sequences together. The last column is the ' +
-    'part of the read bandwidth, measured in the same round, that decoding used for what it must read; of two ranks also the ' +
-    'part of what two threads read that wait for each other every 32 MiB. Aims: prefill 4 ' +
-    'times llama.cpp with AMX, 1.3 with AVX-512, 1.1 with AVX2; decode 1.2 times and 93 % of the bandwidth with one ' +
-    'sequence, 2 times with 8 and with 32.',
+    'part of the read bandwidth, measured in the same round, that decoding used for what it must read; of two ranks ' +
+    'also the part of what two threads read that wait for each other every 32 MiB. Aims: prefill 4 times llama.cpp with ' +
+    'AMX, 1.3 with AVX-512, 1.1 with AVX2; decode 1.2 times and 93 % of the bandwidth with one sequence, 2 times with 8 ' +
+    'and with 32.',
   header: [
     '| | prefill | llama.cpp | ratio | decode | llama.cpp | ratio | of read bandwidth |',
     '|---|---|---|---|---|---|---|---|',
