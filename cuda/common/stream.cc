@@ -1,0 +1,65 @@
+#include "common/stream.h"
+
+#include "common/device.h"
+#include "common/memory.h"
+
+namespace heddle::cuda {
+namespace {
+
+// Gives back whatever the stream holds, however far its making came or its device is lost. The first failure, if any.
+cudaError_t Release(HeddleCudaStream& stream) noexcept {
+  cudaError_t first = cudaSetDevice(stream.properties.device);
+  const auto note = [&](cudaError_t error) {
+    if (first == cudaSuccess) first = error;
+  };
+  if (stream.stream != nullptr) note(cudaStreamSynchronize(stream.stream));
+  stream.gemm_plans.reset();
+  for (void* memory : {stream.workspace, static_cast<void*>(stream.counters)}) {
+    if (memory != nullptr) note(cudaFreeAsync(memory, stream.stream));
+  }
+  if (stream.stream != nullptr) {
+    note(cudaStreamSynchronize(stream.stream));
+    if (stream.pool != nullptr) note(cudaMemPoolTrimTo(stream.pool, 0));
+    note(cudaStreamDestroy(stream.stream));
+  }
+  if (stream.pool != nullptr) note(cudaMemPoolDestroy(stream.pool));
+  return first;
+}
+
+struct Releaser {
+  void operator()(HeddleCudaStream* stream) const noexcept {
+    Release(*stream);
+    delete stream;
+  }
+};
+
+}  // namespace
+
+HeddleCudaStream* CreateStream(int device, int64_t workspace_bytes) {
+  Require(workspace_bytes >= 0, "stream_create: a negative size of the workspace");
+  const DeviceProperties properties = PropertiesOf(device);
+  SetDevice(device);
+  std::unique_ptr<HeddleCudaStream, Releaser> stream(new HeddleCudaStream);
+  stream->properties = properties;
+  // Does not wait for the legacy default stream, which others in the process may use.
+  HEDDLE_CUDA_CHECK(cudaStreamCreateWithFlags(&stream->stream, cudaStreamNonBlocking));
+  stream->pool = CreatePool(device);
+  constexpr int64_t kCounterBytes = HeddleCudaStream::kNumCounters * int64_t{sizeof(uint32_t)};
+  stream->counters = static_cast<uint32_t*>(TakeFromPool(*stream, kCounterBytes));
+  Fill(*stream, stream->counters, 0, kCounterBytes);
+  if (workspace_bytes > 0) stream->workspace = TakeFromPool(*stream, workspace_bytes);
+  stream->workspace_bytes = workspace_bytes;
+  return stream.release();
+}
+
+void DestroyStream(HeddleCudaStream* stream) {
+  if (stream == nullptr) return;
+  Require(stream->allocations.empty(), "stream_destroy: memory of the stream is still allocated");
+  Require(!stream->capturing, "stream_destroy: the stream is capturing a graph");
+  const std::unique_ptr<HeddleCudaStream> owner(stream);
+  Check(Release(*stream), "stream_destroy");
+}
+
+void SynchronizeStream(HeddleCudaStream& stream) { HEDDLE_CUDA_CHECK(cudaStreamSynchronize(stream.stream)); }
+
+}  // namespace heddle::cuda
