@@ -1,0 +1,19 @@
+// Products with few rows of x, bound by reading the weights.
+#pragma once
+
+#include "common/stream.h"
+
+namespace heddle::cuda {
+
+// Rows of x that one pass over the weights serves.
+inline constexpr int64_t kMaxGemvRows = 8;
+
+// Matmul and GatedMatmul for 1 to kMaxGemvRows rows, of arguments that were checked. The bits of a row of y do not
+// depend on the rows beside it.
+//
+// Weights are read before kernels ahead of this one in the stream have ended (see launch.h): whoever writes a weight
+// with a kernel synchronises the stream before it is used.
+void Gemv(const HeddleCudaStream& stream, const HeddleCudaMatmul& op);
+void GatedGemv(const HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op);
+
+}  // namespace heddle::cuda

@@ -1,0 +1,145 @@
+// How weights reach a warp: through a ring of its own in shared memory, filled by asynchronous copies.
+//
+// Copies of 16 bytes a lane (cp.async) rather than bulk copies: a stage is 16 pieces of 128 bytes, a whole line each,
+// of which one instruction of a warp moves four and a bulk copy one; a k that is no multiple of anything costs a byte
+// count; and sm_80 has them. What is on its way needs no registers, so that the ring stays full across tiles, across
+// reductions, and while the kernel waits for the one before it.
+//
+// AllowNext comes when a warp has nearly all of its weights on their way, not at the kernel's start. The kernel after
+// this one brings in its own first weights and then waits. Started early it would do so while this kernel still keeps
+// memory busy, and memory would idle between the two, while results are summed and x is loaded. Started late it fills
+// that gap.
+#pragma once
+
+#include "common/launch.h"
+#include "gemm/gemv_arguments.h"
+#include "gemm/gemv_sums.cuh"
+#include "gemm/shared_memory.cuh"
+
+namespace heddle::cuda {
+
+// 16 weight rows: where they begin, and how many there are of them.
+struct WeightGroup {
+  const unsigned char* data;
+  int num_rows;  // may be more than 16, or none or less
+};
+
+// Groups 0 and 1 of a gated tile are 16 rows of gate and the same of up.
+template <int kGroups, bool kGated>
+__device__ __forceinline__ WeightGroup GroupOf(const GemvArguments& arguments, int tile, int group) {
+  const int output = (kGated ? tile : tile * kGroups + group) * kGroupRows;
+  const int64_t row = kGated ? int64_t{group} * arguments.num_outputs + output : output;
+  return {arguments.weight + row * arguments.weight_pitch, arguments.num_outputs - output};
+}
+
+template <int kGroups, int kStages, bool kGated>
+class WeightRing {
+ public:
+  // `memory`: kStages * kStageBytes of the warp's own. Starts the first kStages stages; reads weights and nothing else.
+  __device__ __forceinline__ WeightRing(const GemvArguments& arguments, uint32_t memory)
+      : arguments_(arguments),
+        memory_(memory),
+        lane_offset_(threadIdx.x % 32 / kUnits * arguments.weight_pitch + threadIdx.x / 32 * kChunkBytes +
+                     threadIdx.x % kUnits * 16),
+        tile_(blockIdx.x) {
+    const int num_tiles = (arguments.num_tiles - 1 - static_cast<int>(blockIdx.x)) / static_cast<int>(gridDim.x) + 1;
+    stages_left_ = num_tiles * arguments.num_rounds * kGroups;
+    if (stages_left_ <= kStagesAtAllowNext) AllowNext();
+#pragma unroll 1
+    for (int i = 0; i < kStages; ++i) Start(i * kStageBytes);
+  }
+
+  // The oldest stage, once it is there.
+  __device__ __forceinline__ uint32_t Front() const {
+    WaitForCopies<kStages - 1>();
+    __syncwarp();
+    return memory_ + front_;
+  }
+
+  // Gives the oldest stage back and starts another in its place.
+  __device__ __forceinline__ void Pop() {
+    __syncwarp();
+    Start(front_);
+    front_ = front_ + kStageBytes == kStages * kStageBytes ? 0 : front_ + kStageBytes;
+  }
+
+ private:
+  static constexpr int kUnits = kChunkBytes / 16;
+  static constexpr int kRowsAtOnce = 32 / kUnits;
+  // With the ring's own, about 100 KiB of a block are then on their way or still to come: what a launch needs to get
+  // going, and a launch of a small kernel between this one and the next that reads weights.
+  static constexpr int kStagesAtAllowNext = kStages < 6 ? 6 - kStages : 0;
+
+  __device__ __forceinline__ void Start(int slot) {
+    if (stages_left_ > 0) {
+      Copy(memory_ + slot);
+      Advance();
+    }
+    CommitCopies();
+  }
+
+  __device__ __forceinline__ void Copy(uint32_t stage) const {
+    const WeightGroup group = GroupOf<kGroups, kGated>(arguments_, tile_, group_);
+    const unsigned char* from = group.data + lane_offset_ + round_ * kRoundBytes;
+    const int64_t step = kRowsAtOnce * arguments_.weight_pitch;
+    const int num_bytes = arguments_.row_bytes - round_ * kRoundBytes - static_cast<int>(threadIdx.x) / 32 * kChunkBytes;
+    if (group.num_rows >= kGroupRows && num_bytes >= kChunkBytes) {
+#pragma unroll
+      for (int i = 0; i < kGroupRows / kRowsAtOnce; ++i) CopyAsync(Place(stage, i), from + i * step);
+      return;
+    }
+    const int row = threadIdx.x % 32 / kUnits;
+    const int unit_bytes = min(max(num_bytes - static_cast<int>(threadIdx.x) % kUnits * 16, 0), 16);
+#pragma unroll 1
+    for (int i = 0; i < kGroupRows / kRowsAtOnce; ++i) {
+      const bool inside = row + i * kRowsAtOnce < group.num_rows && unit_bytes > 0;
+      CopyAsync(Place(stage, i), inside ? from + i * step : arguments_.weight, inside ? unit_bytes : 0);
+    }
+  }
+
+  // Where the lane's unit of its i-th row goes.
+  static __device__ __forceinline__ uint32_t Place(uint32_t stage, int i) {
+    return stage + UnitOffset(threadIdx.x % 32 / kUnits + i * kRowsAtOnce, threadIdx.x % kUnits);
+  }
+
+  __device__ __forceinline__ void Advance() {
+    if (++group_ == kGroups) {
+      group_ = 0;
+      if (++round_ == arguments_.num_rounds) {
+        round_ = 0;
+        tile_ += gridDim.x;
+      }
+    }
+    if (--stages_left_ == kStagesAtAllowNext) AllowNext();
+  }
+
+  const GemvArguments& arguments_;
+  const uint32_t memory_;
+  const int64_t lane_offset_;  // of the lane's first unit, in a group
+  int front_ = 0;
+  // The next stage to start.
+  int tile_;
+  int round_ = 0;
+  int group_ = 0;
+  int stages_left_;
+};
+
+// A hint to bring more of the block's first tile to L2, beyond what fits the ring: kernels between the last product and
+// this one (attention, norms) leave memory idle for longer than a ring takes to fill.
+template <int kGroups, int kStages, bool kGated>
+__device__ __forceinline__ void PrefetchFirstTile(const GemvArguments& arguments) {
+  // Of all blocks together a third of the L2 of an H100.
+  constexpr int kPrefetchBytes = 128 * 1024;
+  constexpr int kRowsPerWarp = kGroups * kGroupRows / kGemvWarps;
+  constexpr int kBytesPerRow = kPrefetchBytes / (kGroups * kGroupRows) / 16 * 16;
+  constexpr int kBegin = kStages / kGroups * kRoundBytes;
+  const int lane = threadIdx.x % 32;
+  const int end = min(arguments.row_bytes / 16 * 16, kBegin + kBytesPerRow);
+  if (lane >= kRowsPerWarp || end <= kBegin) return;
+  const int row = threadIdx.x / 32 * kRowsPerWarp + lane;
+  const WeightGroup group = GroupOf<kGroups, kGated>(arguments, blockIdx.x, row / kGroupRows);
+  if (row % kGroupRows >= group.num_rows) return;
+  PrefetchToL2(group.data + row % kGroupRows * arguments.weight_pitch + kBegin, end - kBegin);
+}
+
+}  // namespace heddle::cuda

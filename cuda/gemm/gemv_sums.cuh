@@ -1,0 +1,127 @@
+// Sums of one group: 16 weight rows times up to 8 rows of x, in the registers of a warp.
+//
+// Why mma.m16n8k16 (weights as A, x as B) also for one row of x. Device memory delivers about 13 bytes of weights a clock
+// to an SM, whose shared memory moves 128: written once by the copy and read once, weights take 26. Rows of x come on
+// top. As B, 256 weights need at most 256 bytes of x (8 rows): 6.6 bytes a clock. With FMA and four weight rows a lane, 8
+// rows of x would take 26 bytes a clock as bfloat16, and each weight 8 FMA and a conversion, half of the issue slots.
+// With mma it is two instructions for 256 weights, whatever the number of rows, and a row gets the same bits alone and
+// beside others.
+#pragma once
+
+#include "common/numeric.cuh"
+#include "gemm/gemv_arguments.h"
+#include "gemm/shared_memory.cuh"
+
+namespace heddle::cuda {
+
+// Rows of x in shared memory, from the warp's chunk on.
+struct SharedX {
+  uint32_t address;
+  int pitch;
+  int num_rows;
+};
+
+// Where 16-byte unit `unit` of `row` lies in a stage: units are permuted so that those of eight rows, which are read at
+// a time, lie in different banks.
+__device__ __forceinline__ int UnitOffset(int row, int unit) { return row * kChunkBytes + (unit ^ row % 8) * 16; }
+
+// d += a * b: a [16, 16], b [16, 8].
+template <typename T>
+__device__ __forceinline__ void MultiplyAdd(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+template <>
+__device__ __forceinline__ void MultiplyAdd<__nv_bfloat16>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                           uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+template <>
+__device__ __forceinline__ void MultiplyAdd<__half>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+template <typename T>
+class GroupSums {
+ public:
+  // Adds the products of a stage: 16 weight rows of a chunk, as UnitOffset places them.
+  __device__ __forceinline__ void Add(uint32_t stage, const SharedX& x) {
+    const int lane = threadIdx.x % 32;
+    // Columns without a row of x repeat the last one and are not looked at.
+    const uint32_t x_row = x.address + min(lane % 8, x.num_rows - 1) * x.pitch + lane / 8 * 16;
+#pragma unroll
+    for (int unit = 0; unit < kChunkBytes / 16; unit += 4) {
+      uint32_t b[4];
+      LoadMatrices(b, x_row + unit * 16);
+#pragma unroll
+      for (int i = 0; i < 4; i += 2) {
+        uint32_t a[4];
+        LoadMatrices(a, stage + UnitOffset(lane % 16, unit + i + lane / 16));
+        MultiplyAdd<T>(sums_, a, b[i], b[i + 1]);
+      }
+    }
+  }
+
+  // What lane 4 g + j holds: weight rows g and g + 8 times rows 2 j and 2 j + 1 of x, as {g, 2 j}, {g, 2 j + 1},
+  // {g + 8, 2 j}, {g + 8, 2 j + 1}.
+  __device__ __forceinline__ float4 Get() const { return {sums_[0], sums_[1], sums_[2], sums_[3]}; }
+
+ private:
+  float sums_[4] = {};
+};
+
+// No mma keeps all bits of float32: FMA, lane 4 g + j over a quarter of k for weight rows g and g + 8.
+template <>
+class GroupSums<float> {
+ public:
+  __device__ __forceinline__ void Add(uint32_t stage, const SharedX& x) {
+    const int row = threadIdx.x % 32 / 4;
+#pragma unroll
+    for (int i = 0; i < kChunkBytes / 16; i += 4) {
+      const int unit = i + threadIdx.x % 4;
+      const float4 low = LoadShared(stage + UnitOffset(row, unit));
+      const float4 high = LoadShared(stage + UnitOffset(row + 8, unit));
+#pragma unroll
+      for (int column = 0; column < kRows; ++column) {
+        if (column < x.num_rows) {
+          const float4 values = LoadShared(x.address + column * x.pitch + unit * 16);
+          low_[column] = AddDot(low_[column], low, values);
+          high_[column] = AddDot(high_[column], high, values);
+        }
+      }
+    }
+  }
+
+  __device__ __forceinline__ float4 Get() const {
+    return {MySum(low_, 0), MySum(low_, 1), MySum(high_, 0), MySum(high_, 1)};
+  }
+
+ private:
+  static constexpr int kRows = 8;
+
+  static __device__ __forceinline__ float AddDot(float sum, const float4& a, const float4& b) {
+    return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+  }
+
+  // Over lanes 4 g to 4 g + 3, of row 2 j + `second`.
+  static __device__ __forceinline__ float MySum(const float (&sums)[kRows], int second) {
+    const int j = threadIdx.x % 4;
+    float mine = 0;
+#pragma unroll
+    for (int pair = 0; pair < 4; ++pair) {
+      float sum = sums[2 * pair + second];
+      sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+      sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+      if (pair == j) mine = sum;
+    }
+    return mine;
+  }
+
+  float low_[kRows] = {};
+  float high_[kRows] = {};
+};
+
+}  // namespace heddle::cuda

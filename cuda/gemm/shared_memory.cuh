@@ -1,0 +1,65 @@
+// Shared memory by its 32-bit addresses: copies to it that need no registers on their way, and loads from it.
+#pragma once
+
+#include <cstdint>
+
+namespace heddle::cuda {
+
+__device__ __forceinline__ uint32_t SharedAddress(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+// 16 bytes from global memory, past L1. Both addresses lie on 16 bytes.
+__device__ __forceinline__ void CopyAsync(uint32_t to_shared, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to_shared), "l"(from) : "memory");
+}
+
+// The same, but bytes from `num_bytes` (0 to 16) on become zero and are not read.
+__device__ __forceinline__ void CopyAsync(uint32_t to_shared, const void* from, int num_bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to_shared), "l"(from), "r"(num_bytes) : "memory");
+}
+
+// Ends the calling thread's group of copies; groups arrive in order.
+__device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most the latest kPending groups of the calling thread are on their way.
+template <int kPending>
+__device__ __forceinline__ void WaitForCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+__device__ __forceinline__ void StoreShared(uint32_t to, const uint4& value) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(value.x), "r"(value.y), "r"(value.z),
+               "r"(value.w)
+               : "memory");
+}
+
+__device__ __forceinline__ float4 LoadShared(uint32_t from) {
+  float4 value;
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+               : "r"(from)
+               : "memory");
+  return value;
+}
+
+// Four matrices of 8 rows of 16 bytes. Lane 8 i + r says where row r of matrix i lies; lane 4 r + j receives in
+// to[i] bytes 4 j to 4 j + 3 of it.
+__device__ __forceinline__ void LoadMatrices(uint32_t (&to)[4], uint32_t from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(from)
+               : "memory");
+}
+
+// Brings `num_bytes`, a multiple of 16, of global memory to L2. A hint: older devices do nothing.
+__device__ __forceinline__ void PrefetchToL2(const void* from, int num_bytes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(num_bytes) : "memory");
+#else
+  static_cast<void>(from);
+  static_cast<void>(num_bytes);
+#endif
+}
+
+}  // namespace heddle::cuda
