@@ -1,0 +1,179 @@
+// What the attention kernels share: the op as a kernel sees it, which keys a token sees, where a block of the cache
+// lies, scores, and the instructions of tensor-core kernels that compute capability 8.0 has.
+#pragma once
+
+#include <cstdint>
+
+#include "common/error.h"
+#include "common/numeric.cuh"
+
+namespace heddle::cuda {
+
+inline constexpr float kLog2E = 1.4426950408889634f;
+
+// From the dot product of a query and a key to a score in powers of two: exp(score) == exp2(Score(dot)).
+struct ScoreScale {
+  float factor = 0;  // of the dot product
+  float cap = 0;     // zero: no soft cap
+};
+
+inline ScoreScale MakeScoreScale(float scale, float soft_cap) {
+  if (soft_cap == 0) return {scale * kLog2E, 0};
+  return {scale / soft_cap, soft_cap * kLog2E};
+}
+
+struct AttentionParameters {
+  const void* q;
+  const void* keys;
+  const void* values;
+  void* out;
+  int64_t q_stride;
+  int64_t out_stride;
+  const int32_t* query_start_loc;
+  const int32_t* seq_lens;
+  const int32_t* block_table;
+  int64_t block_table_stride;
+  int32_t num_seqs;
+  int32_t num_heads;
+  int32_t num_kv_heads;
+  int32_t group_size;  // query heads of a KV head
+  int32_t head_dim;
+  int32_t block_shift;  // block_size == 1 << block_shift
+  int32_t sliding_window;
+  ScoreScale score;
+};
+
+inline AttentionParameters MakeAttentionParameters(const HeddleCudaPagedAttention& op) {
+  AttentionParameters p{};
+  p.q = op.q.data;
+  p.keys = op.cache.keys;
+  p.values = op.cache.values;
+  p.out = op.out.data;
+  p.q_stride = op.q.stride;
+  p.out_stride = op.out.stride;
+  p.query_start_loc = op.query_start_loc;
+  p.seq_lens = op.seq_lens;
+  p.block_table = op.block_table;
+  p.block_table_stride = op.block_table_stride;
+  p.num_seqs = op.num_seqs;
+  p.num_heads = op.num_heads;
+  p.num_kv_heads = op.cache.num_kv_heads;
+  p.group_size = op.num_heads / op.cache.num_kv_heads;
+  p.head_dim = op.cache.head_dim;
+  while (1 << p.block_shift < op.cache.block_size) ++p.block_shift;
+  p.sliding_window = op.sliding_window;
+  p.score = MakeScoreScale(op.scale, op.soft_cap);
+  return p;
+}
+
+// The first key that the token at `position` sees; the last is its own.
+__host__ __device__ inline int KeyBegin(int position, int sliding_window) {
+  return sliding_window > 0 && position >= sliding_window ? position - sliding_window + 1 : 0;
+}
+
+// Elements from the beginning of the keys, or values, to one head's [block_size, head_dim] of a block.
+__device__ __forceinline__ int64_t BlockOffset(const AttentionParameters& p, int block, int kv_head) {
+  return ((static_cast<int64_t>(block) * p.num_kv_heads + kv_head) << p.block_shift) * p.head_dim;
+}
+
+// To some 1e-7 of 1, which is enough for 16-bit caches, at a fraction of what tanhf costs.
+__device__ __forceinline__ float FastTanh(float x) { return 1.0f - __fdividef(2.0f, 1.0f + exp2f(2.0f * kLog2E * x)); }
+
+__device__ __forceinline__ float Score(const ScoreScale& scale, float dot) {
+  const float x = dot * scale.factor;
+  return scale.cap == 0 ? x : scale.cap * FastTanh(x);
+}
+
+__device__ __forceinline__ uint32_t SharedAddress(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+// 16 bytes to shared memory behind this thread's back; zeros, and nothing is read, unless `valid`.
+__device__ __forceinline__ void CopyAsync16(uint32_t to, const void* from, bool valid = true) {
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
+__device__ __forceinline__ void CopyAsyncCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Until at most `kPending` of this thread's youngest groups are under way.
+template <int kPending>
+__device__ __forceinline__ void CopyAsyncWait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// Four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8. In each the lane gets
+// elements 2 * (l % 4) and the next of row l / 4.
+__device__ __forceinline__ void LoadMatrices(uint32_t (&d)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(address)
+               : "memory");
+}
+
+// The same matrices transposed.
+__device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&d)[4], uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+               : "r"(address)
+               : "memory");
+}
+
+// One such matrix that the warp holds in registers, transposed.
+__device__ __forceinline__ uint32_t TransposeMatrix(uint32_t a) {
+  uint32_t d;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
+  return d;
+}
+
+// d += a * b, [16, 16] by [16, 8]. Of d the lane l holds elements 2 * (l % 4) and the next of rows l / 4 (d[0], d[1])
+// and l / 4 + 8 (d[2], d[3]); a is four 8x8 matrices: rows 0 and rows 8 of columns 0, then of columns 8; b is two,
+// transposed: rows 0, rows 8.
+template <typename T>
+__device__ __forceinline__ void MultiplyAdd16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+template <>
+__device__ __forceinline__ void MultiplyAdd16x8x16<__half>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                           uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+template <>
+__device__ __forceinline__ void MultiplyAdd16x8x16<__nv_bfloat16>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                                  uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Two floats rounded into one register, `low` in its lower half.
+template <typename T>
+__device__ __forceinline__ uint32_t PackPair(float low, float high);
+template <>
+__device__ __forceinline__ uint32_t PackPair<__half>(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+template <>
+__device__ __forceinline__ uint32_t PackPair<__nv_bfloat16>(float low, float high) {
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
+// The pair as floats again.
+template <typename T>
+__device__ __forceinline__ float2 UnpackPair(uint32_t packed);
+template <>
+__device__ __forceinline__ float2 UnpackPair<__half>(uint32_t packed) {
+  return __half22float2(*reinterpret_cast<const __half2*>(&packed));
+}
+template <>
+__device__ __forceinline__ float2 UnpackPair<__nv_bfloat16>(uint32_t packed) {
+  return make_float2(__uint_as_float(packed << 16), __uint_as_float(packed & 0xffff0000u));
+}
+
+}  // namespace heddle::cuda

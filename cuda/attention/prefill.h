@@ -1,0 +1,19 @@
+// The kernels behind PrefillAttention. Each takes any number of tokens a sequence; arguments have been checked.
+#pragma once
+
+#include "common/stream.h"
+
+namespace heddle::cuda {
+
+// Hopper's tensor cores: 16-bit floats of one type in queries and cache, a head_dim of 64, 96, 128 or 256, no soft cap.
+bool CanPrefillWgmma(const HeddleCudaStream& stream, const HeddleCudaPagedAttention& op);
+void PrefillWgmma(const HeddleCudaStream& stream, const HeddleCudaPagedAttention& op);
+
+// Any tensor cores: the same, with or without a soft cap.
+bool CanPrefillMma(const HeddleCudaPagedAttention& op);
+void PrefillMma(const HeddleCudaStream& stream, const HeddleCudaPagedAttention& op);
+
+// Every op, without tensor cores.
+void PrefillGeneric(const HeddleCudaStream& stream, const HeddleCudaPagedAttention& op);
+
+}  // namespace heddle::cuda

@@ -1,0 +1,98 @@
+// Instructions of compute capability 9.0a, one function each: barriers in shared memory, copies by the tensor memory
+// accelerator, and products of a warpgroup, four warps that act as one.
+#pragma once
+
+#include <cuda.h>
+
+#include <cstdint>
+
+#include "common/numeric.cuh"
+
+namespace heddle::cuda::hopper {
+
+// A barrier in shared memory: its phase ends when `arrivals` threads have arrived and all bytes that were announced
+// have been copied. Phases alternate in parity, beginning with 0.
+using Barrier = uint64_t;
+
+__device__ __forceinline__ uint32_t AddressOf(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+__device__ __forceinline__ void InitBarrier(Barrier* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(AddressOf(barrier)), "r"(arrivals) : "memory");
+}
+
+// Once, after barriers were initialised and before others are told.
+__device__ __forceinline__ void FenceBarrierInit() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+__device__ __forceinline__ void Arrive(Barrier* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(AddressOf(barrier)) : "memory");
+}
+
+__device__ __forceinline__ void ArriveAndExpect(Barrier* barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(AddressOf(barrier)), "r"(bytes)
+               : "memory");
+}
+
+// Until the phase of this parity has ended.
+__device__ __forceinline__ void Wait(Barrier* barrier, uint32_t parity) {
+  uint32_t done = 0;
+  while (done == 0) {
+    asm volatile(
+        "{\n"
+        ".reg .pred p;\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, p;\n"
+        "}\n"
+        : "=r"(done)
+        : "r"(AddressOf(barrier)), "r"(parity)
+        : "memory");
+  }
+}
+
+// Copies the box of `map` that begins with these coordinates; what lies outside the tensor arrives as zeros. Announces
+// the box's bytes as copied at `barrier`.
+__device__ __forceinline__ void CopyBox(void* to, const CUtensorMap& map, Barrier* barrier, int x, int y) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::
+          "r"(AddressOf(to)),
+      "l"(&map), "r"(AddressOf(barrier)), "r"(x), "r"(y)
+      : "memory");
+}
+
+__device__ __forceinline__ void CopyBox(void* to, const CUtensorMap& map, Barrier* barrier, int x, int y, int z) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
+      "[%2];" ::"r"(AddressOf(to)),
+      "l"(&map), "r"(AddressOf(barrier)), "r"(x), "r"(y), "r"(z)
+      : "memory");
+}
+
+__device__ __forceinline__ void PrefetchMap(const CUtensorMap& map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+// What this thread wrote to shared memory becomes visible to tensor cores and copies that begin after a barrier.
+__device__ __forceinline__ void FenceAsyncProxy() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Barriers of hardware, by number: `threads` threads take part, those of Sync wait for all.
+__device__ __forceinline__ void SyncNamed(int barrier, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ __forceinline__ void ArriveNamed(int barrier, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
+// Registers that each thread of the warpgroup has from here on.
+template <int kCount>
+__device__ __forceinline__ void GiveUpRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kCount));
+}
+template <int kCount>
+__device__ __forceinline__ void TakeRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kCount));
+}
+
+}  // namespace heddle::cuda::hopper
