@@ -1,6 +1,6 @@
 // Builds and runs the native tests in one of their variants; the last line is "N passed, N failed, N skipped".
 //
-//   node scripts/native-tests.mjs shipped|sanitize|thread-sanitize|clang [filter]
+//   node scripts/native-tests.mjs shipped|sanitize|thread-sanitize|clang|cuda [filter]
 import os from 'node:os';
 import path from 'node:path';
 
@@ -14,13 +14,15 @@ const VARIANTS = {
   sanitize: { variables: ['SANITIZE=address,undefined'] },
   'thread-sanitize': { variables: ['SANITIZE=thread'] },
   clang: { variables: ['CXX=clang++'], before: compileModuleWithClang },
+  // The CUDA library, which `npm run build:cuda` builds; without it or without a device they skip.
+  cuda: { makefile: 'test/cuda/Makefile' },
 };
 
 /** Builds, showing the compiler only when it fails, and runs. Resolves to the exit code and what the tests printed. */
 export async function runNativeTests(variant, filter, { capture = false } = {}) {
-  const { variables, before } = VARIANTS[variant];
+  const { makefile: file = 'test/native/Makefile', variables = [], before } = VARIANTS[variant];
   await before?.();
-  const makefile = ['-f', path.join(root, 'test/native/Makefile'), '--no-print-directory', ...variables];
+  const makefile = ['-f', path.join(root, file), '--no-print-directory', ...variables];
   const jobs = os.availableParallelism();
   await run('make', [...makefile, `-j${jobs}`, 'all'], { quiet: true });
   const env = { ASAN_OPTIONS: 'detect_leaks=1:strict_string_checks=1', UBSAN_OPTIONS: 'print_stacktrace=1' };
