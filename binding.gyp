@@ -2,7 +2,7 @@
 # instruction set where that matters, and chosen at run time.
 {
   'target_defaults': {
-    'include_dirs': ['csrc'],
+    'include_dirs': ['csrc', 'cuda/include'],
     # Node's own flags, of which ours take the place.
     'cflags!': ['-Wno-unused-parameter'],
     'cflags_cc!': ['-fno-exceptions', '-fno-rtti', '-std=gnu++17', '-std=gnu++20'],
@@ -75,7 +75,7 @@
       # copy compiled for any machine must be the first.
       'dependencies': ['heddle_core', 'heddle_kernels_scalar', 'heddle_kernels_avx2', 'heddle_kernels_avx512',
                        'heddle_kernels_avx512_bf16', 'heddle_kernels_amx'],
-      'conditions': [['OS=="linux"', {'ldflags': ['-pthread']}]],
+      'conditions': [['OS=="linux"', {'ldflags': ['-pthread'], 'libraries': ['-ldl']}]],
     },
   ],
 }

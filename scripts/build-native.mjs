@@ -20,7 +20,7 @@ import {
 } from './common.mjs';
 
 const STAMP = 'build/.native-stamp';
-const INPUTS = ['binding.gyp', 'csrc', 'scripts/native-config.mjs', 'scripts/build-native.mjs'];
+const INPUTS = ['binding.gyp', 'csrc', 'cuda/include', 'scripts/native-config.mjs', 'scripts/build-native.mjs'];
 const PROGRAMS = ['make', 'python3', process.env.CXX ?? 'g++'];
 
 export async function buildNative({ force = false } = {}) {

@@ -34,7 +34,11 @@ function compileCommands() {
     sources(set).map((source) => {
       const file = path.join(root, source);
       const node = set === 'napi' ? ['-isystem', nodeHeaders()] : [];
-      return { directory: root, file, arguments: ['clang++', ...flags(set), ...node, '-Icsrc', '-c', file] };
+      return {
+        directory: root,
+        file,
+        arguments: ['clang++', ...flags(set), ...node, '-Icsrc', '-Icuda/include', '-c', file],
+      };
     }),
   );
 }

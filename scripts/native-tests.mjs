@@ -35,7 +35,9 @@ async function compileModuleWithClang() {
   if (!(await hasProgram('clang++'))) throw new Error('clang++ is not installed');
   const headers = nodeHeaders();
   for (const source of sources('napi')) {
-    await run('clang++', [...flags('napi'), '-isystem', headers, '-Icsrc', '-fsyntax-only', source], { quiet: true });
+    await run('clang++', [...flags('napi'), '-isystem', headers, '-Icsrc', '-Icuda/include', '-fsyntax-only', source], {
+      quiet: true,
+    });
   }
 }
 

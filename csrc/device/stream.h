@@ -1,7 +1,9 @@
-// Where the ops of a rank run: on CPU its threads and the instruction set chosen for it; on a GPU a CUDA stream.
+// Where the ops of a rank run: on CPU its threads and the instruction set chosen for it; on a GPU a CUDA stream, beside
+// threads that read weights and sample.
 //
-// One stream a rank, used by that rank's thread only. Ops are synchronous on CPU. Scratch memory that ops need lives
-// here too and is allocated once: Scratch(n) grows only while the first batches of the largest size are seen.
+// One stream a rank, used by that rank's thread only. Ops are synchronous on CPU; on a GPU they are launched in order
+// and return at once. Scratch memory that CPU ops need lives here too and is allocated once: Scratch(n) grows only
+// while the first batches of the largest size are seen.
 #pragma once
 
 #include <chrono>
@@ -9,13 +11,19 @@
 #include <memory>
 
 #include "device/cpu_isa.h"
+#include "device/cuda_stream.h"
 #include "device/thread_pool.h"
 
 namespace heddle {
 
 class Stream {
  public:
-  Stream(int num_threads, bool oversubscribed, CpuIsa isa) : threads_(num_threads, oversubscribed), isa_(isa) {}
+  // Ops run on the GPU if `cuda` is given.
+  Stream(int num_threads, bool oversubscribed, CpuIsa isa, std::unique_ptr<CudaStream> cuda = nullptr)
+      : threads_(num_threads, oversubscribed), isa_(isa), cuda_(std::move(cuda)) {}
+
+  // Null on CPU.
+  CudaStream* cuda() const { return cuda_.get(); }
 
   ThreadPool& threads() { return threads_; }
   const ThreadPool& threads() const { return threads_; }
@@ -25,7 +33,7 @@ class Stream {
   // among threads themselves.
   void* Scratch(size_t bytes);
 
-  // Wall time of all ops so far.
+  // Wall time of all ops so far; on a GPU, of launching them.
   std::chrono::nanoseconds op_time() const { return op_time_; }
 
  private:
@@ -33,6 +41,7 @@ class Stream {
 
   ThreadPool threads_;
   CpuIsa isa_;
+  std::unique_ptr<CudaStream> cuda_;
   std::shared_ptr<void> scratch_;
   size_t scratch_bytes_ = 0;
   std::chrono::nanoseconds op_time_{0};

@@ -11,7 +11,9 @@ namespace heddle {
 
 class Arena {
  public:
+  // Host memory.
   explicit Arena(size_t bytes) : memory_(DType::kInt8, {static_cast<int64_t>(bytes)}) {}
+  Arena(size_t bytes, Allocator& allocator) : memory_(DType::kInt8, {static_cast<int64_t>(bytes)}, allocator) {}
 
   // 64-byte aligned, contents unspecified, valid until the enclosing Scope ends. Running out is a bug of whoever sized
   // the arena.

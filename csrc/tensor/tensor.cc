@@ -62,8 +62,8 @@ Tensor::Tensor(std::shared_ptr<void> memory, DType dtype, const Shape& shape)
 Tensor::Tensor(DType dtype, const Shape& shape)
     : Tensor(AllocateHost(static_cast<size_t>(shape.NumElements()) * DTypeSize(dtype)), dtype, shape) {}
 
-Tensor::Tensor(DType dtype, const Shape& shape, HostSlab& slab)
-    : Tensor(slab.Allocate(static_cast<size_t>(shape.NumElements()) * DTypeSize(dtype)), dtype, shape) {}
+Tensor::Tensor(DType dtype, const Shape& shape, Allocator& allocator)
+    : Tensor(allocator.Allocate(static_cast<size_t>(shape.NumElements()) * DTypeSize(dtype)), dtype, shape) {}
 
 Tensor::Tensor(DType dtype, const Shape& shape, std::shared_ptr<const void> memory)
     : view_(const_cast<void*>(memory.get()), dtype, shape), owner_(std::move(memory)) {}

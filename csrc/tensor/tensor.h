@@ -71,9 +71,9 @@ struct TensorView {
 class Tensor {
  public:
   Tensor() = default;
-  // Zeroed memory, 64-byte aligned: a block of its own, or one of the slab's.
+  // Zeroed memory, 64-byte aligned: a block of host memory of its own, or what the allocator gives.
   Tensor(DType dtype, const Shape& shape);
-  Tensor(DType dtype, const Shape& shape, HostSlab& slab);
+  Tensor(DType dtype, const Shape& shape, Allocator& allocator);
   // `memory` of this dtype and shape, which nobody writes to.
   Tensor(DType dtype, const Shape& shape, std::shared_ptr<const void> memory);
 

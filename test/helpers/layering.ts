@@ -46,8 +46,10 @@ function includeFault(file: string, name: string, tree: SourceTree, table: Layer
   if (target === undefined) return 'no such file';
   if (file.startsWith('cuda/')) return target.startsWith('cuda/') ? undefined : 'cuda/ includes nothing from csrc/';
   if (target.startsWith('cuda/')) {
-    const allowed = target.startsWith('cuda/include/') && /^csrc\/(ops\/.*\.cc|comm\/nccl_[^/]*)$/.test(file);
-    return allowed ? undefined : 'only ops/*.cc and comm/nccl_* may include cuda/include/';
+    const allowed =
+      target.startsWith('cuda/include/') &&
+      /^csrc\/(device\/cuda_[^/]*|ops\/cuda\/.*\.cc|comm\/nccl_[^/]*)$/.test(file);
+    return allowed ? undefined : 'only device/cuda_*, ops/cuda/*.cc and comm/nccl_* may include cuda/include/';
   }
   const [from, to] = [file.split('/')[1]!, target.split('/')[1]!];
   return reachable(from, table).has(to) ? undefined : `${from} may not depend on ${to}`;

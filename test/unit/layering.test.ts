@@ -135,9 +135,19 @@ describe('the check of includes', () => {
     ['a file that is not there', 'csrc/ops/a.cc', '#include "ops/none.h"', 'no such file'],
     ['a folder that the table lacks', 'csrc/utils/a.h', '', 'unknown folder utils'],
     ['csrc in cuda', 'cuda/kernels/a.cu', '#include "base/error.h"', 'cuda/ includes nothing from csrc/'],
-    ['cuda in the wrong place', 'csrc/layers/a.cc', '#include "gemm.h"', 'only ops/*.cc and comm/nccl_*'],
-    ['cuda in a header', 'csrc/ops/a.h', '#include "gemm.h"', 'only ops/*.cc and comm/nccl_*'],
-    ['internals of cuda', 'csrc/ops/a.cc', '#include "common/vec.cuh"', 'only ops/*.cc and comm/nccl_*'],
+    [
+      'cuda in the wrong place',
+      'csrc/layers/a.cc',
+      '#include "gemm.h"',
+      'only device/cuda_*, ops/cuda/*.cc and comm/nccl_*',
+    ],
+    ['cuda in a header', 'csrc/ops/a.h', '#include "gemm.h"', 'only device/cuda_*, ops/cuda/*.cc and comm/nccl_*'],
+    [
+      'internals of cuda',
+      'csrc/ops/a.cc',
+      '#include "common/vec.cuh"',
+      'only device/cuda_*, ops/cuda/*.cc and comm/nccl_*',
+    ],
     ['Node outside napi', 'csrc/engine/a.h', '#include <napi.h>', 'only napi/ knows Node'],
   ])('refuses %s', (_, file, text, message) => {
     const violations = nativeViolations(tree(file, text), NATIVE_LAYERS);
@@ -147,7 +157,8 @@ describe('the check of includes', () => {
 
   it.each([
     ['csrc/models/a.cc', '#include "base/error.h"\n#include "core/request.h"\n#include <vector>'],
-    ['csrc/ops/a.cc', '#include "gemm.h"'],
+    ['csrc/device/cuda_a.h', '#include "gemm.h"'],
+    ['csrc/ops/cuda/a.cc', '#include "gemm.h"'],
     ['csrc/comm/nccl_communicator.cc', '#include "gemm.h"'],
     ['csrc/napi/a.cc', '#include <napi.h>\n#include "core/request.h"'],
     ['cuda/kernels/a.cu', '#include "common/vec.cuh"\n#include "gemm.h"'],

@@ -1,0 +1,69 @@
+// A rank's stream on a GPU, with the device memory that is taken from it.
+//
+// Used by the rank's thread. Memory that outlives this object keeps the stream behind it alive.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+
+#include "device/buffer.h"
+#include "device/cuda_library.h"
+
+namespace heddle {
+
+// A point in a stream that the host can wait for. May outlive the stream object.
+class CudaEvent {
+ public:
+  explicit CudaEvent(std::shared_ptr<HeddleCudaStream> stream);
+
+  void Record();
+  // Until what was launched before Record is done; at once if it never was called. Fails with kCancelled as soon as
+  // `cancelled` is set, if it is given, and with kCommTimeout when the device takes longer than `timeout`, if it is not
+  // zero.
+  void Wait(const std::atomic<bool>* cancelled = nullptr, std::chrono::milliseconds timeout = {}) const;
+
+ private:
+  struct Deleter {
+    void operator()(HeddleCudaEvent* event) const { CudaApi().event_destroy(event); }
+  };
+
+  std::shared_ptr<HeddleCudaStream> stream_;
+  std::unique_ptr<HeddleCudaEvent, Deleter> event_;
+  bool recorded_ = false;
+};
+
+class CudaStream : public Allocator {
+ public:
+  // Fails with kInvalidArgument when there is no such device, kInsufficientMemory.
+  CudaStream(int device, int64_t workspace_bytes);
+
+  HeddleCudaStream* get() const { return handle_.get(); }
+  int device() const { return device_; }
+
+  // Zeroed device memory.
+  std::shared_ptr<void> Allocate(size_t bytes) override;
+  // Page-locked host memory, contents unspecified: what copies beside other work need.
+  std::shared_ptr<void> AllocatePinned(size_t bytes) const;
+  // Bytes of device memory taken and not given back.
+  int64_t allocated_bytes() const;
+
+  // In the order of the stream; host memory that is not page-locked may be reused at once.
+  void Copy(void* to, const void* from, size_t bytes) const;
+
+  // `num_rows` rows of `row_bytes`; strides in bytes.
+  void CopyRows(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t row_bytes,
+                int64_t num_rows) const;
+
+  CudaEvent CreateEvent() const { return CudaEvent(handle_); }
+  // Waits for all that was launched, as CudaEvent::Wait.
+  void Synchronize(const std::atomic<bool>* cancelled = nullptr, std::chrono::milliseconds timeout = {});
+
+ private:
+  int device_;
+  std::shared_ptr<HeddleCudaStream> handle_;
+  CudaEvent event_;
+};
+
+}  // namespace heddle
