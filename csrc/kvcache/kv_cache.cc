@@ -4,12 +4,15 @@
 
 namespace heddle {
 
-KVCache::KVCache(DType dtype, int num_layers, int num_blocks, int block_size, int num_kv_heads, int head_dim) {
+KVCache::KVCache(DType dtype, int num_layers, int num_blocks, int block_size, int num_kv_heads, int head_dim,
+                 CudaStream* cuda) {
   HostSlab slab;
+  Allocator& memory = cuda != nullptr ? static_cast<Allocator&>(*cuda) : slab;
+  const Shape tokens_first{num_blocks, num_kv_heads, block_size, head_dim};
+  const Shape keys_shape = cuda != nullptr ? tokens_first : Shape{num_blocks, num_kv_heads, head_dim, block_size};
   for (int i = 0; i < num_layers; ++i) {
-    const Tensor& keys = memory_.emplace_back(dtype, Shape{num_blocks, num_kv_heads, head_dim, block_size}, slab);
-    const TensorView keys_view = keys.view();
-    const Tensor& values = memory_.emplace_back(dtype, Shape{num_blocks, num_kv_heads, block_size, head_dim}, slab);
+    const TensorView keys_view = memory_.emplace_back(dtype, keys_shape, memory).view();
+    const Tensor& values = memory_.emplace_back(dtype, tokens_first, memory);
     layers_.push_back({keys_view, values.view(), block_size});
   }
 }

@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "device/cuda_stream.h"
 #include "ops/ops.h"
 #include "tensor/tensor.h"
 
@@ -13,8 +14,10 @@ namespace heddle {
 
 class KVCache {
  public:
-  // Zeroed, lazily resident. Fails with kInsufficientMemory.
-  KVCache(DType dtype, int num_layers, int num_blocks, int block_size, int num_kv_heads, int head_dim);
+  // Zeroed; host memory becomes resident as it is used. In the GPU's memory if `cuda` is given. Fails with
+  // kInsufficientMemory.
+  KVCache(DType dtype, int num_layers, int num_blocks, int block_size, int num_kv_heads, int head_dim,
+          CudaStream* cuda = nullptr);
 
   const ops::KVCacheView& layer(int i) const { return layers_[static_cast<size_t>(i)]; }
 

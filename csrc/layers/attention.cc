@@ -15,8 +15,8 @@ Attention::Attention(const BuildContext& context, const AttentionConfig& config,
       // The unit divides head_dim, so that a rank's columns are those of its heads.
       o_(context, weights.o, std::gcd(kShardUnit, int64_t{config.head_dim})) {
   if (!weights.q_norm.empty()) {
-    q_norm_ = LoadVector(context.weights, weights.q_norm, config.head_dim, config.norm_offset);
-    k_norm_ = LoadVector(context.weights, weights.k_norm, config.head_dim, config.norm_offset);
+    q_norm_ = LoadVector(context, weights.q_norm, config.head_dim, config.norm_offset);
+    k_norm_ = LoadVector(context, weights.k_norm, config.head_dim, config.norm_offset);
   }
 }
 
@@ -29,7 +29,7 @@ void Attention::Forward(ForwardContext& context, const TensorView& x) const {
   const int64_t q_size = int64_t{num_heads} * config_.head_dim;
   const int64_t kv_size = int64_t{num_kv_heads} * config_.head_dim;
 
-  const TensorView qkv = context.arena.Allocate(DType::kFloat32, {num_tokens, q_size + 2 * kv_size});
+  const TensorView qkv = context.arena.Allocate(context.activation_dtype, {num_tokens, q_size + 2 * kv_size});
   qkv_.Forward(stream, x, qkv);
   const TensorView q = qkv.Columns(0, q_size);
   const TensorView k = qkv.Columns(q_size, q_size + kv_size);
@@ -44,7 +44,7 @@ void Attention::Forward(ForwardContext& context, const TensorView& x) const {
   const ops::KVCacheView& cache = context.kv_cache.layer(config_.layer);
   ops::RotateAndStore(stream, context.positions, cos_sin_, q, k, v, context.slot_mapping, cache);
 
-  const TensorView out = context.arena.Allocate(DType::kFloat32, {num_tokens, q_size});
+  const TensorView out = context.arena.Allocate(context.activation_dtype, {num_tokens, q_size});
   const ops::AttentionParams params{.num_heads = num_heads,
                                     .num_kv_heads = num_kv_heads,
                                     .head_dim = config_.head_dim,

@@ -6,9 +6,9 @@
 #include <span>
 
 #include "comm/tensor_parallel.h"
-#include "device/buffer.h"
 #include "device/stream.h"
 #include "kvcache/kv_cache.h"
+#include "layers/weight_upload.h"
 #include "loader/weight_cache.h"
 #include "loader/weight_source.h"
 #include "ops/ops.h"
@@ -20,19 +20,24 @@ namespace heddle {
 struct BuildContext {
   const TensorParallel& tp;
   WeightSource& weights;
-  WeightCache* cache;  // asked before `weights`; may be null
-  DType dtype;         // of the matrices in memory
-  HostSlab& slab;      // of the matrices
+  WeightCache* cache;        // asked before `weights`; may be null
+  WeightUploader* uploader;  // where the stream is a GPU's, else null
+  DType dtype;               // of the matrices in memory
+  Allocator& memory;         // of all that the stream's ops read
   Stream& stream;
   const std::function<void(int64_t bytes)>& on_packed;  // after each matrix, packed or restored
   const std::atomic<bool>& cancelled;                   // layers stop loading with kCancelled once it is set
+
+  MatrixLayout layout() const { return uploader != nullptr ? MatrixLayout::kRows : MatrixLayout::kPanels; }
 };
 
-// One step of one rank. Every span is host memory with one entry a token unless said so.
+// One step of one rank. Spans lie in the memory of the stream's device, with one entry a token unless said so.
 struct ForwardContext {
   Stream& stream;
   Arena& arena;
   KVCache& kv_cache;
+  DType activation_dtype;  // of what goes into matrix products and comes out of them; the residual stream is float32
+  int num_positions;       // above every position
   std::span<const int32_t> token_ids;
   std::span<const int32_t> positions;
   std::span<const int64_t> slot_mapping;

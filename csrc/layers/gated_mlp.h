@@ -21,7 +21,7 @@ class GatedMlp {
   // x [num_tokens, hidden_size], in place; whole on every rank.
   void Forward(ForwardContext& context, const TensorView& x) const {
     const Arena::Scope scope(context.arena);
-    const TensorView activated = context.arena.Allocate(DType::kFloat32, {x.dim(0), gate_up_.output_size()});
+    const TensorView activated = context.arena.Allocate(context.activation_dtype, {x.dim(0), gate_up_.output_size()});
     gate_up_.Forward(context.stream, x, activated);
     down_.Forward(context.stream, activated, x);
   }

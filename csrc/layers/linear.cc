@@ -18,7 +18,7 @@ struct FusedPart {
   int64_t at;
 };
 
-// The parts into `weight`, and their biases into `bias` unless that is empty.
+// The parts into `weight`, and their biases into `bias`, in host memory, unless that is empty.
 void LoadParts(const BuildContext& context, const std::vector<FusedPart>& parts, PackedMatrix& weight,
                const Tensor& bias) {
   const bool restored = Restore(context, parts[0].stored.prefix, weight);
@@ -28,7 +28,7 @@ void LoadParts(const BuildContext& context, const std::vector<FusedPart>& parts,
       PackRows(context, *Find(context, stored), {begin, begin + shard.size()}, {0, stored.columns}, at, weight);
     }
     if (bias.empty()) continue;
-    const Tensor whole = LoadVector(context.weights, stored.prefix + ".bias", stored.stored_rows);
+    const Tensor whole = ReadVector(context.weights, stored.prefix + ".bias", stored.stored_rows);
     std::copy_n(whole.view().Data<float>() + begin, shard.size(), bias.view().Data<float>() + at);
   }
 }
@@ -43,9 +43,10 @@ ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const st
     rows += part.shard.size();
   }
   const int64_t columns = parts[0].stored.columns;
-  weight_ = PackedMatrix(context.dtype, rows, columns, {0, columns}, &context.slab);
-  if (parts[0].stored.bias) bias_ = Tensor(DType::kFloat32, {rows});
-  LoadParts(context, fused, weight_, bias_);
+  weight_ = PackedMatrix(context.dtype, rows, columns, {0, columns}, context.layout(), &context.memory);
+  const Tensor bias = parts[0].stored.bias ? Tensor(DType::kFloat32, {rows}) : Tensor();
+  LoadParts(context, fused, weight_, bias);
+  if (!bias.empty()) bias_ = ToDevice(context, bias);
 }
 
 void ColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
@@ -55,12 +56,12 @@ void ColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const Te
 RowParallelLinear::RowParallelLinear(const BuildContext& context, const StoredMatrix& stored, int64_t unit)
     : tp_(context.tp) {
   const Range shard = tp_.Shard(stored.columns, unit);
-  weight_ =
-      PackedMatrix(context.dtype, stored.rows, shard.size(), tp_.ShardSlices(stored.columns, unit), &context.slab);
+  weight_ = PackedMatrix(context.dtype, stored.rows, shard.size(), tp_.ShardSlices(stored.columns, unit),
+                         context.layout(), &context.memory);
   if (!Restore(context, stored.prefix, weight_)) {
     PackRows(context, *Find(context, stored), {stored.row_begin, stored.row_begin + stored.rows}, shard, 0, weight_);
   }
-  if (stored.bias) bias_ = LoadVector(context.weights, stored.prefix + ".bias", stored.rows);
+  if (stored.bias) bias_ = LoadVector(context, stored.prefix + ".bias", stored.rows);
 }
 
 void RowParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
@@ -97,10 +98,11 @@ GatedColumnParallelLinear::GatedColumnParallelLinear(const BuildContext& context
     : activation_(activation) {
   const Range shard = context.tp.Shard(gate.rows, kShardUnit);
   output_size_ = shard.size();
-  const int64_t half = ops::GatedHalf(output_size_);
-  weight_ = PackedMatrix(context.dtype, 2 * half, gate.columns, {0, gate.columns}, &context.slab);
-  if (gate.bias) bias_ = Tensor(DType::kFloat32, {2 * half});
-  LoadParts(context, {{gate, shard, 0}, {up, shard, half}}, weight_, bias_);
+  const int64_t half = ops::GatedHalf(output_size_, context.layout());
+  weight_ = PackedMatrix(context.dtype, 2 * half, gate.columns, {0, gate.columns}, context.layout(), &context.memory);
+  const Tensor bias = gate.bias ? Tensor(DType::kFloat32, {2 * half}) : Tensor();
+  LoadParts(context, {{gate, shard, 0}, {up, shard, half}}, weight_, bias);
+  if (!bias.empty()) bias_ = ToDevice(context, bias);
 }
 
 void GatedColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {

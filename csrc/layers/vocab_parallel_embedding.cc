@@ -9,7 +9,7 @@ ParallelLMHead::ParallelLMHead(const BuildContext& context, const std::string& n
                                int64_t hidden_size)
     : tp_(context.tp),
       shard_(context.tp.Shard(vocab_size, kShardUnit)),
-      weight_(context.dtype, shard_.size(), hidden_size, {0, hidden_size}, &context.slab) {
+      weight_(context.dtype, shard_.size(), hidden_size, {0, hidden_size}, context.layout(), &context.memory) {
   if (Restore(context, name, weight_)) return;
   PackRows(context, *context.weights.Get(name, {vocab_size, hidden_size}), shard_, {0, hidden_size}, 0, weight_);
 }
@@ -27,21 +27,28 @@ void ParallelLMHead::Forward(ForwardContext& context, const TensorView& hidden, 
 
 VocabParallelEmbedding::VocabParallelEmbedding(const BuildContext& context, const std::string& name, int64_t vocab_size,
                                                int64_t hidden_size)
-    : tp_(context.tp),
-      shard_(context.tp.Shard(vocab_size, kShardUnit)),
-      table_(LoadRows(context, name, *context.weights.Get(name, {vocab_size, hidden_size}), shard_)) {}
+    : tp_(context.tp), shard_(context.tp.Shard(vocab_size, kShardUnit)) {
+  const auto stored = context.weights.Get(name, {vocab_size, hidden_size});
+  if (context.layout() == MatrixLayout::kPanels) {
+    table_ = LoadRows(context, name, *stored, shard_);
+    return;
+  }
+  rows_ = PackedMatrix(context.dtype, shard_.size(), hidden_size, {0, hidden_size}, context.layout(), &context.memory);
+  PackRows(context, *stored, shard_, {0, hidden_size}, 0, rows_);
+}
 
 VocabParallelEmbedding::VocabParallelEmbedding(const TensorParallel& tp, const ParallelLMHead& head)
     : tp_(tp), shard_(head.shard()), shared_(&head.weight()) {}
 
 size_t VocabParallelEmbedding::weight_bytes() const {
   if (shared_ != nullptr) return 0;
+  if (table_.empty()) return rows_.size_bytes();
   return static_cast<size_t>(table_.view().shape.NumElements()) * DTypeSize(table_.view().dtype);
 }
 
 void VocabParallelEmbedding::Forward(ForwardContext& context, float scale, const TensorView& y) const {
-  if (shared_ != nullptr) {
-    ops::Embedding(context.stream, context.token_ids, *shared_, shard_.begin, scale, y);
+  if (table_.empty()) {
+    ops::Embedding(context.stream, context.token_ids, shared_ != nullptr ? *shared_ : rows_, shard_.begin, scale, y);
   } else {
     ops::Embedding(context.stream, context.token_ids, table_, shard_.begin, scale, y);
   }

@@ -32,10 +32,13 @@ class ParallelLMHead {
 
 class VocabParallelEmbedding {
  public:
-  // A table of its own.
+  // A table of its own: on CPU in its stored form, on a GPU in that of the matrices.
   VocabParallelEmbedding(const BuildContext& context, const std::string& name, int64_t vocab_size, int64_t hidden_size);
   // The head's.
   VocabParallelEmbedding(const TensorParallel& tp, const ParallelLMHead& head);
+
+  VocabParallelEmbedding(const VocabParallelEmbedding&) = delete;
+  VocabParallelEmbedding& operator=(const VocabParallelEmbedding&) = delete;
 
   size_t weight_bytes() const;  // 0 when shared
 
@@ -46,6 +49,7 @@ class VocabParallelEmbedding {
   TensorParallel tp_;
   Range shard_;
   Tensor table_;                          // [shard, hidden_size], or empty
+  PackedMatrix rows_;                     // or this
   const PackedMatrix* shared_ = nullptr;  // or the head's
 };
 

@@ -42,6 +42,11 @@ bool Restore(const BuildContext& context, const std::string& name, PackedMatrix&
 
 void PackRows(const BuildContext& context, const StoredTensor& stored, Range rows, Range columns, int64_t at,
               PackedMatrix& destination) {
+  const int64_t bytes = rows.size() * columns.size() * static_cast<int64_t>(DTypeSize(destination.dtype()));
+  if (context.uploader != nullptr) {
+    context.uploader->Upload(stored, rows, columns, destination.Rows().Rows(at, at + rows.size()));
+    return context.on_packed(bytes);
+  }
   const int64_t width = stored.shape()[1];
   const auto row_bytes = width * static_cast<int64_t>(DTypeSize(stored.dtype()));
   ForEachStrip(context, {at, at + rows.size()}, row_bytes, [&](int64_t begin, int64_t end) {
@@ -49,11 +54,11 @@ void PackRows(const BuildContext& context, const StoredTensor& stored, Range row
     stored.Read(rows.begin + begin - at, strip);
     destination.PackRows(begin, strip.view().Columns(columns.begin, columns.end));
   });
-  context.on_packed(rows.size() * columns.size() * static_cast<int64_t>(DTypeSize(destination.dtype())));
+  context.on_packed(bytes);
 }
 
 Tensor LoadRows(const BuildContext& context, const std::string& name, const StoredTensor& stored, Range rows) {
-  Tensor table(stored.dtype(), {rows.size(), stored.shape()[1]}, context.slab);
+  Tensor table(stored.dtype(), {rows.size(), stored.shape()[1]}, context.memory);
   const auto row_bytes = stored.shape()[1] * static_cast<int64_t>(DTypeSize(stored.dtype()));
   const std::string form = std::string(DTypeName(stored.dtype())) + " " + table.view().shape.ToString();
   if (Restore(context, name + ": " + form, table, rows.size() * row_bytes)) return table;
@@ -63,7 +68,7 @@ Tensor LoadRows(const BuildContext& context, const std::string& name, const Stor
   return table;
 }
 
-Tensor LoadVector(WeightSource& weights, const std::string& name, int64_t size, float offset) {
+Tensor ReadVector(WeightSource& weights, const std::string& name, int64_t size, float offset) {
   const auto stored = weights.Get(name, {size});
   const Tensor narrow(stored->dtype(), {size});
   stored->Read(0, narrow);
@@ -83,6 +88,19 @@ Tensor LoadVector(WeightSource& weights, const std::string& name, int64_t size, 
     values[i] += offset;
   }
   return vector;
+}
+
+Tensor LoadVector(const BuildContext& context, const std::string& name, int64_t size, float offset) {
+  return ToDevice(context, ReadVector(context.weights, name, size, offset));
+}
+
+Tensor ToDevice(const BuildContext& context, const Tensor& tensor) {
+  CudaStream* const cuda = context.stream.cuda();
+  if (cuda == nullptr) return tensor;
+  const TensorView& view = tensor.view();
+  const Tensor copy(view.dtype, view.shape, *cuda);
+  cuda->Copy(copy.view().data, view.data, static_cast<size_t>(view.shape.NumElements()) * DTypeSize(view.dtype));
+  return copy;
 }
 
 }  // namespace heddle

@@ -21,8 +21,9 @@ ops::Activation ToActivation(HiddenActivation activation) {
 }
 
 // Bytes of a rank's part of a matrix, packed.
-int64_t RowParallelBytes(const TensorParallel& tp, DType dtype, int64_t rows, int64_t columns, int64_t unit) {
-  return PackedMatrix::SizeBytes(dtype, rows, tp.ShardSlices(columns, unit));
+int64_t RowParallelBytes(const TensorParallel& tp, DType dtype, int64_t rows, int64_t columns, int64_t unit,
+                         MatrixLayout layout) {
+  return PackedMatrix::SizeBytes(dtype, rows, tp.ShardSlices(columns, unit), layout);
 }
 
 }  // namespace
@@ -31,7 +32,9 @@ Decoder::Decoder(const BuildContext& context, const ModelConfig& config, const D
                  int max_model_len)
     : config_(config), options_(options) {
   for (const RopeConfig& rope : config.ropes) {
-    rotary_tables_.emplace_back(rope, config.head_dim, config.max_position_embeddings, max_model_len);
+    RotaryTable& table =
+        rotary_tables_.emplace_back(rope, config.head_dim, config.max_position_embeddings, max_model_len);
+    if (context.stream.cuda() != nullptr) table.MoveTo(*context.stream.cuda());
   }
   const DecoderWeights weights(config, options);
   CheckWeights(context.weights, config, weights);
@@ -43,13 +46,13 @@ Decoder::Decoder(const BuildContext& context, const ModelConfig& config, const D
   for (const DecoderLayerWeights& layer : weights.layers) {
     layers_.push_back(BuildLayer(context, layer, static_cast<int>(layers_.size())));
   }
-  final_norm_ = LoadVector(context.weights, weights.final_norm, config.hidden_size, options.norm_offset);
+  final_norm_ = LoadVector(context, weights.final_norm, config.hidden_size, options.norm_offset);
 }
 
 Decoder::Layer Decoder::BuildLayer(const BuildContext& context, const DecoderLayerWeights& weights, int index) const {
   const auto i = static_cast<size_t>(index);
   const auto norm = [&](const std::string& name) {
-    return name.empty() ? Tensor() : LoadVector(context.weights, name, config_.hidden_size, options_.norm_offset);
+    return name.empty() ? Tensor() : LoadVector(context, name, config_.hidden_size, options_.norm_offset);
   };
   const AttentionConfig attention{.layer = index,
                                   .hidden_size = config_.hidden_size,
@@ -76,8 +79,7 @@ void Decoder::Forward(ForwardContext& context, const TensorView& hidden) const {
   const float eps = config_.rms_norm_eps;
   const TensorView residual = context.arena.Allocate(DType::kFloat32, {context.num_tokens(), config_.hidden_size});
   embedding_->Forward(context, config_.embedding_scale, residual);
-  const int num_positions = *std::max_element(context.positions.begin(), context.positions.end()) + 1;
-  for (RotaryTable& table : rotary_tables_) table.FillTo(num_positions);
+  for (RotaryTable& table : rotary_tables_) table.FillTo(context.num_positions);
 
   // `hidden` carries the branch: normed residual in, what is to be added to the residual out.
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -111,7 +113,7 @@ size_t Decoder::weight_bytes() const {
   return bytes;
 }
 
-ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParallel& tp, DType dtype) {
+ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParallel& tp, DType dtype, DeviceType device) {
   const HeadShard heads = HeadShard::Of(tp, config.num_heads, config.num_kv_heads);
   const int64_t hidden = config.hidden_size;
   const int64_t q_size = heads.heads.size() * config.head_dim;
@@ -119,19 +121,24 @@ ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParalle
   const int64_t mlp_size = tp.Shard(config.intermediate_size, kShardUnit).size();
   const int64_t vocab_shard = tp.Shard(config.vocab_size, kShardUnit).size();
 
-  const int64_t layer_bytes = PackedMatrix::SizeBytes(dtype, qkv_size, {0, hidden}) +
-                              RowParallelBytes(tp, dtype, hidden, int64_t{config.num_heads} * config.head_dim,
-                                               std::gcd(kShardUnit, int64_t{config.head_dim})) +
-                              PackedMatrix::SizeBytes(dtype, 2 * ops::GatedHalf(mlp_size), {0, hidden}) +
-                              RowParallelBytes(tp, dtype, hidden, config.intermediate_size, kShardUnit);
+  const MatrixLayout layout = device == DeviceType::kCuda ? MatrixLayout::kRows : MatrixLayout::kPanels;
+  const int64_t layer_bytes =
+      PackedMatrix::SizeBytes(dtype, qkv_size, {0, hidden}, layout) +
+      RowParallelBytes(tp, dtype, hidden, int64_t{config.num_heads} * config.head_dim,
+                       std::gcd(kShardUnit, int64_t{config.head_dim}), layout) +
+      PackedMatrix::SizeBytes(dtype, 2 * ops::GatedHalf(mlp_size, layout), {0, hidden}, layout) +
+      RowParallelBytes(tp, dtype, hidden, config.intermediate_size, kShardUnit, layout);
+  const int64_t head_bytes = PackedMatrix::SizeBytes(dtype, vocab_shard, {0, hidden}, layout);
   ModelFootprint footprint;
-  footprint.weight_bytes = config.num_layers * layer_bytes + PackedMatrix::SizeBytes(dtype, vocab_shard, {0, hidden});
+  footprint.weight_bytes = config.num_layers * layer_bytes + head_bytes;
   if (!config.tie_word_embeddings) {
-    footprint.weight_bytes += vocab_shard * hidden * static_cast<int64_t>(DTypeSize(config.dtype));
+    footprint.weight_bytes +=
+        device == DeviceType::kCuda ? head_bytes : vocab_shard * hidden * static_cast<int64_t>(DTypeSize(config.dtype));
   }
   // The residual stream and the branch, and the larger of what attention and MLP keep at once.
-  const int64_t floats = 2 * hidden + std::max(qkv_size + q_size, mlp_size);
-  footprint.activation_bytes_per_token = floats * static_cast<int64_t>(sizeof(float));
+  const auto element = static_cast<int64_t>(DTypeSize(ActivationDType(device, dtype)));
+  footprint.activation_bytes_per_token =
+      hidden * static_cast<int64_t>(sizeof(float)) + (hidden + std::max(qkv_size + q_size, mlp_size)) * element;
   for (const RopeConfig& rope : config.ropes) {
     footprint.bytes_per_position += rope.rotary_dim * static_cast<int64_t>(sizeof(float));
   }

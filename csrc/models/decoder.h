@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/device_type.h"
 #include "layers/vocab_parallel_embedding.h"
 #include "models/causal_lm.h"
 #include "models/decoder_weights.h"
@@ -21,7 +22,7 @@ class Decoder : public CausalLM {
   void ComputeLogits(ForwardContext& context, const TensorView& hidden, const TensorView& logits) const override;
   size_t weight_bytes() const override;
 
-  static ModelFootprint Footprint(const ModelConfig& config, const TensorParallel& tp, DType dtype);
+  static ModelFootprint Footprint(const ModelConfig& config, const TensorParallel& tp, DType dtype, DeviceType device);
 
  private:
   struct Layer {

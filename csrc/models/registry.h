@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "base/device_type.h"
 #include "base/json.h"
 #include "models/causal_lm.h"
 
@@ -13,7 +14,7 @@ struct ModelFamily {
   // Fails with kModelFormat or kUnsupportedModel, by key and value.
   ModelConfig (*parse_config)(const Json& config);
   std::unique_ptr<CausalLM> (*build)(const BuildContext& context, const ModelConfig& config, int max_model_len);
-  ModelFootprint (*footprint)(const ModelConfig& config, const TensorParallel& tp, DType dtype);
+  ModelFootprint (*footprint)(const ModelConfig& config, const TensorParallel& tp, DType dtype, DeviceType device);
 };
 
 // The family of config["architectures"][0]. Fails with kUnsupportedModel naming it and those there are.

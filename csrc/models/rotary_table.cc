@@ -146,4 +146,12 @@ void RotaryTable::FillTo(int num_positions) {
   }
 }
 
+void RotaryTable::MoveTo(CudaStream& cuda) {
+  FillTo(static_cast<int>(cos_sin_.view().dim(0)));
+  const Tensor moved(DType::kFloat32, cos_sin_.view().shape, cuda);
+  cuda.Copy(moved.view().data, cos_sin_.view().data,
+            static_cast<size_t>(cos_sin_.view().shape.NumElements()) * sizeof(float));
+  cos_sin_ = moved;
+}
+
 }  // namespace heddle

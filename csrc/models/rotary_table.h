@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/model_config.h"
+#include "device/cuda_stream.h"
 #include "tensor/tensor.h"
 
 namespace heddle {
@@ -24,6 +25,9 @@ class RotaryTable {
 
   // Fills in the rows [0, num_positions) that are not there yet. REQUIRES: num_positions <= max_positions.
   void FillTo(int num_positions);
+
+  // Fills in all rows and moves them to the GPU's memory.
+  void MoveTo(CudaStream& cuda);
 
   // [max_positions, rotary_dim] f32; zero where not filled in.
   const Tensor& cos_sin() const { return cos_sin_; }

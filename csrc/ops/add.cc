@@ -1,4 +1,5 @@
 #include "ops/checks.h"
+#include "ops/cuda/ops.h"
 #include "ops/ops.h"
 #include "ops/parallel.h"
 
@@ -17,6 +18,7 @@ void Add(Stream& stream, const TensorView& x, const TensorView& y) {
 
 void AddBias(Stream& stream, const TensorView& bias, const TensorView& y) {
   const OpTimer timer(stream);
+  if (stream.cuda() != nullptr) return cuda::AddBias(stream, bias, y);
   CheckRank("AddBias: y", y, 2);
   CheckView("AddBias: y", y, DType::kFloat32, y.shape);
   CheckContiguous("AddBias: bias", bias, DType::kFloat32, {y.dim(1)});

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "ops/checks.h"
+#include "ops/cuda/ops.h"
 #include "ops/ops.h"
 #include "ops/parallel.h"
 
@@ -121,6 +122,7 @@ void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, con
             const TensorView* bias) {
   const OpTimer timer(stream);
   CheckRank("Matmul: x", x, 2);
+  if (stream.cuda() != nullptr) return cuda::Matmul(stream, x, weight, y, bias);
   CheckView("Matmul: x", x, DType::kFloat32, {x.dim(0), weight.k()});
   CheckView("Matmul: y", y, DType::kFloat32, {x.dim(0), weight.n()});
   if (bias != nullptr) CheckContiguous("Matmul: bias", *bias, DType::kFloat32, {weight.n()});
@@ -134,7 +136,8 @@ void GatedMatmul(Stream& stream, Activation activation, const TensorView& x, con
   const OpTimer timer(stream);
   CheckRank("GatedMatmul: x", x, 2);
   CheckRank("GatedMatmul: y", y, 2);
-  const int64_t half = GatedHalf(y.dim(1));
+  if (stream.cuda() != nullptr) return cuda::GatedMatmul(stream, activation, x, gate_up, y, bias);
+  const int64_t half = GatedHalf(y.dim(1), gate_up.layout());
   CheckView("GatedMatmul: x", x, DType::kFloat32, {x.dim(0), gate_up.k()});
   CheckView("GatedMatmul: y", y, DType::kFloat32, {x.dim(0), y.dim(1)});
   HEDDLE_CHECK(gate_up.n() == 2 * half, std::to_string(gate_up.n()) + " rows for " + std::to_string(y.dim(1)));

@@ -1,10 +1,12 @@
 // The operations that layers are made of: checks here, kernels below.
 //
 // Each function checks shapes and dtypes on entry (HEDDLE_CHECK: a mismatch is a bug of ours), then runs the kernel
-// for the stream's device. On CPU every activation is float32, calls return when the work is done, and results do not
-// depend on batch, threads, or, for the vectorised instruction sets, on vector width: see docs/decisions.md,
-// "One order of summation". Outputs are allocated by the caller and may not overlap inputs unless said so. Each call's
-// wall time, checks included, is added to the stream's op_time().
+// for the stream's device. Tensors and spans lie in the memory of that device. Outputs are allocated by the caller and
+// may not overlap inputs unless said so. Each call's wall time, checks included, is added to the stream's op_time().
+//
+// T is the type of activations. On CPU it is float32, calls return when the work is done, and results do not depend on
+// batch, threads, or, for the vectorised instruction sets, on vector width: see docs/decisions.md, "One order of
+// summation". On a GPU it is the type of the weights, and calls return once the kernel is launched.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +23,7 @@ enum class Activation { kSilu, kGeluTanh, kGelu };
 // y[i] = table[ids[i] - first_id], times scale; rows of ids outside the table are zero, so that vocabulary shards add
 // up to the whole.
 //
-//   ids    [num_tokens]            host memory
+//   ids    [num_tokens]
 //   table  [num_rows, hidden]      f32 | bf16 | f16
 //   y      [num_tokens, hidden]    f32
 void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& table, int64_t first_id, float scale,
@@ -32,47 +34,53 @@ void Embedding(Stream& stream, std::span<const int32_t> ids, const PackedMatrix&
 
 // y = x / sqrt(mean(x^2) + epsilon) * weight, row by row, or head by head when there are three dimensions.
 //
-//   x       [num_rows, size] or [num_tokens, num_heads, size]   f32; dimension 0 may be strided
+//   x       [num_rows, size] or [num_tokens, num_heads, size]   T or f32; dimension 0 may be strided
 //   weight  [size]                                              f32
-//   y       like x; may be x
+//   y       of the shape of x, T; may be x
 void RmsNorm(Stream& stream, const TensorView& x, const TensorView& weight, float epsilon, const TensorView& y);
 
-// residual += x, then y = RmsNorm(residual). All [num_tokens, hidden] f32; y may be x.
+// residual += x, then y = RmsNorm(residual). All [num_tokens, hidden]; residual f32, x and y T; y may be x.
 void AddRmsNorm(Stream& stream, const TensorView& x, const TensorView& residual, const TensorView& weight,
                 float epsilon, const TensorView& y);
 
-// y += x. Both [num_tokens, size] f32; rows may be strided.
+// y += x. Both [num_tokens, size] f32; rows may be strided. On CPU only.
 void Add(Stream& stream, const TensorView& x, const TensorView& y);
 
-// y += bias in every row. y [num_tokens, size], bias [size], f32.
+// y += bias in every row. y [num_tokens, size] T, bias [size] f32.
 void AddBias(Stream& stream, const TensorView& bias, const TensorView& y);
 
 // y = x * weight^T, the sum over K in the order docs/decisions.md fixes; with `bias` [n] f32 added last when given.
 //
-//   x       [num_tokens, k]   f32; rows may be strided
+//   x       [num_tokens, k]   T; rows may be strided
 //   weight  [n, k]            packed
-//   y       [num_tokens, n]   f32; rows may be strided
+//   y       [num_tokens, n]   T or f32; rows may be strided
 void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, const TensorView& y,
             const TensorView* bias = nullptr);
 
 // Rows from the beginning of gate to that of up in the matrix of a gated product of `size` outputs: whole panels.
-constexpr int64_t GatedHalf(int64_t size) { return (size + kPanelWidth - 1) / kPanelWidth * kPanelWidth; }
+constexpr int64_t GatedHalf(int64_t size, MatrixLayout layout = MatrixLayout::kPanels) {
+  return layout == MatrixLayout::kRows ? size : (size + kPanelWidth - 1) / kPanelWidth * kPanelWidth;
+}
 
 // y = activation(x * gate^T) * (x * up^T): two products as Matmul does each, joined before they reach memory.
 //
-//   x        [num_tokens, k]             f32; rows may be strided
-//   gate_up  [2 * GatedHalf(size), k]    packed: gate from row 0 on, up from row GatedHalf(size) on
-//   bias     [2 * GatedHalf(size)]       f32, laid out alike; may be null
-//   y        [num_tokens, size]          f32; rows may be strided
+//   x        [num_tokens, k]           T; rows may be strided
+//   gate_up  [2 * GatedHalf(), k]      packed: gate from row 0 on, up from row GatedHalf() on
+//   bias     [2 * GatedHalf()]         f32, laid out alike; may be null
+//   y        [num_tokens, size]        T; rows may be strided
 void GatedMatmul(Stream& stream, Activation activation, const TensorView& x, const PackedMatrix& gate_up,
                  const TensorView& y, const TensorView* bias = nullptr);
 
 // x = cap * tanh(x / cap), in place. [num_rows, size] f32; rows may be strided.
 void SoftCap(Stream& stream, float cap, const TensorView& x);
 
+// y[i] = x[rows[i]]. x [num_tokens, size], y [num_rows, size], both T.
+void GatherRows(Stream& stream, const TensorView& x, std::span<const int32_t> rows, const TensorView& y);
+
 // Views of one layer's cache.
 struct KVCacheView {
-  TensorView keys;     // [num_blocks, num_kv_heads, head_dim, block_size]   f32 | bf16 | f16
+  // CPU: [num_blocks, num_kv_heads, head_dim, block_size]; GPU: like values.   f32 | bf16 | f16
+  TensorView keys;
   TensorView values;   // [num_blocks, num_kv_heads, block_size, head_dim]   same dtype
   int block_size = 0;  // a multiple of 16
 };
@@ -81,10 +89,10 @@ struct KVCacheView {
 // rotated in place, pairs (i, i + rotary_dim / 2) as Hugging Face checkpoints expect; then keys and values are written
 // into their slots, rounded to the cache's dtype.
 //
-//   positions     [num_tokens]                           host memory, each < cos_sin.dim(0)
+//   positions     [num_tokens]                           each < cos_sin.dim(0)
 //   cos_sin       [max_positions, rotary_dim]            f32: cosines of the rotary_dim / 2 angles, then their sines
-//   q             [num_tokens, num_heads * head_dim]     f32; rows may be strided
-//   k, v          [num_tokens, num_kv_heads * head_dim]  f32; rows may be strided
+//   q             [num_tokens, num_heads * head_dim]     T; rows may be strided
+//   k, v          [num_tokens, num_kv_heads * head_dim]  T; rows may be strided
 //   slot_mapping  [num_tokens]                           block * block_size + offset
 void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const TensorView& cos_sin, const TensorView& q,
                     const TensorView& k, const TensorView& v, std::span<const int64_t> slot_mapping,
@@ -96,6 +104,9 @@ struct AttentionMetadata {
   std::span<const int32_t> seq_lens;         // [num_seqs]: context length including this step's tokens
   std::span<const int32_t> block_table;      // [num_seqs, max_blocks_per_seq]
   int max_blocks_per_seq = 0;
+  // Bounds that the host knows; only a GPU, whose host does not see the arrays, needs them.
+  int max_query_len = 0;
+  int max_seq_len = 0;
 };
 
 struct AttentionParams {
@@ -111,8 +122,8 @@ struct AttentionParams {
 // alike for prompts, single tokens and mixtures. A key outside a token's causal window contributes nothing, not even
 // when its slot holds NaN; entries of the block table that no token of the step sees are not read.
 //
-//   q    [num_tokens, num_heads * head_dim]   f32; rows may be strided
-//   out  [num_tokens, num_heads * head_dim]   f32; rows may be strided
+//   q    [num_tokens, num_heads * head_dim]   T; rows may be strided
+//   out  [num_tokens, num_heads * head_dim]   T; rows may be strided
 void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cache, const AttentionMetadata& metadata,
                     const AttentionParams& params, const TensorView& out);
 

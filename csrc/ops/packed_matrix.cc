@@ -29,6 +29,12 @@ struct Narrow<float> {
   float operator()(float value) const { return value; }
 };
 
+// Elements from one row to the next in kRows: whole vectors of 16 bytes.
+int64_t PaddedRow(DType dtype, int64_t k) {
+  const int64_t unit = 16 / static_cast<int64_t>(DTypeSize(dtype));
+  return (k + unit - 1) / unit * unit;
+}
+
 // Where element k of output lane `lane` lies in a panel of bf16 pairs, or of plain rows.
 int64_t PanelIndex(bool pairs, int64_t k, int64_t lane) {
   return pairs ? (k / 2 * kPanelWidth + lane) * 2 + k % 2 : k * kPanelWidth + lane;
@@ -52,8 +58,9 @@ void PackLane(const void* source, DType source_dtype, DType dtype, int64_t begin
 
 }  // namespace
 
-PackedMatrix::PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds, HostSlab* slab)
-    : dtype_(dtype), n_(n), k_(k), slice_bounds_(std::move(slice_bounds)) {
+PackedMatrix::PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds, MatrixLayout layout,
+                           Allocator* allocator)
+    : dtype_(dtype), layout_(layout), n_(n), k_(k), slice_bounds_(std::move(slice_bounds)) {
   const auto num_slices = static_cast<int>(slice_bounds_.size()) - 1;
   HEDDLE_CHECK(num_slices >= 1 && num_slices <= kNumReductionSlices && (num_slices & (num_slices - 1)) == 0,
                std::to_string(num_slices) + " slices");
@@ -65,11 +72,17 @@ PackedMatrix::PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_
     const auto i = static_cast<size_t>(s);
     packed_bounds_.push_back(packed_bounds_[i] + (slice_bounds_[i + 1] - slice_bounds_[i] + 1) / 2 * 2);
   }
-  k_padded_ = packed_bounds_.back();
+  k_padded_ = layout == MatrixLayout::kPanels ? packed_bounds_.back() : PaddedRow(dtype, k);
   // Zeros after the end: a tile of 32 in K may begin in the last two of a slice.
   constexpr int64_t kTileK = 32;
-  const Shape shape{num_panels() * k_padded_ + kTileK, kPanelWidth};
-  data_ = slab != nullptr ? Tensor(dtype, shape, *slab) : Tensor(dtype, shape);
+  const Shape shape =
+      layout == MatrixLayout::kPanels ? Shape{num_panels() * k_padded_ + kTileK, kPanelWidth} : Shape{n, k_padded_};
+  data_ = allocator != nullptr ? Tensor(dtype, shape, *allocator) : Tensor(dtype, shape);
+}
+
+TensorView PackedMatrix::Rows() const {
+  HEDDLE_CHECK(layout_ == MatrixLayout::kRows, "a matrix of panels");
+  return {data_.view().data, dtype_, {n_, k_}, k_padded_};
 }
 
 void PackedMatrix::PackRows(int64_t row, const TensorView& source) {
@@ -127,8 +140,14 @@ std::string PackedMatrix::Form() const {
   return form;
 }
 
-size_t PackedMatrix::size_bytes() const {
-  return static_cast<size_t>(num_panels() * k_padded_ * kPanelWidth) * DTypeSize(dtype_);
+size_t PackedMatrix::size_bytes() const { return static_cast<size_t>(SizeBytes(dtype_, n_, slice_bounds_, layout_)); }
+
+int64_t PackedMatrix::SizeBytes(DType dtype, int64_t n, const std::vector<int64_t>& slice_bounds, MatrixLayout layout) {
+  const auto element = static_cast<int64_t>(DTypeSize(dtype));
+  if (layout == MatrixLayout::kRows) return n * PaddedRow(dtype, slice_bounds.back()) * element;
+  int64_t k_padded = 0;
+  for (size_t i = 1; i < slice_bounds.size(); ++i) k_padded += (slice_bounds[i] - slice_bounds[i - 1] + 1) / 2 * 2;
+  return (n + kPanelWidth - 1) / kPanelWidth * kPanelWidth * k_padded * element;
 }
 
 }  // namespace heddle

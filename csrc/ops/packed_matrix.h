@@ -1,10 +1,12 @@
 // A weight matrix in the layout its kernels stream: packed once at load, read-only afterwards.
 //
-// Panels of 16 outputs; within a panel K runs upwards:
+// On CPU panels of 16 outputs; within a panel K runs upwards:
 //   float32, float16   [ceil(n / 16)][k_padded][16]
 //   bfloat16           [ceil(n / 16)][k_padded / 2][16][2]
 // Outputs beyond n and K beyond the slice are zero. K is cut into reduction slices (see kNumReductionSlices); each
 // slice starts at an even packed position, so that k_padded >= k.
+//
+// On a GPU rows, [n][k_padded], each beginning on 16 bytes; slices mean nothing there.
 #pragma once
 
 #include <cstdint>
@@ -24,15 +26,23 @@ inline constexpr int kPanelWidth = 16;
 // of the parts of a fused matrix or another way to cut shards.
 inline constexpr int kPackedLayoutVersion = 1;
 
+enum class MatrixLayout { kPanels, kRows };
+
 class PackedMatrix {
  public:
   PackedMatrix() = default;
 
-  // Reserves zeroed memory for [n, k] of `dtype`, in the slab if there is one. `slice_bounds` are ascending columns 0
-  // .. k, one more than there are slices (a power of two, at most kNumReductionSlices): {0, k} for a product that is
-  // summed in one go.
-  PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds, HostSlab* slab = nullptr);
+  // Reserves zeroed memory for [n, k] of `dtype`, from the allocator or in host memory. `slice_bounds` are ascending
+  // columns 0 .. k, one more than there are slices (a power of two, at most kNumReductionSlices): {0, k} for a product
+  // that is summed in one go.
+  PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds,
+               MatrixLayout layout = MatrixLayout::kPanels, Allocator* allocator = nullptr);
 
+  // The matrix itself, [n, k]. REQUIRES: layout() is kRows.
+  TensorView Rows() const;
+
+  // The rest is about panels.
+  //
   // Copies rows [row, row + source.dim(0)) from `source` [rows, k] (f32, bf16 or f16; rows may be strided), converted
   // to dtype(). Fused layers call it once a part. Safe from several threads for disjoint panels only.
   void PackRows(int64_t row, const TensorView& source);
@@ -41,6 +51,7 @@ class PackedMatrix {
   void UnpackRow(int64_t row, std::span<float> out) const;
 
   DType dtype() const { return dtype_; }
+  MatrixLayout layout() const { return layout_; }
   int64_t n() const { return n_; }
   int64_t k() const { return k_; }
   int64_t k_padded() const { return k_padded_; }
@@ -57,14 +68,12 @@ class PackedMatrix {
   std::string Form() const;
 
   // size_bytes() of a matrix of this form, without making it.
-  static int64_t SizeBytes(DType dtype, int64_t n, const std::vector<int64_t>& slice_bounds) {
-    int64_t k_padded = 0;
-    for (size_t i = 1; i < slice_bounds.size(); ++i) k_padded += (slice_bounds[i] - slice_bounds[i - 1] + 1) / 2 * 2;
-    return (n + kPanelWidth - 1) / kPanelWidth * kPanelWidth * k_padded * static_cast<int64_t>(DTypeSize(dtype));
-  }
+  static int64_t SizeBytes(DType dtype, int64_t n, const std::vector<int64_t>& slice_bounds,
+                           MatrixLayout layout = MatrixLayout::kPanels);
 
  private:
   DType dtype_ = DType::kFloat32;
+  MatrixLayout layout_ = MatrixLayout::kPanels;
   int64_t n_ = 0;
   int64_t k_ = 0;
   int64_t k_padded_ = 0;

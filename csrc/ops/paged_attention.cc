@@ -2,6 +2,7 @@
 #include <atomic>
 
 #include "ops/checks.h"
+#include "ops/cuda/ops.h"
 #include "ops/ops.h"
 #include "ops/parallel.h"
 
@@ -123,6 +124,7 @@ cpu::AttentionArgs MakeArgs(const TensorView& q, const KVCacheView& cache, const
 void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cache, const AttentionMetadata& metadata,
                     const AttentionParams& params, const TensorView& out) {
   const OpTimer timer(stream);
+  if (stream.cuda() != nullptr) return cuda::PagedAttention(stream, q, cache, metadata, params, out);
   CheckArguments(q, cache, metadata, params, out);
   const cpu::AttentionArgs args = MakeArgs(q, cache, params, out);
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());

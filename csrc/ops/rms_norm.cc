@@ -1,4 +1,5 @@
 #include "ops/checks.h"
+#include "ops/cuda/ops.h"
 #include "ops/ops.h"
 #include "ops/parallel.h"
 
@@ -6,6 +7,7 @@ namespace heddle::ops {
 
 void RmsNorm(Stream& stream, const TensorView& x, const TensorView& weight, float epsilon, const TensorView& y) {
   const OpTimer timer(stream);
+  if (stream.cuda() != nullptr) return cuda::RmsNorm(stream, x, weight, epsilon, y);
   const int rank = x.shape.rank();
   HEDDLE_CHECK(rank == 2 || rank == 3, "RmsNorm: x has shape " + x.shape.ToString());
   CheckView("RmsNorm: x", x, DType::kFloat32, x.shape);
@@ -27,6 +29,7 @@ void RmsNorm(Stream& stream, const TensorView& x, const TensorView& weight, floa
 void AddRmsNorm(Stream& stream, const TensorView& x, const TensorView& residual, const TensorView& weight,
                 float epsilon, const TensorView& y) {
   const OpTimer timer(stream);
+  if (stream.cuda() != nullptr) return cuda::AddRmsNorm(stream, x, residual, weight, epsilon, y);
   CheckRank("AddRmsNorm: x", x, 2);
   const int64_t size = x.dim(1);
   CheckView("AddRmsNorm: x", x, DType::kFloat32, x.shape);

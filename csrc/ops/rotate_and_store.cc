@@ -1,4 +1,5 @@
 #include "ops/checks.h"
+#include "ops/cuda/ops.h"
 #include "ops/ops.h"
 #include "ops/parallel.h"
 
@@ -28,6 +29,9 @@ void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const Te
                     const TensorView& k, const TensorView& v, std::span<const int64_t> slot_mapping,
                     const KVCacheView& cache) {
   const OpTimer timer(stream);
+  if (stream.cuda() != nullptr) {
+    return cuda::RotateAndStore(stream, positions, cos_sin, q, k, v, slot_mapping, cache);
+  }
   CheckRank("RotateAndStore: keys", cache.keys, 4);
   const int64_t num_blocks = cache.keys.dim(0);
   const int64_t num_kv_heads = cache.keys.dim(1);

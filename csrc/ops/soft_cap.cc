@@ -1,4 +1,5 @@
 #include "ops/checks.h"
+#include "ops/cuda/ops.h"
 #include "ops/ops.h"
 #include "ops/parallel.h"
 
@@ -6,6 +7,7 @@ namespace heddle::ops {
 
 void SoftCap(Stream& stream, float cap, const TensorView& x) {
   const OpTimer timer(stream);
+  if (stream.cuda() != nullptr) return cuda::SoftCap(stream, cap, x);
   CheckRank("SoftCap: x", x, 2);
   CheckView("SoftCap: x", x, DType::kFloat32, x.shape);
   HEDDLE_CHECK(cap > 0, "cap " + std::to_string(cap));

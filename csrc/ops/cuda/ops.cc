@@ -1,0 +1,151 @@
+#include "ops/cuda/ops.h"
+
+#include "heddle_cuda.h"
+#include "ops/checks.h"
+
+namespace heddle::ops::cuda {
+namespace {
+
+HeddleCudaDType DTypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return kHeddleCudaFloat32;
+    case DType::kFloat16:
+      return kHeddleCudaFloat16;
+    case DType::kBFloat16:
+      return kHeddleCudaBFloat16;
+    default:
+      throw Error(ErrorCode::kInternal, std::string("a GPU's op was given ") + DTypeName(dtype));
+  }
+}
+
+// Dimensions after the first are one row.
+HeddleCudaMatrix MatrixOf(const TensorView& view) {
+  return {.data = view.data,
+          .dtype = DTypeOf(view.dtype),
+          .num_rows = view.dim(0),
+          .size = view.dim(1) * view.dim(2) * view.dim(3),
+          .stride = view.row_stride};
+}
+
+const float* VectorOf(const char* what, const TensorView& view, int64_t size) {
+  CheckContiguous(what, view, DType::kFloat32, {size});
+  return view.Data<float>();
+}
+
+HeddleCudaKVCache CacheOf(const KVCacheView& cache) {
+  CheckRank("the KV cache", cache.keys, 4);
+  CheckContiguous("the KV cache", cache.values, cache.keys.dtype, cache.keys.shape);
+  return {.keys = cache.keys.data,
+          .values = cache.values.data,
+          .dtype = DTypeOf(cache.keys.dtype),
+          .num_blocks = cache.keys.dim(0),
+          .num_kv_heads = static_cast<int32_t>(cache.keys.dim(1)),
+          .block_size = cache.block_size,
+          .head_dim = static_cast<int32_t>(cache.keys.dim(3))};
+}
+
+static_assert(static_cast<int>(Activation::kSilu) == kHeddleCudaSilu);
+static_assert(static_cast<int>(Activation::kGeluTanh) == kHeddleCudaGeluTanh);
+static_assert(static_cast<int>(Activation::kGelu) == kHeddleCudaGelu);
+
+}  // namespace
+
+void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& table, int64_t first_id, float scale,
+               const TensorView& y) {
+  const HeddleCudaEmbedding op{
+      .ids = ids.data(), .table = MatrixOf(table), .first_id = first_id, .scale = scale, .y = MatrixOf(y)};
+  CheckCuda(CudaApi().embedding(stream.cuda()->get(), &op));
+}
+
+void RmsNorm(Stream& stream, const TensorView& x, const TensorView& weight, float epsilon, const TensorView& y) {
+  const bool heads = x.shape.rank() == 3;
+  const HeddleCudaRmsNorm op{.x = MatrixOf(x),
+                             .num_heads = heads ? static_cast<int32_t>(x.dim(1)) : 1,
+                             .weight = VectorOf("RmsNorm: weight", weight, heads ? x.dim(2) : x.dim(1)),
+                             .epsilon = epsilon,
+                             .y = MatrixOf(y)};
+  CheckCuda(CudaApi().rms_norm(stream.cuda()->get(), &op));
+}
+
+void AddRmsNorm(Stream& stream, const TensorView& x, const TensorView& residual, const TensorView& weight,
+                float epsilon, const TensorView& y) {
+  const HeddleCudaAddRmsNorm op{.x = MatrixOf(x),
+                                .residual = MatrixOf(residual),
+                                .weight = VectorOf("AddRmsNorm: weight", weight, x.dim(1)),
+                                .epsilon = epsilon,
+                                .y = MatrixOf(y)};
+  CheckCuda(CudaApi().add_rms_norm(stream.cuda()->get(), &op));
+}
+
+void AddBias(Stream& stream, const TensorView& bias, const TensorView& y) {
+  const HeddleCudaAddBias op{.bias = VectorOf("AddBias: bias", bias, y.dim(1)), .y = MatrixOf(y)};
+  CheckCuda(CudaApi().add_bias(stream.cuda()->get(), &op));
+}
+
+void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, const TensorView& y,
+            const TensorView* bias) {
+  const HeddleCudaMatmul op{.x = MatrixOf(x),
+                            .weight = MatrixOf(weight.Rows()),
+                            .bias = bias == nullptr ? nullptr : VectorOf("Matmul: bias", *bias, weight.n()),
+                            .y = MatrixOf(y)};
+  CheckCuda(CudaApi().matmul(stream.cuda()->get(), &op));
+}
+
+void GatedMatmul(Stream& stream, Activation activation, const TensorView& x, const PackedMatrix& gate_up,
+                 const TensorView& y, const TensorView* bias) {
+  const HeddleCudaGatedMatmul op{.x = MatrixOf(x),
+                                 .gate_up = MatrixOf(gate_up.Rows()),
+                                 .bias = bias == nullptr ? nullptr : VectorOf("GatedMatmul: bias", *bias, gate_up.n()),
+                                 .activation = static_cast<HeddleCudaActivation>(activation),
+                                 .y = MatrixOf(y)};
+  CheckCuda(CudaApi().gated_matmul(stream.cuda()->get(), &op));
+}
+
+void SoftCap(Stream& stream, float cap, const TensorView& x) {
+  const HeddleCudaSoftCap op{.cap = cap, .x = MatrixOf(x)};
+  CheckCuda(CudaApi().soft_cap(stream.cuda()->get(), &op));
+}
+
+void GatherRows(Stream& stream, const TensorView& x, std::span<const int32_t> rows, const TensorView& y) {
+  const HeddleCudaGatherRows op{.x = MatrixOf(x), .rows = rows.data(), .y = MatrixOf(y)};
+  CheckCuda(CudaApi().gather_rows(stream.cuda()->get(), &op));
+}
+
+void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const TensorView& cos_sin, const TensorView& q,
+                    const TensorView& k, const TensorView& v, std::span<const int64_t> slot_mapping,
+                    const KVCacheView& cache) {
+  CheckRank("RotateAndStore: cos_sin", cos_sin, 2);
+  CheckContiguous("RotateAndStore: cos_sin", cos_sin, DType::kFloat32, cos_sin.shape);
+  const HeddleCudaRotateAndStore op{.positions = positions.data(),
+                                    .cos_sin = cos_sin.Data<float>(),
+                                    .rotary_dim = static_cast<int32_t>(cos_sin.dim(1)),
+                                    .q = MatrixOf(q),
+                                    .k = MatrixOf(k),
+                                    .v = MatrixOf(v),
+                                    .slot_mapping = slot_mapping.data(),
+                                    .cache = CacheOf(cache)};
+  CheckCuda(CudaApi().rotate_and_store(stream.cuda()->get(), &op));
+}
+
+void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cache, const AttentionMetadata& metadata,
+                    const AttentionParams& params, const TensorView& out) {
+  HEDDLE_CHECK(metadata.max_query_len > 0 && metadata.max_seq_len > 0, "bounds of the sequences are missing");
+  const HeddleCudaPagedAttention op{.q = MatrixOf(q),
+                                    .cache = CacheOf(cache),
+                                    .query_start_loc = metadata.query_start_loc.data(),
+                                    .seq_lens = metadata.seq_lens.data(),
+                                    .block_table = metadata.block_table.data(),
+                                    .block_table_stride = metadata.max_blocks_per_seq,
+                                    .num_seqs = static_cast<int32_t>(metadata.seq_lens.size()),
+                                    .max_query_len = metadata.max_query_len,
+                                    .max_seq_len = metadata.max_seq_len,
+                                    .num_heads = params.num_heads,
+                                    .scale = params.scale,
+                                    .sliding_window = params.sliding_window,
+                                    .soft_cap = params.soft_cap,
+                                    .out = MatrixOf(out)};
+  CheckCuda(CudaApi().paged_attention(stream.cuda()->get(), &op));
+}
+
+}  // namespace heddle::ops::cuda
