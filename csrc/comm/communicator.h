@@ -4,11 +4,14 @@
 // calls in the same order with the same shapes. Each wait has a deadline. Sums are joined in a balanced binary tree
 // over ranks, so that with the subtrees each rank computes the total does not depend on the number of ranks.
 //
+// On a GPU a collective is launched like an op, and how it ended is known once the stream was waited for: CheckHealth.
+//
 // Fails with kCommTimeout when a peer misses the deadline, and with kCancelled or kRankFailed (as given to Abort) once
 // the group was aborted. After any failure the group is unusable.
 #pragma once
 
 #include "base/error.h"
+#include "device/stream.h"
 #include "tensor/tensor.h"
 
 namespace heddle {
@@ -20,7 +23,11 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;  // 1, 2, 4 or 8
 
-  // x = sum over ranks of x, in place and bit-identical on every rank. [rows, size] f32; rows may be strided.
+  // Comes before all collectives: the rank's stream, which outlives them. Itself collective.
+  virtual void Connect(Stream&) {}
+
+  // x = sum over ranks of x, in place and bit-identical on every rank. [rows, size] f32, or
+  // T on a GPU; rows may be strided on CPU.
   virtual void AllReduceSum(const TensorView& x) = 0;
 
   // On `root`, out[:, column of r ..) = x of rank r for every rank, in rank order; elsewhere `out` is ignored. Column
@@ -28,6 +35,9 @@ class Communicator {
   virtual void GatherColumns(const TensorView& x, int root, const TensorView& out) = 0;
 
   virtual void Barrier() = 0;
+
+  // Fails where a collective that was launched did.
+  virtual void CheckHealth() {}
 
   // Makes every present and future call of every rank fail with `code`. The only call that any thread may make.
   virtual void Abort(ErrorCode code) = 0;

@@ -30,16 +30,6 @@ bool IsBelowMinTokens(const SamplingInput& input) {
   return input.generated().size() < static_cast<size_t>(std::max(0, input.params->min_tokens));
 }
 
-void BanBadWords(const SamplingInput& input, std::span<float> logits) {
-  const std::span<const int32_t> generated = input.generated();
-  for (const std::vector<int32_t>& word : input.params->bad_words) {
-    if (word.empty() || word.size() - 1 > generated.size()) continue;
-    if (std::equal(word.begin(), word.end() - 1, generated.end() - static_cast<ptrdiff_t>(word.size() - 1))) {
-      Ban(word.back(), logits);
-    }
-  }
-}
-
 void AddBias(const SamplingParams& params, std::span<float> logits) {
   for (const auto& [id, bias] : params.logit_bias) {
     if (!InVocabulary(id, logits)) continue;
@@ -58,15 +48,27 @@ bool LogitsProcessor::IsNeeded(const SamplingInput& input) {
          !params.logit_bias.empty() || params.repetition_penalty != 1 || PenalizesOutput(params);
 }
 
+std::vector<int32_t> LogitsProcessor::BannedIds(const SamplingInput& input) {
+  std::vector<int32_t> banned;
+  const std::span<const int32_t> generated = input.generated();
+  for (const std::vector<int32_t>& word : input.params->bad_words) {
+    if (word.empty() || word.size() - 1 > generated.size()) continue;
+    if (std::equal(word.begin(), word.end() - 1, generated.end() - static_cast<ptrdiff_t>(word.size() - 1))) {
+      banned.push_back(word.back());
+    }
+  }
+  if (IsBelowMinTokens(input)) {
+    banned.insert(banned.end(), input.eos_token_ids.begin(), input.eos_token_ids.end());
+    banned.insert(banned.end(), input.params->stop_token_ids.begin(), input.params->stop_token_ids.end());
+  }
+  return banned;
+}
+
 void LogitsProcessor::Apply(const SamplingInput& input, std::span<float> logits) {
   HEDDLE_CHECK(logits.size() == counts_.size(), std::to_string(logits.size()));
   const SamplingParams& params = *input.params;
   if (!params.allowed_token_ids.empty()) KeepAllowed(params.allowed_token_ids, logits);
-  BanBadWords(input, logits);
-  if (IsBelowMinTokens(input)) {
-    for (const int32_t id : input.eos_token_ids) Ban(id, logits);
-    for (const int32_t id : params.stop_token_ids) Ban(id, logits);
-  }
+  for (const int32_t id : BannedIds(input)) Ban(id, logits);
   AddBias(params, logits);
   if (params.repetition_penalty != 1) PenalizeRepetition(params.repetition_penalty, input.token_ids, logits);
   if (PenalizesOutput(params)) PenalizeOutput(params, input.generated(), logits);

@@ -28,6 +28,9 @@ class LogitsProcessor {
   // Whether Apply would do anything.
   static bool IsNeeded(const SamplingInput& input);
 
+  // Ids that rules 2 and 3 ban just now; an id may come twice.
+  static std::vector<int32_t> BannedIds(const SamplingInput& input);
+
   // Rewrites `logits` [vocab_size] in place.
   void Apply(const SamplingInput& input, std::span<float> logits);
 

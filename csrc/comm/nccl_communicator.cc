@@ -1,0 +1,124 @@
+#include "comm/nccl_communicator.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <mutex>
+
+#include "device/stream.h"
+#include "heddle_cuda.h"
+
+namespace heddle {
+namespace {
+
+using UniqueId = std::array<char, 128>;
+
+HeddleCudaMatrix MatrixOf(const TensorView& view) {
+  const HeddleCudaDType dtype = view.dtype == DType::kFloat32    ? kHeddleCudaFloat32
+                                : view.dtype == DType::kBFloat16 ? kHeddleCudaBFloat16
+                                                                 : kHeddleCudaFloat16;
+  return {view.data, dtype, view.dim(0), view.dim(1), view.row_stride};
+}
+
+class NcclCommunicator : public Communicator {
+ public:
+  NcclCommunicator(const UniqueId& id, int rank, int size, int ranks_on_device, std::chrono::milliseconds timeout)
+      : id_(id), rank_(rank), size_(size), ranks_on_device_(ranks_on_device), timeout_(timeout) {}
+
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+
+  void Connect(Stream& stream) override {
+    stream_ = stream.cuda();
+    HEDDLE_CHECK(stream_ != nullptr, "NCCL needs a GPU's stream");
+    HeddleCudaNcclOptions options = kDefaults;
+    options.ranks_on_device = ranks_on_device_;
+    const auto timeout_us = std::chrono::microseconds(timeout_).count();
+    HeddleCudaCommunicator* comm = nullptr;
+    CheckCuda(CudaApi().comm_create(stream_->get(), id_.data(), size_, rank_, &options, timeout_us, &comm));
+    {
+      const std::lock_guard lock(mutex_);
+      comm_.reset(comm);
+      if (aborted_) CudaApi().comm_abort(comm);
+    }
+    Check(CudaApi().comm_connect(comm));
+  }
+
+  void AllReduceSum(const TensorView& x) override {
+    Check(CudaApi().all_reduce_sum(stream_->get(), comm_.get(), MatrixOf(x)));
+  }
+
+  void GatherColumns(const TensorView& x, int root, const TensorView& out) override {
+    const HeddleCudaGatherColumns op{.x = MatrixOf(x),
+                                     .root = root,
+                                     .columns = ColumnsOf(x.dim(1)).data(),
+                                     .out = rank_ == root ? MatrixOf(out) : HeddleCudaMatrix{}};
+    Check(CudaApi().gather_columns(stream_->get(), comm_.get(), &op));
+  }
+
+  void Barrier() override { Check(CudaApi().barrier(stream_->get(), comm_.get())); }
+
+  void CheckHealth() override { Check(CudaApi().comm_async_error(comm_.get())); }
+
+  void Abort(ErrorCode code) override {
+    const std::lock_guard lock(mutex_);
+    if (!aborted_) code_ = code;
+    aborted_ = true;
+    if (comm_ != nullptr) CudaApi().comm_abort(comm_.get());
+  }
+
+ private:
+  struct Deleter {
+    void operator()(HeddleCudaCommunicator* comm) const { CudaApi().comm_destroy(comm); }
+  };
+
+  static constexpr HeddleCudaNcclOptions kDefaults{-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, nullptr, nullptr};
+
+  // Ranks ask each other once for every width.
+  const std::vector<int64_t>& ColumnsOf(int64_t own) {
+    std::vector<int64_t>& columns = columns_[own];
+    if (columns.empty()) {
+      columns.resize(static_cast<size_t>(size_));
+      Check(CudaApi().comm_exchange(stream_->get(), comm_.get(), own, columns.data()));
+    }
+    return columns;
+  }
+
+  void Check(HeddleCudaStatus status) {
+    if (status == kHeddleCudaAborted) {
+      const std::lock_guard lock(mutex_);
+      throw Error(code_, "the group of ranks was aborted");
+    }
+    CheckCuda(status);
+  }
+
+  const UniqueId id_;
+  const int rank_;
+  const int size_;
+  const int ranks_on_device_;
+  const std::chrono::milliseconds timeout_;
+  CudaStream* stream_ = nullptr;
+  std::map<int64_t, std::vector<int64_t>> columns_;
+
+  std::mutex mutex_;  // of what Abort touches
+  std::unique_ptr<HeddleCudaCommunicator, Deleter> comm_;
+  bool aborted_ = false;
+  ErrorCode code_ = ErrorCode::kRankFailed;
+};
+
+}  // namespace
+
+std::vector<std::unique_ptr<Communicator>> CreateNcclGroup(const std::vector<int32_t>& devices,
+                                                           std::chrono::milliseconds timeout) {
+  UniqueId id{};
+  CheckCuda(CudaApi().comm_unique_id(id.data()));
+  std::vector<std::unique_ptr<Communicator>> group;
+  const auto size = static_cast<int>(devices.size());
+  for (int rank = 0; rank < size; ++rank) {
+    const auto sharing = std::count(devices.begin(), devices.end(), devices[static_cast<size_t>(rank)]);
+    group.push_back(std::make_unique<NcclCommunicator>(id, rank, size, static_cast<int>(sharing), timeout));
+  }
+  return group;
+}
+
+}  // namespace heddle
