@@ -10,6 +10,11 @@
 /** See `EngineConfig`; everything is decided here, except what only the checkpoint knows. */
 export interface NativeEngineConfig {
   model: string;
+  device: 'auto' | 'cpu' | 'cuda';
+  /** Of each rank; empty: rank i takes device i, round and round. GPUs only. */
+  devices: Int32Array;
+  gpuMemoryUtilization: number;
+  communicator: 'auto' | 'local' | 'nccl';
   loadFormat: 'safetensors' | 'dummy';
   /** The path with which the names of this checkpoint's files of packed weights begin. `''`: none are kept. */
   packedWeights: string;
@@ -20,7 +25,9 @@ export interface NativeEngineConfig {
   blockSize: number;
   /** 0: the checkpoint's. */
   maxModelLen: number;
+  /** 0: the device's default. */
   maxNumSeqs: number;
+  /** 0: the device's default. */
   maxNumBatchedTokens: number;
   maxNumWaiting: number;
   enablePrefixCaching: boolean;
@@ -131,6 +138,8 @@ export interface NativeStep {
 
 export interface NativeModelInfo {
   architecture: string;
+  /** `'cpu'` or `'cuda'`. */
+  device: string;
   /** Width of the logits. */
   vocabSize: number;
   maxModelLen: number;

@@ -15,9 +15,9 @@ export interface EngineConfig {
 
   // Behaviour
 
-  /** Where to run. Defaults to `'auto'`: a CUDA device when this build and machine have one, else the CPU. `'cuda'` is refused until it exists. */
+  /** Where to run. Defaults to `'auto'`: CUDA devices when this build has the CUDA library (`npm run build:cuda`) and the machine as many devices as ranks, else the CPU. */
   device?: 'auto' | 'cpu' | 'cuda' | undefined;
-  /** Format of the weights in memory. Defaults to `'auto'`: as the checkpoint stores them. On CPU activations are float32 in any case. */
+  /** Format of the weights in memory. Defaults to `'auto'`: as the checkpoint stores them. On CPU activations are float32 in any case, on a GPU of this format. */
   dtype?: 'auto' | FloatType | undefined;
   /** 8-bit weights. Defaults to `'auto'`: follows the checkpoint. Values other than `'auto'` and `'none'` are refused until they exist. */
   quantization?: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8' | undefined;
@@ -43,15 +43,15 @@ export interface EngineConfig {
 
   // Performance
 
-  /** Bytes of KV cache, all ranks together. Defaults to what `maxNumSeqs` sequences of `maxModelLen` need, at most 4 GiB and at most half of the memory available after the weights. */
+  /** Bytes of KV cache, all ranks together. Defaults to what `maxNumSeqs` sequences of `maxModelLen` need; on CPU at most 4 GiB and at most half of the memory available after the weights, on GPUs at most all that `gpuMemoryUtilization` leaves. */
   kvCacheBytes?: number | undefined;
-  /** Share of a GPU's memory that the engine may use, in (0, 1]. GPU only; refused until `'cuda'` exists. */
+  /** Share of each GPU's memory that the engine may use, in (0, 1], less what others use already. Defaults to `0.9`; means nothing on CPU. */
   gpuMemoryUtilization?: number | undefined;
   /** Tokens in one KV-cache block: 16, 32, 64 or 128. Defaults to `16`. */
   blockSize?: number | undefined;
-  /** Sequences in one step. An integer from 1 to 4096. Defaults to `64` on CPU. */
+  /** Sequences in one step. An integer from 1 to 4096. Defaults to `64` on CPU and `256` on GPUs. */
   maxNumSeqs?: number | undefined;
-  /** Tokens in one step, prompts and generated ones together; longer prompts are computed in chunks. An integer of at least `maxNumSeqs`. Defaults to `256` on CPU, or `maxNumSeqs` if that is more. */
+  /** Tokens in one step, prompts and generated ones together; longer prompts are computed in chunks. An integer of at least `maxNumSeqs`. Defaults to `256` on CPU and `8192` on GPUs, or `maxNumSeqs` if that is more. */
   maxNumBatchedTokens?: number | undefined;
   /** Requests that may wait before {@link QueueFullError}. An integer of at least 1. Defaults to `4096`. */
   maxNumWaiting?: number | undefined;
@@ -74,7 +74,8 @@ export interface EngineConfig {
    *
    * Whoever can write to the folder decides what the model computes, and whoever cuts a file there ends the processes
    * that use it; files are made for their owner alone. The checkpoint itself is compared by names, sizes, times of change,
-   * headers and samples of its data, and must not change while an engine starts. Refused with `loadFormat: 'dummy'`.
+   * headers and samples of its data, and must not change while an engine starts. Refused with `loadFormat: 'dummy'`;
+   * without effect on GPUs, which take weights as they are stored.
    */
   packedWeightCache?: string | undefined;
   /** Called while weights load, with the fraction done in [0, 1]. Exceptions it throws are ignored. Not called when absent. */
@@ -91,9 +92,9 @@ export interface ParallelConfig {
   dataParallelSize?: number | undefined;
   /** Experts spread over ranks. Defaults to `false`; `true` is refused until it exists. */
   enableExpertParallel?: boolean | undefined;
-  /** GPU ordinals of the ranks. Refused until `'cuda'` exists. */
+  /** GPU ordinals of the ranks, one a rank; several ranks may share a device. Defaults to device i for rank i. */
   devices?: number[] | undefined;
-  /** Defaults to `'auto'`: `'local'` on CPU. `'nccl'` and `'gloo'` are refused until they exist. */
+  /** How ranks reach each other. Defaults to `'auto'`: `'local'` (memory of this process) on CPU, `'nccl'` on GPUs. `'gloo'` is refused until it exists. */
   communicator?: 'auto' | 'local' | 'nccl' | 'gloo' | undefined;
   /** Format on the wire between ranks. Defaults to `'native'`; others are refused until they exist. */
   collectiveDtype?: 'native' | 'int8' | 'int4' | undefined;

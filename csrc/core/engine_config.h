@@ -5,12 +5,14 @@
 #include <string>
 #include <vector>
 
+#include "base/device_type.h"
 #include "base/dtype.h"
 
 namespace heddle {
 
 enum class SchedulingPolicy { kFcfs, kPriority };
 enum class LoadFormat { kSafetensors, kDummy };
+enum class CommunicatorType { kAuto, kLocal, kNccl };
 
 struct SchedulerConfig {
   int max_num_seqs = 0;            // sequences in one step
@@ -24,7 +26,12 @@ struct SchedulerConfig {
 };
 
 struct EngineConfig {
-  std::string model;  // folder
+  std::string model;        // folder
+  bool device_auto = true;  // GPUs if there are enough, else the CPU
+  DeviceType device = DeviceType::kCpu;
+  std::vector<int32_t> devices;         // GPU of each rank; empty: rank i takes device i, round and round
+  double gpu_memory_utilization = 0.9;  // of each GPU, less what others use
+  CommunicatorType communicator = CommunicatorType::kAuto;
   LoadFormat load_format = LoadFormat::kSafetensors;
   std::string packed_weights;  // path with which the names of files with packed weights begin; "": none are kept
   bool dtype_auto = true;      // dtype follows the checkpoint
@@ -34,9 +41,9 @@ struct EngineConfig {
 
   int64_t kv_cache_bytes = 0;  // all ranks together; 0: chosen
   int block_size = 16;
-  int max_model_len = 0;  // 0: the model's
-  int max_num_seqs = 0;
-  int max_num_batched_tokens = 0;
+  int max_model_len = 0;           // 0: the model's
+  int max_num_seqs = 0;            // 0: the device's default
+  int max_num_batched_tokens = 0;  // 0: the device's default
   int max_num_waiting = 0;
   bool enable_prefix_caching = true;
   SchedulingPolicy scheduling_policy = SchedulingPolicy::kFcfs;

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "comm/local_communicator.h"
+#include "device/cuda_library.h"
 #include "device/host_memory.h"
 
 namespace heddle {
@@ -33,8 +34,8 @@ void CheckOption(const char* key, int64_t value, int64_t min, int64_t max) {
 
 void CheckOptions(const EngineConfig& config) {
   constexpr int64_t kMax = int64_t{1} << 30;
-  CheckOption("maxNumSeqs", config.max_num_seqs, 1, kMax);
-  CheckOption("maxNumBatchedTokens", config.max_num_batched_tokens, 1, kMax);
+  CheckOption("maxNumSeqs", config.max_num_seqs, 0, kMax);
+  CheckOption("maxNumBatchedTokens", config.max_num_batched_tokens, 0, kMax);
   CheckOption("maxNumWaiting", config.max_num_waiting, 1, kMax);
   CheckOption("maxModelLen", config.max_model_len, 0, kMax);
   CheckOption("kvCacheBytes", config.kv_cache_bytes, 0, int64_t{1} << 53);
@@ -49,6 +50,57 @@ void CheckOptions(const EngineConfig& config) {
   if (block != 16 && block != 32 && block != 64 && block != 128) {
     throw Error(ErrorCode::kInvalidArgument, "blockSize must be 16, 32, 64 or 128, received " + std::to_string(block));
   }
+}
+
+// Which device ranks compute on, and whether it can: a GPU that was asked for and is not there is the caller's to mend.
+DeviceType ResolveDevice(const EngineConfig& config) {
+  const bool nccl = config.communicator == CommunicatorType::kNccl;
+  if (config.device_auto && !nccl) {
+    const bool enough = NumCudaDevices() >= config.tensor_parallel_size;
+    return enough && config.communicator == CommunicatorType::kAuto ? DeviceType::kCuda : DeviceType::kCpu;
+  }
+  if (config.device == DeviceType::kCpu && !config.device_auto) {
+    if (!nccl) return DeviceType::kCpu;
+    throw Error(ErrorCode::kInvalidArgument, "parallel.communicator must be 'local' on device 'cpu', received 'nccl'");
+  }
+  if (config.communicator == CommunicatorType::kLocal && config.tensor_parallel_size > 1) {
+    throw Error(ErrorCode::kInvalidArgument, "parallel.communicator must be 'nccl' on device 'cuda', received 'local'");
+  }
+  CudaApi();
+  std::string reason;
+  if (NumCudaDevices(&reason) == 0) {
+    throw Error(ErrorCode::kInvalidArgument, "device 'cuda' needs a GPU, but none can be used: " + reason);
+  }
+  return DeviceType::kCuda;
+}
+
+std::vector<int32_t> ResolveDevices(const EngineConfig& config) {
+  const int count = NumCudaDevices();
+  std::vector<int32_t> devices = config.devices;
+  for (int rank = static_cast<int>(devices.size()); rank < config.tensor_parallel_size; ++rank) {
+    devices.push_back(rank % count);
+  }
+  for (const int32_t device : devices) {
+    if (device >= 0 && device < count) continue;
+    throw Error(ErrorCode::kInvalidArgument, "parallel.devices must name devices from 0 to " +
+                                                 std::to_string(count - 1) + ", received " + std::to_string(device));
+  }
+  return devices;
+}
+
+// What the engine may take of the GPUs it uses, each counted once.
+int64_t AvailableDeviceMemory(std::vector<int32_t> devices, double utilization) {
+  std::sort(devices.begin(), devices.end());
+  devices.erase(std::unique(devices.begin(), devices.end()), devices.end());
+  int64_t available = 0;
+  for (const int32_t device : devices) {
+    HeddleCudaDeviceInfo info;
+    CheckCuda(CudaApi().device_info(device, &info));
+    const int64_t others = info.total_bytes - info.free_bytes;
+    const auto share = static_cast<int64_t>(static_cast<double>(info.total_bytes) * utilization);
+    available += std::max<int64_t>(share - others, 0);
+  }
+  return available;
 }
 
 // The longest sequence that is served.
@@ -66,15 +118,19 @@ int ResolveMaxModelLen(const EngineConfig& config, const ModelConfig& model) {
 void SizeKVCache(const EngineConfig& config, int64_t block_bytes, int64_t weight_bytes, EnginePlan& plan) {
   SchedulerConfig& scheduler = plan.scheduler;
   const int64_t blocks_a_sequence = CeilDiv(scheduler.max_model_len, scheduler.block_size);
-  const int64_t half_of_rest = std::max<int64_t>(plan.available_bytes - weight_bytes, 0) / 2;
+  const bool on_gpu = plan.worker.device == DeviceType::kCuda;
+  const int64_t rest = std::max<int64_t>(plan.available_bytes - weight_bytes, 0);
   const bool chosen = config.kv_cache_bytes == 0;
-  const int64_t budget = chosen ? std::min(kMaxDefaultKVCacheBytes, half_of_rest) : config.kv_cache_bytes;
+  const int64_t most = on_gpu ? rest : std::min(kMaxDefaultKVCacheBytes, rest / 2);
+  const int64_t budget = chosen ? most : config.kv_cache_bytes;
   int64_t blocks = budget / block_bytes - 1;
   if (chosen) blocks = std::min(blocks, blocks_a_sequence * scheduler.max_num_seqs);
   blocks = std::min<int64_t>(blocks, 1 << 24);
   if (blocks < blocks_a_sequence) {
     if (config.max_model_len > 0 || blocks < 1) {
-      const std::string given = chosen ? "half of the memory that the weights leave available" : "kvCacheBytes";
+      const std::string given = !chosen  ? "kvCacheBytes"
+                                : on_gpu ? "what gpuMemoryUtilization leaves beside the weights"
+                                         : "half of the memory that the weights leave available";
       throw Error(ErrorCode::kInsufficientMemory, given + " must hold one sequence of maxModelLen " +
                                                       std::to_string(scheduler.max_model_len) + ", that is " +
                                                       std::to_string((blocks_a_sequence + 1) * block_bytes) +
@@ -103,9 +159,21 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   CheckOptions(config);
   const Json json = ReadConfig(config.model);
   EnginePlan plan;
-  plan.available_bytes = AvailableHostMemory();
-
   WorkerConfig& worker = plan.worker;
+  worker.device = ResolveDevice(config);
+  const bool on_gpu = worker.device == DeviceType::kCuda;
+  if (on_gpu) worker.devices = ResolveDevices(config);
+  plan.available_bytes =
+      on_gpu ? AvailableDeviceMemory(worker.devices, config.gpu_memory_utilization) : AvailableHostMemory();
+  const int max_num_seqs = config.max_num_seqs > 0 ? config.max_num_seqs : on_gpu ? 256 : 64;
+  const int max_num_batched_tokens =
+      config.max_num_batched_tokens > 0 ? config.max_num_batched_tokens : std::max(on_gpu ? 8192 : 256, max_num_seqs);
+  if (max_num_batched_tokens < max_num_seqs) {
+    throw Error(ErrorCode::kInvalidArgument, "maxNumBatchedTokens must be at least maxNumSeqs (" +
+                                                 std::to_string(max_num_seqs) + "), received " +
+                                                 std::to_string(max_num_batched_tokens));
+  }
+
   worker.family = &FindModelFamily(json);
   worker.model = worker.family->parse_config(json);
   ModelConfig& model = worker.model;
@@ -121,34 +189,39 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   worker.threads =
       config.threads_per_rank > 0 ? config.threads_per_rank : std::max(1, processors / config.tensor_parallel_size);
   worker.oversubscribed = worker.threads * config.tensor_parallel_size > processors;
-  worker.runner = {config.max_num_seqs, config.max_num_batched_tokens, config.block_size};
 
   SchedulerConfig& scheduler = plan.scheduler;
-  scheduler.max_num_seqs = config.max_num_seqs;
-  scheduler.max_num_batched_tokens = config.max_num_batched_tokens;
+  scheduler.max_num_seqs = max_num_seqs;
+  scheduler.max_num_batched_tokens = max_num_batched_tokens;
   scheduler.max_num_waiting = config.max_num_waiting;
   scheduler.block_size = config.block_size;
   scheduler.enable_prefix_caching = config.enable_prefix_caching;
   scheduler.policy = config.scheduling_policy;
   scheduler.max_model_len = ResolveMaxModelLen(config, model);
+  worker.runner = {max_num_seqs,      max_num_batched_tokens,
+                   config.block_size, scheduler.max_model_len,
+                   worker.device,     std::chrono::milliseconds(config.comm_timeout_ms)};
 
   int64_t weight_bytes = 0;
   int64_t block_bytes = 0;
-  int64_t bytes_per_position = 0;  // alike for all ranks
+  int64_t bytes_per_position = 0;  // alike for all ranks; a GPU fills in all of them at once
   for (int rank = 0; rank < config.tensor_parallel_size; ++rank) {
     const TensorParallel tp{rank, config.tensor_parallel_size, nullptr};
-    const ModelFootprint footprint = worker.family->footprint(model, tp, worker.dtype);
+    const ModelFootprint footprint = worker.family->footprint(model, tp, worker.dtype, worker.device);
     RankPlan& rank_plan = plan.ranks.emplace_back();
     rank_plan.weight_bytes = footprint.weight_bytes;
     rank_plan.activation_bytes =
-        ModelRunner::ActivationBytes(model, worker.runner, tp, footprint.activation_bytes_per_token) +
-        (tp.size > 1 ? LocalCommunicatorBytes(int64_t{config.max_num_batched_tokens} * model.hidden_size) : 0);
+        ModelRunner::ActivationBytes(model, worker.runner, tp, ActivationDType(worker.device, worker.dtype),
+                                     footprint.activation_bytes_per_token) +
+        (on_gpu ? Worker::kCudaWorkspaceBytes : 0) +
+        (tp.size > 1 && !on_gpu ? LocalCommunicatorBytes(int64_t{max_num_batched_tokens} * model.hidden_size) : 0);
     // Bytes of one block for now; times the number of blocks below.
     rank_plan.kv_cache_bytes = KVCache::BytesPerBlock(worker.kv_cache_dtype, model.num_layers, config.block_size,
                                                       footprint.num_kv_heads, model.head_dim);
     weight_bytes += rank_plan.weight_bytes + rank_plan.activation_bytes;
     block_bytes += rank_plan.kv_cache_bytes;
     bytes_per_position = footprint.bytes_per_position;
+    if (on_gpu) weight_bytes += bytes_per_position * scheduler.max_model_len;
   }
   SizeKVCache(config, block_bytes, weight_bytes, plan);
   for (RankPlan& rank : plan.ranks) {
@@ -157,6 +230,7 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   }
   worker.num_blocks = scheduler.num_blocks;
   worker.max_model_len = scheduler.max_model_len;
+  worker.runner.max_model_len = scheduler.max_model_len;
   return plan;
 }
 

@@ -25,9 +25,9 @@ struct EnginePlan {
 
 // Reads `<model>/config.json`.
 //
-// A KV cache that is not given holds max_num_seqs sequences of max_model_len, but takes 4 GiB at most and half of what
-// memory the weights leave. A max_model_len that is not given is the checkpoint's, or what the KV cache holds if that
-// is less.
+// A KV cache that is not given holds max_num_seqs sequences of max_model_len, but on CPU takes 4 GiB at most and half
+// of what memory the weights leave, and on GPUs what gpu_memory_utilization leaves. A max_model_len that is not given
+// is the checkpoint's, or what the KV cache holds if that is less.
 //
 // Fails with kModelFormat, kUnsupportedModel; kInvalidArgument (an option that the model cannot have, such as
 // max_model_len beyond its positions); kInsufficientMemory when a given KV cache cannot hold one sequence of

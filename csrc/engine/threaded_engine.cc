@@ -108,7 +108,7 @@ bool ThreadedEngine::Load() {
     EngineInfo info{
         model.architecture,         model.vocab_size,          plan.scheduler.max_model_len, plan.worker.dtype,
         plan.worker.kv_cache_dtype, plan.scheduler.block_size, plan.scheduler.num_blocks,    plan.worker.isa,
-        model.eos_token_ids};
+        plan.worker.device,         model.eos_token_ids};
     const int max_logprobs = config_.max_logprobs < 0 ? model.vocab_size : config_.max_logprobs;
     limits_ = {model.vocab_size, plan.scheduler.max_model_len, std::min(max_logprobs, model.vocab_size)};
     eos_token_ids_ = model.eos_token_ids;

@@ -30,6 +30,7 @@ struct EngineInfo {
   int block_size = 0;
   int num_blocks = 0;
   CpuIsa isa = CpuIsa::kScalar;
+  DeviceType device = DeviceType::kCpu;
   std::vector<int32_t> eos_token_ids;
 };
 

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "comm/local_communicator.h"
+#include "comm/nccl_communicator.h"
 #include "device/thread_pool.h"
 
 namespace heddle {
@@ -32,17 +33,24 @@ class ThreadExecutor : public Executor {
  public:
   ThreadExecutor(const WorkerConfig& config, int size, int64_t timeout_ms, std::atomic<bool>& cancelled)
       : config_(config), ranks_(size, config.oversubscribed) {
-    auto group = CreateLocalGroup(size, std::chrono::milliseconds(timeout_ms), config_.oversubscribed);
+    const std::chrono::milliseconds timeout(timeout_ms);
+    auto group = config_.device == DeviceType::kCuda && size > 1
+                     ? CreateNcclGroup(config_.devices, timeout)
+                     : CreateLocalGroup(size, timeout, config_.oversubscribed);
     for (int rank = 0; rank < size; ++rank) {
       workers_.push_back(
           std::make_unique<Worker>(config_, rank, size, std::move(group[static_cast<size_t>(rank)]), cancelled));
     }
   }
 
+  // Ranks give their communicators up one after the other: none may wait for the next.
+  ~ThreadExecutor() override { AbortAll(ErrorCode::kCancelled); }
+
   void Load(WeightSource& weights, const std::function<void(double)>& on_progress) {
     int64_t total = 0;
     for (int rank = 0; rank < size(); ++rank) {
-      total += config_.family->footprint(config_.model, {rank, size(), nullptr}, config_.dtype).weight_bytes;
+      total +=
+          config_.family->footprint(config_.model, {rank, size(), nullptr}, config_.dtype, config_.device).weight_bytes;
     }
     LoadProgress progress(total, on_progress);
     const std::function<void(int64_t)> on_packed = [&progress](int64_t bytes) { progress.Add(bytes); };

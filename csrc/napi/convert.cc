@@ -194,6 +194,15 @@ std::vector<int32_t> ToInt32Vector(const Napi::Value& value, const char* key) {
 EngineConfig ToEngineConfig(const Napi::Object& object) {
   EngineConfig config;
   config.model = Text(object, "model");
+  const std::string device = Text(object, "device");
+  config.device_auto = device == "auto";
+  config.device = device == "cuda" ? DeviceType::kCuda : DeviceType::kCpu;
+  config.devices = Ids(object, "devices");
+  config.gpu_memory_utilization = Number(object, "gpuMemoryUtilization");
+  const std::string communicator = Text(object, "communicator");
+  config.communicator = communicator == "nccl"    ? CommunicatorType::kNccl
+                        : communicator == "local" ? CommunicatorType::kLocal
+                                                  : CommunicatorType::kAuto;
   config.load_format = Text(object, "loadFormat") == "dummy" ? LoadFormat::kDummy : LoadFormat::kSafetensors;
   config.packed_weights = Text(object, "packedWeights");
   const std::string dtype = Text(object, "dtype");
@@ -293,6 +302,7 @@ Napi::Object FromInfo(Napi::Env env, const EngineInfo& info) {
   object.Set("blockSize", NewNumber(env, info.block_size));
   object.Set("numBlocks", NewNumber(env, info.num_blocks));
   object.Set("cpuIsa", CpuIsaName(info.isa));
+  object.Set("device", DeviceTypeName(info.device));
   object.Set("eosTokenIds", NewTyped<Napi::Int32Array>(env, info.eos_token_ids));
   return object;
 }

@@ -1,23 +1,58 @@
 #include "worker/forward_batch.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 namespace heddle {
+namespace {
 
-void ForwardBatch::Build(const SchedulerOutput& step, const SequenceTable& sequences, int block_size) {
-  token_ids_.clear();
-  positions_.clear();
-  slot_mapping_.clear();
-  query_start_loc_.assign(1, 0);
-  seq_lens_.clear();
+constexpr size_t kAlignment = 16;  // of each array on the device
 
+size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+}  // namespace
+
+ForwardBatch::ForwardBatch(Stream& stream, const Limits& limits) : stream_(stream), limits_(limits) {
+  CudaStream* const cuda = stream.cuda();
+  if (cuda == nullptr) return;
+  const auto bytes = static_cast<size_t>(DeviceBytes(limits));
+  staging_ = cuda->AllocatePinned(bytes);
+  device_ = cuda->Allocate(bytes);
+  copied_ = std::make_unique<CudaEvent>(cuda->CreateEvent());
+}
+
+int64_t ForwardBatch::DeviceBytes(const Limits& limits) {
+  const int64_t tokens = std::max(limits.max_num_tokens, limits.max_num_seqs);
+  const int64_t seqs = limits.max_num_seqs;
+  const auto blocks = static_cast<int64_t>(std::bit_ceil(static_cast<uint32_t>(limits.max_blocks_per_seq)));
+  return tokens * (3 * int64_t{sizeof(int32_t)} + int64_t{sizeof(int64_t)}) +
+         (2 * seqs + 1 + seqs * blocks) * int64_t{sizeof(int32_t)} + 8 * int64_t{kAlignment};
+}
+
+void ForwardBatch::Build(const SchedulerOutput& step, const SequenceTable& sequences) {
+  token_ids_.values.clear();
+  positions_.values.clear();
+  slot_mapping_.values.clear();
+  query_start_loc_.values.assign(1, 0);
+  seq_lens_.values.clear();
+  logits_rows_.values.clear();
+
+  max_query_len_ = 0;
+  max_seq_len_ = 0;
   max_blocks_per_seq_ = 0;
   for (const ScheduledSequence& scheduled : step.scheduled) {
     const int blocks = static_cast<int>(sequences.at(scheduled.id).block_ids.size());
     max_blocks_per_seq_ = std::max(max_blocks_per_seq_, blocks);
   }
-  block_table_.assign(step.scheduled.size() * static_cast<size_t>(max_blocks_per_seq_), 0);
+  // On a GPU few different widths, since a captured graph is of one.
+  if (device_ != nullptr) {
+    max_blocks_per_seq_ = static_cast<int>(std::bit_ceil(static_cast<uint32_t>(max_blocks_per_seq_)));
+  }
+  const auto width = static_cast<size_t>(max_blocks_per_seq_);
+  block_table_.values.assign(step.scheduled.size() * width, 0);
 
+  const int block_size = limits_.block_size;
   for (size_t s = 0; s < step.scheduled.size(); ++s) {
     const ScheduledSequence& scheduled = step.scheduled[s];
     const SequenceState& state = sequences.at(scheduled.id);
@@ -25,16 +60,54 @@ void ForwardBatch::Build(const SchedulerOutput& step, const SequenceTable& seque
     HEDDLE_CHECK(end <= static_cast<int>(state.token_ids.size()), "scheduled beyond the known tokens");
     HEDDLE_CHECK(end <= static_cast<int>(state.block_ids.size()) * block_size, "scheduled beyond the blocks");
     for (int position = state.num_computed_tokens; position < end; ++position) {
-      token_ids_.push_back(state.token_ids[static_cast<size_t>(position)]);
-      positions_.push_back(position);
+      token_ids_.values.push_back(state.token_ids[static_cast<size_t>(position)]);
+      positions_.values.push_back(position);
       const int32_t block = state.block_ids[static_cast<size_t>(position / block_size)];
-      slot_mapping_.push_back(int64_t{block} * block_size + position % block_size);
+      slot_mapping_.values.push_back(int64_t{block} * block_size + position % block_size);
     }
-    query_start_loc_.push_back(static_cast<int32_t>(token_ids_.size()));
-    seq_lens_.push_back(end);
+    query_start_loc_.values.push_back(static_cast<int32_t>(token_ids_.values.size()));
+    seq_lens_.values.push_back(end);
+    max_query_len_ = std::max(max_query_len_, scheduled.num_scheduled_tokens);
+    max_seq_len_ = std::max(max_seq_len_, end);
     std::copy(state.block_ids.begin(), state.block_ids.end(),
-              block_table_.begin() + static_cast<ptrdiff_t>(s * static_cast<size_t>(max_blocks_per_seq_)));
+              block_table_.values.begin() + static_cast<ptrdiff_t>(s * width));
   }
+}
+
+void ForwardBatch::Pad(size_t num_seqs) {
+  for (size_t s = seq_lens_.values.size(); s < num_seqs; ++s) {
+    token_ids_.values.push_back(0);
+    positions_.values.push_back(0);
+    slot_mapping_.values.push_back(-1);
+    query_start_loc_.values.push_back(static_cast<int32_t>(token_ids_.values.size()));
+    seq_lens_.values.push_back(0);
+  }
+  block_table_.values.resize(seq_lens_.values.size() * static_cast<size_t>(max_blocks_per_seq_), 0);
+}
+
+template <typename T>
+void ForwardBatch::Put(Array<T>& array, size_t& offset) {
+  const size_t bytes = array.values.size() * sizeof(T);
+  std::memcpy(static_cast<char*>(staging_.get()) + offset, array.values.data(), bytes);
+  array.device = reinterpret_cast<const T*>(static_cast<const char*>(device_.get()) + offset);
+  offset += Aligned(bytes);
+}
+
+void ForwardBatch::Upload(size_t num_seqs) {
+  if (device_ == nullptr) return;
+  Pad(num_seqs);
+  copied_->Wait();  // for the copy of the step before
+  size_t offset = 0;
+  Put(slot_mapping_, offset);
+  Put(token_ids_, offset);
+  Put(positions_, offset);
+  Put(query_start_loc_, offset);
+  Put(seq_lens_, offset);
+  Put(logits_rows_, offset);
+  Put(block_table_, offset);
+  HEDDLE_CHECK(offset <= static_cast<size_t>(DeviceBytes(limits_)), std::to_string(offset) + " bytes of a step");
+  stream_.cuda()->Copy(device_.get(), staging_.get(), offset);
+  copied_->Record();
 }
 
 }  // namespace heddle

@@ -1,51 +1,76 @@
 #include "worker/model_runner.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace heddle {
 namespace {
 
 // Rows of logits computed at once. A step with more wanted rows (prompt log-probabilities) takes several rounds, so
-// that memory does not grow with prompt times vocabulary.
+// that memory does not grow with prompt times vocabulary. On a GPU decoding takes one round in any case.
 constexpr int64_t kMaxLogitsBytes = int64_t{64} << 20;
 
 int64_t LogitsRows(const ModelConfig& config, const ModelRunner::Options& options) {
+  if (options.device == DeviceType::kCuda) return options.max_num_seqs;
   const int64_t fitting = kMaxLogitsBytes / (int64_t{config.vocab_size} * static_cast<int64_t>(sizeof(float)));
   return std::clamp<int64_t>(fitting, 1, options.max_num_seqs);
 }
 
 int64_t ArenaBytes(const ModelConfig& config, const ModelRunner::Options& options, const TensorParallel& tp,
-                   int64_t activation_bytes_per_token) {
+                   DType activation_dtype, int64_t activation_bytes_per_token) {
   const int64_t rows = LogitsRows(config, options);
-  const int64_t floats = int64_t{config.hidden_size} * (options.max_num_batched_tokens + rows) +
-                         (tp.size > 1 ? rows * tp.Shard(config.vocab_size, kPanelWidth).size() : 0);
+  const int64_t hidden_bytes = int64_t{config.hidden_size} * (options.max_num_batched_tokens + rows) *
+                               static_cast<int64_t>(DTypeSize(activation_dtype));
+  const int64_t logits = tp.size > 1 ? rows * tp.Shard(config.vocab_size, kPanelWidth).size() : 0;
   constexpr int64_t kAlignment = 64 * 16;  // each allocation rounds up
-  return activation_bytes_per_token * options.max_num_batched_tokens + floats * static_cast<int64_t>(sizeof(float)) +
-         kAlignment;
+  return activation_bytes_per_token * options.max_num_batched_tokens + hidden_bytes +
+         logits * static_cast<int64_t>(sizeof(float)) + kAlignment;
+}
+
+ForwardBatch::Limits BatchLimits(const ModelRunner::Options& options) {
+  return {options.max_num_batched_tokens, options.max_num_seqs,
+          (options.max_model_len + options.block_size - 1) / options.block_size, options.block_size};
+}
+
+Arena CreateArena(const Stream& stream, int64_t bytes) {
+  return stream.cuda() == nullptr ? Arena(static_cast<size_t>(bytes))
+                                  : Arena(static_cast<size_t>(bytes), *stream.cuda());
 }
 
 }  // namespace
 
 int64_t ModelRunner::ActivationBytes(const ModelConfig& config, const Options& options, const TensorParallel& tp,
-                                     int64_t activation_bytes_per_token) {
+                                     DType activation_dtype, int64_t activation_bytes_per_token) {
   const int64_t logits = tp.rank == 0 ? LogitsRows(config, options) * config.vocab_size : 0;
-  return ArenaBytes(config, options, tp, activation_bytes_per_token) + logits * static_cast<int64_t>(sizeof(float));
+  const int64_t batch = options.device == DeviceType::kCuda
+                            ? ForwardBatch::DeviceBytes(BatchLimits(options)) +
+                                  (tp.rank == 0 ? DeviceSampler::DeviceBytes(options.max_num_seqs) : 0)
+                            : 0;
+  return ArenaBytes(config, options, tp, activation_dtype, activation_bytes_per_token) + batch +
+         logits * static_cast<int64_t>(sizeof(float));
 }
 
 ModelRunner::ModelRunner(const ModelConfig& config, const Options& options, const TensorParallel& tp, Stream& stream,
-                         const CausalLM& model, KVCache& kv_cache, int64_t activation_bytes_per_token,
-                         const std::atomic<bool>& cancelled)
+                         const CausalLM& model, KVCache& kv_cache, DType activation_dtype,
+                         int64_t activation_bytes_per_token, const std::atomic<bool>& cancelled)
     : config_(config),
       options_(options),
       tp_(tp),
       stream_(stream),
       model_(model),
       kv_cache_(kv_cache),
+      activation_dtype_(activation_dtype),
       cancelled_(cancelled),
-      arena_(static_cast<size_t>(ArenaBytes(config, options, tp, activation_bytes_per_token))) {
+      batch_(stream, BatchLimits(options)),
+      arena_(CreateArena(stream, ArenaBytes(config, options, tp, activation_dtype, activation_bytes_per_token))) {
+  if (stream.cuda() != nullptr) graphs_ = std::make_unique<DecodeGraphs>(*stream.cuda());
   if (tp.rank != 0) return;
-  logits_ = Tensor(DType::kFloat32, {LogitsRows(config, options), config.vocab_size});
+  const Shape logits{LogitsRows(config, options), config.vocab_size};
+  CudaStream* const cuda = stream.cuda();
+  logits_ = cuda == nullptr ? Tensor(DType::kFloat32, logits) : Tensor(DType::kFloat32, logits, *cuda);
+  if (cuda != nullptr) {
+    host_logits_ = cuda->AllocatePinned(static_cast<size_t>(logits.NumElements()) * sizeof(float));
+    device_sampler_ = std::make_unique<DeviceSampler>(*cuda, options.max_num_seqs, config.vocab_size);
+  }
   for (int thread = 0; thread < stream.threads().num_threads(); ++thread) {
     samplers_.emplace_back(config.vocab_size, stream.isa());
   }
@@ -53,29 +78,105 @@ ModelRunner::ModelRunner(const ModelConfig& config, const Options& options, cons
 
 ModelOutput ModelRunner::Execute(const SchedulerOutput& step) {
   sequences_.Apply(step);
-  batch_.Build(step, sequences_, options_.block_size);
+  batch_.Build(step, sequences_);
   HEDDLE_CHECK(batch_.token_ids().size() <= static_cast<size_t>(options_.max_num_batched_tokens), "step too large");
-
-  const Arena::Scope scope(arena_);
-  ForwardContext context{
-      stream_,   arena_, kv_cache_, batch_.token_ids(), batch_.positions(), batch_.slot_mapping(), batch_.attention(),
-      cancelled_};
-  const TensorView hidden = arena_.Allocate(DType::kFloat32, {context.num_tokens(), config_.hidden_size});
-  model_.Forward(context, hidden);
-
   ModelOutput output;
   if (tp_.rank == 0) {
     output.sequences.resize(step.scheduled.size());
     for (size_t i = 0; i < step.scheduled.size(); ++i) output.sequences[i].id = step.scheduled[i].id;
   }
   const std::vector<LogitsRow> rows = SelectRows(step);
-  const size_t rows_a_round = static_cast<size_t>(LogitsRows(config_, options_));
-  for (size_t begin = 0; begin < rows.size(); begin += rows_a_round) {
-    const std::span<const LogitsRow> round(rows.data() + begin, std::min(rows_a_round, rows.size() - begin));
-    ComputeLogits(context, hidden, round);
-    if (tp_.rank == 0) Consume(round, step, output);
+  const bool decodes = batch_.max_query_len() == 1 && rows.size() == step.scheduled.size();
+  if (graphs_ != nullptr && decodes) {
+    Decode(rows, step, output);
+  } else {
+    Compute(rows, step, output);
   }
   return output;
+}
+
+ForwardContext ModelRunner::Context() {
+  return {.stream = stream_,
+          .arena = arena_,
+          .kv_cache = kv_cache_,
+          .activation_dtype = activation_dtype_,
+          .num_positions = batch_.num_positions(),
+          .token_ids = batch_.token_ids(),
+          .positions = batch_.positions(),
+          .slot_mapping = batch_.slot_mapping(),
+          .attention = batch_.attention(),
+          .cancelled = cancelled_};
+}
+
+void ModelRunner::Decode(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output) {
+  const int num_seqs = DecodeGraphs::PaddedNumSeqs(batch_.num_seqs(), options_.max_num_seqs);
+  batch_.Upload(num_seqs);
+  ForwardContext context = Context();
+  graphs_->Run({num_seqs, context.attention.max_blocks_per_seq}, [&] {
+    const Arena::Scope scope(arena_);
+    // A graph serves contexts of any length that the block table has room for.
+    context.attention.max_seq_len = context.attention.max_blocks_per_seq * options_.block_size;
+    const TensorView hidden = arena_.Allocate(activation_dtype_, {num_seqs, config_.hidden_size});
+    model_.Forward(context, hidden);
+    model_.ComputeLogits(context, hidden, tp_.rank == 0 ? logits_.view().Rows(0, num_seqs) : TensorView());
+  });
+  if (tp_.rank == 0) Sample(rows, step, output);
+}
+
+void ModelRunner::Compute(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output) {
+  std::vector<int32_t> logits_rows;
+  for (const LogitsRow& row : rows) logits_rows.push_back(row.row);
+  batch_.SetLogitsRows(std::move(logits_rows));
+  batch_.Upload();
+
+  const Arena::Scope scope(arena_);
+  ForwardContext context = Context();
+  const TensorView hidden = arena_.Allocate(activation_dtype_, {context.num_tokens(), config_.hidden_size});
+  model_.Forward(context, hidden);
+  const auto rows_a_round = static_cast<size_t>(LogitsRows(config_, options_));
+  for (size_t begin = 0; begin < rows.size(); begin += rows_a_round) {
+    const size_t end = std::min(begin + rows_a_round, rows.size());
+    ComputeLogits(context, hidden, rows, begin, end);
+    if (tp_.rank == 0) Sample(rows.subspan(begin, end - begin), step, output);
+  }
+}
+
+void ModelRunner::Sample(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output) {
+  const auto is_listed = [&](const LogitsRow& row) {
+    const SamplingParams& params = sequences_.at(step.scheduled[row.output].id).sampling_params;
+    return DeviceSampler::Lists(row.prompt_token >= 0 ? params.prompt_logprobs : params.logprobs);
+  };
+  if (device_sampler_ != nullptr && std::all_of(rows.begin(), rows.end(), is_listed)) {
+    return SampleOnDevice(rows, step, output);
+  }
+  Consume(rows, HostLogits(static_cast<int64_t>(rows.size())), step, output);
+}
+
+void ModelRunner::SampleOnDevice(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output) {
+  const OpTimer timer(stream_);
+  std::vector<DeviceSampler::Row> device_rows;
+  device_rows.reserve(rows.size());
+  for (const LogitsRow& row : rows) {
+    const SequenceState& state = sequences_.at(step.scheduled[row.output].id);
+    const bool given = row.prompt_token >= 0;
+    device_rows.push_back({InputOf(state), row.prompt_token,
+                           given ? state.sampling_params.prompt_logprobs : state.sampling_params.logprobs});
+  }
+  device_sampler_->Launch(logits_.view().Rows(0, static_cast<int64_t>(rows.size())), device_rows);
+  WaitForDevice();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    SequenceOutput& sequence = output.sequences[rows[i].output];
+    if (sequence.failure == SequenceFailure::kNone) device_sampler_->Take(i, sequence);
+  }
+}
+
+void ModelRunner::WaitForDevice() {
+  stream_.cuda()->Synchronize(&cancelled_, options_.timeout);
+  tp_.communicator->CheckHealth();
+}
+
+SamplingInput ModelRunner::InputOf(const SequenceState& state) const {
+  return {&state.sampling_params, state.token_ids, state.prompt_len, state.sequence_index, config_.eos_token_ids};
 }
 
 std::vector<ModelRunner::LogitsRow> ModelRunner::SelectRows(const SchedulerOutput& step) const {
@@ -98,33 +199,41 @@ std::vector<ModelRunner::LogitsRow> ModelRunner::SelectRows(const SchedulerOutpu
   return rows;
 }
 
-void ModelRunner::ComputeLogits(ForwardContext& context, const TensorView& hidden, std::span<const LogitsRow> rows) {
+void ModelRunner::ComputeLogits(ForwardContext& context, const TensorView& hidden, std::span<const LogitsRow> rows,
+                                size_t begin, size_t end) {
   const Arena::Scope scope(arena_);
-  const int64_t count = static_cast<int64_t>(rows.size());
+  const auto count = static_cast<int64_t>(end - begin);
   const TensorView logits = tp_.rank == 0 ? logits_.view().Rows(0, count) : TensorView();
-  const int first = rows.front().row;
-  if (rows.back().row - first + 1 == count) {  // neighbours, as when all sequences decode
+  const int first = rows[begin].row;
+  if (rows[end - 1].row - first + 1 == count) {  // neighbours, as when all sequences decode
     return model_.ComputeLogits(context, hidden.Rows(first, first + count), logits);
   }
-  const TensorView selected = arena_.Allocate(DType::kFloat32, {count, config_.hidden_size});
-  for (int64_t i = 0; i < count; ++i) {
-    std::memcpy(selected.Row<float>(i), hidden.Row<float>(rows[static_cast<size_t>(i)].row),
-                static_cast<size_t>(config_.hidden_size) * sizeof(float));
-  }
+  const TensorView selected = arena_.Allocate(activation_dtype_, {count, config_.hidden_size});
+  ops::GatherRows(stream_, hidden, batch_.logits_rows().subspan(begin, end - begin), selected);
   model_.ComputeLogits(context, selected, logits);
 }
 
+TensorView ModelRunner::HostLogits(int64_t num_rows) {
+  const TensorView logits = logits_.view().Rows(0, num_rows);
+  CudaStream* const cuda = stream_.cuda();
+  if (cuda == nullptr) return logits;
+  cuda->Copy(host_logits_.get(), logits.data, static_cast<size_t>(logits.shape.NumElements()) * sizeof(float));
+  WaitForDevice();
+  return {host_logits_.get(), DType::kFloat32, logits.shape};
+}
+
 // Sequences are independent, so threads share them out; rows of one sequence are taken in order, by one thread.
-void ModelRunner::Consume(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output) {
+void ModelRunner::Consume(std::span<const LogitsRow> rows, const TensorView& logits, const SchedulerOutput& step,
+                          ModelOutput& output) {
   const OpTimer timer(stream_);
   const auto begins_sequence = [&](size_t i) { return i == 0 || rows[i].output != rows[i - 1].output; };
   const auto consume = [&](int thread, int64_t begin, int64_t end) {
     auto i = static_cast<size_t>(begin);
     while (i < rows.size() && !begins_sequence(i)) ++i;
     for (; i < rows.size() && (static_cast<int64_t>(i) < end || !begins_sequence(i)); ++i) {
-      const std::span<const float> logits(logits_.view().Row<float>(static_cast<int64_t>(i)),
-                                          static_cast<size_t>(config_.vocab_size));
-      ConsumeRow(samplers_[static_cast<size_t>(thread)], rows[i], logits, step, output);
+      const std::span<const float> row(logits.Row<float>(static_cast<int64_t>(i)),
+                                       static_cast<size_t>(config_.vocab_size));
+      ConsumeRow(samplers_[static_cast<size_t>(thread)], rows[i], row, step, output);
     }
   };
   const auto num_rows = static_cast<int64_t>(rows.size());
@@ -140,10 +249,7 @@ void ModelRunner::ConsumeRow(Sampler& sampler, const LogitsRow& row, std::span<c
   if (sequence.failure != SequenceFailure::kNone) return;
   const SequenceState& state = sequences_.at(step.scheduled[row.output].id);
   if (row.prompt_token < 0) {
-    sampler.Sample(
-        logits,
-        {&state.sampling_params, state.token_ids, state.prompt_len, state.sequence_index, config_.eos_token_ids},
-        sequence);
+    sampler.Sample(logits, InputOf(state), sequence);
   } else if (!sampler.AppendLogprobs(logits, row.prompt_token, state.sampling_params.prompt_logprobs,
                                      sequence.prompt_logprobs)) {
     sequence.failure = SequenceFailure::kInvalidLogits;

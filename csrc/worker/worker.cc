@@ -29,6 +29,8 @@ class TimedCommunicator : public Communicator {
   void Barrier() override {
     Timed([&] { inner_->Barrier(); });
   }
+  void Connect(Stream& stream) override { inner_->Connect(stream); }
+  void CheckHealth() override { inner_->CheckHealth(); }
   void Abort(ErrorCode code) override { inner_->Abort(code); }
 
  private:
@@ -45,7 +47,7 @@ class TimedCommunicator : public Communicator {
 
 // The file of this rank. Its name is also in it, so that a file that was renamed is not taken for another.
 std::optional<WeightCache> OpenCache(const WorkerConfig& config, const TensorParallel& tp) {
-  if (config.packed_weights.empty()) return std::nullopt;
+  if (config.packed_weights.empty() || config.device != DeviceType::kCpu) return std::nullopt;
   const std::string path = config.packed_weights + "-" + DTypeName(config.dtype) + "-" + std::to_string(tp.rank) +
                            "of" + std::to_string(tp.size) + ".packed";
   const std::string name = path.substr(path.rfind('/') + 1);
@@ -62,29 +64,40 @@ Worker::Worker(const WorkerConfig& config, int rank, int size, std::unique_ptr<C
                               : std::make_unique<TimedCommunicator>(std::move(communicator), stats_.communication_ns)),
       tp_{rank, size, communicator_.get()} {}
 
-Worker::~Worker() = default;
+// A communicator outlives the graphs that captured its collectives, and its stream outlives both.
+Worker::~Worker() {
+  runner_.reset();
+  communicator_.reset();
+}
 
 void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_packed) {
   // Made here, on the rank's own thread, so that pages lie where the rank runs.
-  stream_ = std::make_unique<Stream>(config_.threads, config_.oversubscribed, config_.isa);
+  stream_ = std::make_unique<Stream>(config_.threads, config_.oversubscribed, config_.isa, CreateCudaStream());
+  CudaStream* const cuda = stream_->cuda();
+  communicator_->Connect(*stream_);
   const ModelConfig& model = config_.model;
   std::optional<WeightCache> cache = OpenCache(config_, tp_);
+  std::optional<WeightUploader> uploader;
+  if (cuda != nullptr) uploader.emplace(*stream_, cancelled_);
   HostSlab slab;
   const BuildContext context{.tp = tp_,
                              .weights = weights,
                              .cache = cache ? &*cache : nullptr,
+                             .uploader = uploader ? &*uploader : nullptr,
                              .dtype = config_.dtype,
-                             .slab = slab,
+                             .memory = cuda != nullptr ? static_cast<Allocator&>(*cuda) : slab,
                              .stream = *stream_,
                              .on_packed = on_packed,
                              .cancelled = cancelled_};
   model_ = config_.family->build(context, model, config_.max_model_len);
 
-  const ModelFootprint footprint = config_.family->footprint(model, tp_, config_.dtype);
+  const ModelFootprint footprint = config_.family->footprint(model, tp_, config_.dtype, config_.device);
   kv_cache_ = std::make_unique<KVCache>(config_.kv_cache_dtype, model.num_layers, config_.num_blocks,
-                                        config_.runner.block_size, footprint.num_kv_heads, model.head_dim);
+                                        config_.runner.block_size, footprint.num_kv_heads, model.head_dim, cuda);
   runner_ = std::make_unique<ModelRunner>(model, config_.runner, tp_, *stream_, *model_, *kv_cache_,
+                                          ActivationDType(config_.device, config_.dtype),
                                           footprint.activation_bytes_per_token, cancelled_);
+  if (cuda != nullptr) cuda->Synchronize(&cancelled_);
   stats_.weight_bytes = static_cast<int64_t>(model_->weight_bytes());
   stats_.kv_cache_bytes =
       config_.num_blocks * KVCache::BytesPerBlock(config_.kv_cache_dtype, model.num_layers, config_.runner.block_size,
@@ -93,6 +106,11 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
   stats_.num_kv_heads = footprint.num_kv_heads;
   stats_.weights_from_cache = cache && cache->complete();
   if (cache && !cache->complete()) cache->Save(cancelled_);
+}
+
+std::unique_ptr<CudaStream> Worker::CreateCudaStream() const {
+  if (config_.device == DeviceType::kCpu) return nullptr;
+  return std::make_unique<CudaStream>(config_.devices[static_cast<size_t>(tp_.rank)], kCudaWorkspaceBytes);
 }
 
 ModelOutput Worker::Execute(const SchedulerOutput& step) {

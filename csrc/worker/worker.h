@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 
+#include "base/device_type.h"
 #include "comm/tensor_parallel.h"
 #include "core/engine_config.h"
 #include "core/model_config.h"
@@ -22,7 +23,9 @@ struct WorkerConfig {
   const ModelFamily* family = nullptr;
   DType dtype = DType::kFloat32;  // of weights
   DType kv_cache_dtype = DType::kFloat32;
-  std::string packed_weights;  // as in EngineConfig
+  DeviceType device = DeviceType::kCpu;
+  std::vector<int32_t> devices;  // of each rank, on GPUs
+  std::string packed_weights;    // as in EngineConfig; CPU only
   int max_model_len = 0;
   int num_blocks = 0;
   ModelRunner::Options runner;
@@ -63,7 +66,12 @@ class Worker {
 
   const WorkerStats& stats() const { return stats_; }
 
+  // Device memory that the ops of a GPU's rank work in.
+  static constexpr int64_t kCudaWorkspaceBytes = int64_t{256} << 20;
+
  private:
+  std::unique_ptr<CudaStream> CreateCudaStream() const;
+
   const WorkerConfig& config_;
   const std::atomic<bool>& cancelled_;
   WorkerStats stats_;

@@ -79,7 +79,7 @@ export function addEngineFlags(command: Command): Command {
     .option('--tp <n>', 'tensor-parallel ranks: 1, 2, 4 or 8', numeric)
     .option('--threads <n>', 'compute threads of each rank (default: cores ÷ ranks)', numeric)
     .option('--dtype <type>', 'weights in memory: auto, float32, bfloat16 or float16')
-    .option('--device <device>', 'auto or cpu')
+    .option('--device <device>', 'auto, cpu or cuda')
     .option('--kv-cache-dtype <type>', 'KV cache: auto, float32, bfloat16 or float16')
     .option('--kv-cache-bytes <n>', 'bytes of KV cache, all ranks together', numeric)
     .option('--max-model-len <n>', 'longest sequence in tokens, prompt and output together', numeric)

@@ -24,6 +24,11 @@ import {
 export interface ResolvedEngineConfig {
   /** Absolute. */
   readonly model: string;
+  readonly device: 'auto' | 'cpu' | 'cuda';
+  /** Of each rank; empty: chosen by the native side. */
+  readonly devices: Int32Array;
+  readonly gpuMemoryUtilization: number;
+  readonly communicator: 'auto' | 'local' | 'nccl';
   readonly loadFormat: 'safetensors' | 'dummy';
   /** Absolute; null: nothing is kept. */
   readonly packedWeightCache: string | null;
@@ -34,7 +39,9 @@ export interface ResolvedEngineConfig {
   readonly blockSize: number;
   /** 0: the checkpoint's. */
   readonly maxModelLen: number;
+  /** 0: chosen by the native side, by the device. */
   readonly maxNumSeqs: number;
+  /** 0: chosen by the native side, by the device. */
   readonly maxNumBatchedTokens: number;
   readonly maxNumWaiting: number;
   readonly enablePrefixCaching: boolean;
@@ -75,13 +82,19 @@ const progressCallback: Check<(fraction: number) => void> = (value, key) => {
 const oneForNow: Check<number> = (value, key) =>
   integer(1, 1024)(value, key) === 1 ? 1 : refuseForNow(`${key} above 1`);
 
+/** Ordinals, any of them more than once: several ranks may share a device. */
+const deviceList: Check<number[]> = (value, key) => {
+  if (!Array.isArray(value) || value.length === 0) refuse(key, 'an array of device ordinals', value);
+  return (value as unknown[]).map((item, i) => integer(0, 1023)(item, `${key}[${i}]`));
+};
+
 const parallelChecks: Checks<ParallelConfig> = {
   tensorParallelSize: oneOf([1, 2, 4, 8]),
   pipelineParallelSize: oneForNow,
   dataParallelSize: oneForNow,
   enableExpertParallel: (value, key) => (boolean(value, key) ? refuseForNow(key) : false),
-  devices: notYet,
-  communicator: oneOf(['auto', 'local'], ['nccl', 'gloo']),
+  devices: deviceList,
+  communicator: oneOf(['auto', 'local', 'nccl'], ['gloo']),
   collectiveDtype: oneOf(['native'], ['int8', 'int4']),
   nccl: notYet,
   timeoutMs: integer(100, 3_600_000),
@@ -89,7 +102,7 @@ const parallelChecks: Checks<ParallelConfig> = {
 
 const engineChecks: Checks<EngineConfig> = {
   model: folderPath,
-  device: oneOf(['auto', 'cpu'], ['cuda']),
+  device: oneOf(['auto', 'cpu', 'cuda']),
   dtype: oneOf(['auto', 'float32', 'bfloat16', 'float16']),
   quantization: oneOf(['auto', 'none'], ['int8', 'llm-int8', 'w8a8']),
   kvCacheDtype: oneOf(['auto', 'float32', 'bfloat16', 'float16'], ['int8']),
@@ -101,10 +114,7 @@ const engineChecks: Checks<EngineConfig> = {
   isolation: oneOf(['thread'], ['process']),
   parallel: (value) => readObject(value, 'parallel', parallelChecks, 'parallel.'),
   kvCacheBytes: integer(1),
-  gpuMemoryUtilization: (value, key) => {
-    number(0, 1, true)(value, key);
-    return refuseForNow(key);
-  },
+  gpuMemoryUtilization: number(0, 1, true),
   blockSize: oneOf([16, 32, 64, 128]),
   maxNumSeqs: integer(1, 4096),
   maxNumBatchedTokens: integer(1, MAX_COUNT),
@@ -125,10 +135,14 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
   const parallel = given.parallel ?? {};
   const model = given.model ?? refuse('model', 'the path of a folder', undefined);
   const tensorParallelSize = parallel.tensorParallelSize ?? 1;
-  const maxNumSeqs = given.maxNumSeqs ?? 64;
-  const maxNumBatchedTokens = given.maxNumBatchedTokens ?? Math.max(256, maxNumSeqs);
-  if (maxNumBatchedTokens < maxNumSeqs) {
+  const { maxNumSeqs, maxNumBatchedTokens } = given;
+  if (maxNumSeqs !== undefined && maxNumBatchedTokens !== undefined && maxNumBatchedTokens < maxNumSeqs) {
     refuse('maxNumBatchedTokens', `at least maxNumSeqs (${maxNumSeqs})`, maxNumBatchedTokens);
+  }
+  const device = given.device ?? 'auto';
+  const devices = Int32Array.from(parallel.devices ?? []);
+  if (devices.length > 0 && devices.length !== tensorParallelSize) {
+    refuse('parallel.devices', `one device for each of ${tensorParallelSize} ranks`, parallel.devices);
   }
   const loadFormat = given.loadFormat ?? 'safetensors';
   const packedWeightCache = given.packedWeightCache ?? null;
@@ -137,6 +151,10 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
   }
   return Object.freeze({
     model,
+    device,
+    devices,
+    gpuMemoryUtilization: given.gpuMemoryUtilization ?? 0.9,
+    communicator: (parallel.communicator ?? 'auto') as 'auto' | 'local' | 'nccl',
     loadFormat,
     packedWeightCache,
     dtype: given.dtype ?? 'auto',
@@ -145,8 +163,8 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
     kvCacheBytes: given.kvCacheBytes ?? 0,
     blockSize: given.blockSize ?? 16,
     maxModelLen: given.maxModelLen ?? 0,
-    maxNumSeqs,
-    maxNumBatchedTokens,
+    maxNumSeqs: maxNumSeqs ?? 0,
+    maxNumBatchedTokens: maxNumBatchedTokens ?? 0,
     maxNumWaiting: given.maxNumWaiting ?? 4096,
     enablePrefixCaching: given.enablePrefixCaching ?? true,
     schedulingPolicy: given.schedulingPolicy ?? 'fcfs',

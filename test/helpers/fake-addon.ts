@@ -53,6 +53,7 @@ export class FakeEngine implements NativeEngine {
     this.#onStep = onStep;
     this.info = {
       architecture: 'FakeForCausalLM',
+      device: 'cpu',
       vocabSize: 4096,
       maxModelLen: config.maxModelLen || 2048,
       dtype: 'float32',

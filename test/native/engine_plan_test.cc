@@ -102,8 +102,8 @@ TEST(EnginePlan, "refuses options out of range by name") {
   EXPECT_EQ(message([](EngineConfig& c) { c.block_size = 0; }), "blockSize must be 16, 32, 64 or 128, received 0");
   EXPECT_EQ(message([](EngineConfig& c) { c.tensor_parallel_size = 0; }),
             "tensorParallelSize must be 1, 2, 4 or 8, received 0");
-  EXPECT_EQ(message([](EngineConfig& c) { c.max_num_seqs = 0; }),
-            "maxNumSeqs must be an integer from 1 to 1073741824, received 0");
+  EXPECT_EQ(message([](EngineConfig& c) { c.max_num_seqs = -1; }),
+            "maxNumSeqs must be an integer from 0 to 1073741824, received -1");
   EXPECT_EQ(message([](EngineConfig& c) { c.threads_per_rank = -1; }),
             "threads must be an integer from 0 to 1024, received -1");
 }

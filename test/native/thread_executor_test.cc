@@ -63,7 +63,7 @@ const ModelFamily kFamily{"Fake", nullptr,
                               throw Error(ErrorCode::kModelFormat, "broken shard");
                             return std::make_unique<FakeModel>(context.tp);
                           },
-                          [](const ModelConfig&, const TensorParallel&, DType) {
+                          [](const ModelConfig&, const TensorParallel&, DType, DeviceType) {
                             ModelFootprint footprint;
                             footprint.activation_bytes_per_token = kHidden * sizeof(float);
                             footprint.num_heads = footprint.num_kv_heads = 1;

@@ -8,6 +8,10 @@ describe('EngineConfig', () => {
   it('has the documented defaults', () => {
     expect(resolve({})).toEqual({
       model: path.resolve('some/folder'),
+      device: 'auto',
+      devices: new Int32Array(),
+      gpuMemoryUtilization: 0.9,
+      communicator: 'auto',
       loadFormat: 'safetensors',
       packedWeightCache: null,
       dtype: 'auto',
@@ -15,8 +19,8 @@ describe('EngineConfig', () => {
       kvCacheBytes: 0,
       blockSize: 16,
       maxModelLen: 0,
-      maxNumSeqs: 64,
-      maxNumBatchedTokens: 256,
+      maxNumSeqs: 0,
+      maxNumBatchedTokens: 0,
       maxNumWaiting: 4096,
       enablePrefixCaching: true,
       schedulingPolicy: 'fcfs',
@@ -32,8 +36,7 @@ describe('EngineConfig', () => {
 
   it('is frozen', () => expect(Object.isFrozen(resolve({}))).toBe(true));
 
-  it('lets maxNumBatchedTokens follow maxNumSeqs', () => {
-    expect(resolve({ maxNumSeqs: 1000 }).maxNumBatchedTokens).toBe(1000);
+  it('refuses maxNumBatchedTokens below maxNumSeqs', () => {
     expect(() => resolve({ maxNumSeqs: 100, maxNumBatchedTokens: 99 })).toThrow(
       'maxNumBatchedTokens must be at least maxNumSeqs (100), received 99',
     );
@@ -54,7 +57,8 @@ describe('EngineConfig', () => {
       enableExpertParallel: false,
     };
     const given = {
-      device: 'cpu',
+      device: 'cuda',
+      gpuMemoryUtilization: 1,
       quantization: 'none',
       isolation: 'thread',
       dtype: 'bfloat16',
@@ -62,24 +66,27 @@ describe('EngineConfig', () => {
     };
     const config = resolve({
       ...given,
-      parallel: { ...parallel, communicator: 'local', collectiveDtype: 'native', timeoutMs: 100 },
+      parallel: {
+        ...parallel,
+        devices: [0, 0, 1, 1],
+        communicator: 'nccl',
+        collectiveDtype: 'native',
+        timeoutMs: 100,
+      },
     });
     expect(config).toMatchObject({ dtype: 'bfloat16', kvCacheDtype: 'float16', tensorParallelSize: 4, timeoutMs: 100 });
+    expect(config).toMatchObject({ device: 'cuda', devices: Int32Array.of(0, 0, 1, 1), communicator: 'nccl' });
   });
 
   it.each([
-    [{ device: 'cuda' }, 'device "cuda"'],
     [{ quantization: 'int8' }, 'quantization "int8"'],
     [{ quantization: 'llm-int8' }, 'quantization "llm-int8"'],
     [{ quantization: 'w8a8' }, 'quantization "w8a8"'],
     [{ kvCacheDtype: 'int8' }, 'kvCacheDtype "int8"'],
     [{ isolation: 'process' }, 'isolation "process"'],
-    [{ gpuMemoryUtilization: 0.9 }, 'gpuMemoryUtilization'],
     [{ parallel: { pipelineParallelSize: 2 } }, 'parallel.pipelineParallelSize above 1'],
     [{ parallel: { dataParallelSize: 2 } }, 'parallel.dataParallelSize above 1'],
     [{ parallel: { enableExpertParallel: true } }, 'parallel.enableExpertParallel'],
-    [{ parallel: { devices: [0] } }, 'parallel.devices'],
-    [{ parallel: { communicator: 'nccl' } }, 'parallel.communicator "nccl"'],
     [{ parallel: { communicator: 'gloo' } }, 'parallel.communicator "gloo"'],
     [{ parallel: { collectiveDtype: 'int8' } }, 'parallel.collectiveDtype "int8"'],
     [{ parallel: { nccl: {} } }, 'parallel.nccl'],
@@ -115,6 +122,11 @@ describe('EngineConfig', () => {
     [{ packedWeightCache: '' }, 'packedWeightCache'],
     [{ packedWeightCache: true }, 'packedWeightCache'],
     [{ gpuMemoryUtilization: 2 }, 'gpuMemoryUtilization'],
+    [{ gpuMemoryUtilization: 0 }, 'gpuMemoryUtilization'],
+    [{ parallel: { devices: [] } }, 'parallel.devices'],
+    [{ parallel: { devices: [-1] } }, 'parallel.devices[0]'],
+    [{ parallel: { devices: [0, 1] } }, 'parallel.devices must be one device for each of 1 ranks'],
+    [{ parallel: { devices: 0 } }, 'parallel.devices'],
     [{ parallel: 2 }, 'parallel'],
     [{ parallel: { tensorParallelSize: 3 } }, 'parallel.tensorParallelSize'],
     [{ parallel: { timeoutMs: 99 } }, 'parallel.timeoutMs'],

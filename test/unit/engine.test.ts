@@ -57,6 +57,10 @@ describe('Engine.create', () => {
     const { fake } = await start({ parallel: { tensorParallelSize: 2 }, threads: 3, onProgress: (f) => seen.push(f) });
     expect(fake.config).toEqual({
       model: bundledModel,
+      device: 'auto',
+      devices: new Int32Array(),
+      gpuMemoryUtilization: 0.9,
+      communicator: 'auto',
       loadFormat: 'safetensors',
       packedWeights: '',
       dtype: 'auto',
@@ -64,8 +68,8 @@ describe('Engine.create', () => {
       kvCacheBytes: 0,
       blockSize: 16,
       maxModelLen: 0,
-      maxNumSeqs: 64,
-      maxNumBatchedTokens: 256,
+      maxNumSeqs: 0,
+      maxNumBatchedTokens: 0,
       maxNumWaiting: 4096,
       enablePrefixCaching: true,
       schedulingPolicy: 'fcfs',
