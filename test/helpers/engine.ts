@@ -7,8 +7,14 @@ import type { EngineConfig, GenerationOutput, TokenLogprobs } from '../../types/
 
 export const bundledModel = path.resolve(__dirname, '../../examples/models/tiny-lexicon');
 
+/** Where `withEngine` runs: `HEDDLE_TEST_DEVICE`, or the CPU. */
+export const testDevice = (process.env['HEDDLE_TEST_DEVICE'] ?? 'cpu') as 'cpu' | 'cuda';
+
+/** For what only the CPU promises: bits that depend on neither batch nor chunking. */
+export const itOnCpu = testDevice === 'cpu' ? it : it.skip;
+
 /** Small limits, so that engines start fast; a test overrides what it is about. */
-const testDefaults: Partial<EngineConfig> = { maxNumSeqs: 8, kvCacheBytes: 64 * 2 ** 20 };
+const testDefaults: Partial<EngineConfig> = { device: testDevice, maxNumSeqs: 8, kvCacheBytes: 64 * 2 ** 20 };
 
 export async function withEngine<T>(config: EngineConfig, use: (engine: Engine) => Promise<T>): Promise<T> {
   const engine = await Engine.create({ ...testDefaults, ...config });

@@ -1,7 +1,7 @@
 /** What each field of `SamplingParams` does to the text of the bundled model. */
 import { Engine } from '../../lib/index';
 import type { CompletionOutput, GenerationDelta, Prompt, SamplingParams, TokenLogprobs } from '../../types/index';
-import { bundledModel } from '../helpers/engine';
+import { bundledModel, itOnCpu } from '../helpers/engine';
 
 const END_OF_SEQUENCE = 1;
 const MAX_MODEL_LEN = 256;
@@ -314,7 +314,7 @@ describe('log-probabilities', () => {
     }
   });
 
-  it('of a prompt are those of generating it, to the bit', async () => {
+  itOnCpu('of a prompt are those of generating it, to the bit', async () => {
     const prompt = await engine.encode('She');
     const generated = await complete({ logprobs: 5 }, { tokenIds: prompt });
     const tokenIds = [...prompt, ...generated.tokenIds];
@@ -324,7 +324,7 @@ describe('log-probabilities', () => {
     expect(rows(promptLogprobs!).slice(prompt.length - 1)).toEqual(rows(generated.logprobs!));
   });
 
-  it('come with each of n sequences, of which the first is that of n = 1', async () => {
+  itOnCpu('come with each of n sequences, of which the first is that of n = 1', async () => {
     const params: SamplingParams = { ...base, temperature: 1, seed: 9, logprobs: 2, promptLogprobs: 2 };
     const { outputs, promptLogprobs } = await engine.generate('She was', { ...params, n: 3 }).final();
     expect(promptLogprobs!.ranks).toHaveLength((await engine.encode('She was')).length - 1);

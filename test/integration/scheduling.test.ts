@@ -1,5 +1,5 @@
 import type { Engine } from '../../lib/index';
-import { bundledModel, eventually, withEngine } from '../helpers/engine';
+import { bundledModel, eventually, itOnCpu, withEngine } from '../helpers/engine';
 
 const model = bundledModel;
 /** Bytes of one block of 16 tokens of the bundled model in bfloat16. */
@@ -53,7 +53,7 @@ describe('lengths at the edge', () => {
 });
 
 describe('a pool that holds eight of two hundred requests', () => {
-  it('finishes all of them, oldest first, with what each would get alone', async () => {
+  itOnCpu('finishes all of them, oldest first, with what each would get alone', async () => {
     // 48 tokens each: three blocks; eight of them, and the null block.
     const kvCacheBytes = (8 * 3 + 1) * BLOCK_BYTES;
     const config = { model, kvCacheBytes, maxModelLen: 64, maxNumSeqs: 32, maxNumBatchedTokens: 64 };
