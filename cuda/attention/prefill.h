@@ -1,4 +1,8 @@
 // The kernels behind PrefillAttention. Each takes any number of tokens a sequence; arguments have been checked.
+//
+// What keys and values hold that no token of a sequence sees is of no consequence. Of those that some do, the
+// tensor-core kernels ask more: they multiply values by a weight of zero for tokens of the same tile, a few before,
+// that do not see them yet, so a value that is not finite reaches these too.
 #pragma once
 
 #include "common/stream.h"

@@ -13,6 +13,8 @@ template <typename T, class Shape>
 class WgmmaConsumer {
   static constexpr int kColumns = Shape::kHeadDim < 128 ? Shape::kHeadDim : 128;  // of the output, in one product
   static constexpr int kParts = Shape::kHeadDim / kColumns;
+  // With larger heads the products take so long that the softmax is hidden anyhow.
+  static constexpr bool kTakesTurns = Shape::kHeadDim <= 128;
 
   using Scores = float[Shape::kKeys / 8][4];
   using Probabilities = uint32_t[Shape::kKeys / 16][4];
@@ -29,7 +31,7 @@ class WgmmaConsumer {
 
   // By one warpgroup.
   __device__ void Run() {
-    if (consumer_ == Shape::kConsumers - 1) hopper::ArriveNamed(kFirstTurn, kTurnThreads);
+    if (kTakesTurns && consumer_ == Shape::kConsumers - 1) hopper::ArriveNamed(kFirstTurn, kTurnThreads);
     while (true) {
       hopper::Wait(&shared_.q_barriers.full[q_ring_.stage], q_ring_.parity);
       const PrefillTile tile = shared_.tiles[q_ring_.stage];
@@ -122,7 +124,7 @@ class WgmmaConsumer {
     hopper::Wait(&shared_.key_barriers.full[key_ring_.stage], key_ring_.parity);
     hopper::Wait(&shared_.value_barriers.full[value_ring_.stage], value_ring_.parity);
     ClearUnseenValues(view, block + 1);
-    const bool take_turns = num_busy_ > 1;
+    const bool take_turns = kTakesTurns && num_busy_ > 1;
     if (take_turns) hopper::SyncNamed(kFirstTurn + consumer_, kTurnThreads);
     hopper::BeginProducts();
     MultiplyKeys(scores);

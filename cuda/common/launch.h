@@ -45,11 +45,13 @@ void Launch(const HeddleCudaStream& stream, void (*kernel)(Parameters...), dim3 
   HEDDLE_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 
-// Lets `kernel` be launched with this many bytes of dynamic shared memory. Cheap enough to call before every launch.
+// Lets `kernel` be launched with this many bytes of dynamic shared memory on the calling thread's device. Cheap enough to
+// call before every launch. Any thread: what was allowed stays allowed.
+void AllowSharedBytes(const void* kernel, size_t shared_bytes);
+
 template <typename... Parameters>
 void AllowShared(void (*kernel)(Parameters...), size_t shared_bytes) {
-  HEDDLE_CUDA_CHECK(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)));
+  AllowSharedBytes(reinterpret_cast<const void*>(kernel), shared_bytes);
 }
 
 }  // namespace heddle::cuda
