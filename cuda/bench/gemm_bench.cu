@@ -3,8 +3,8 @@
 //
 //   gemm_bench [LIBRARY]     build/cuda/libheddle_cuda.so by default
 //
-// One JSON object a line to stdout, then a table. Every time is the median of kRuns launches of a graph, after it has run
-// for kWarmUpSeconds. Weights are normally distributed and rotate through more memory than L2 holds.
+// One JSON object a line to stdout, then a table. Every time is the median of kRuns launches of a graph, after it has
+// run for kWarmUpSeconds. Weights are normally distributed and rotate through more memory than L2 holds.
 #include <cuda_runtime.h>
 #include <dlfcn.h>
 
@@ -249,8 +249,8 @@ double SecondsOfProduct(const Device& device, const Shape& shape, void* x, void*
   return seconds / static_cast<double>(repeats);
 }
 
-// A decoder without its attention: norms and the five products of kLayers layers, then the head. Returns the bytes of all
-// weights, which lie one after another.
+// A decoder without its attention: norms and the five products of kLayers layers, then the head. Returns the bytes of
+// all weights, which lie one after another.
 int64_t EnqueueDecoder(const Device& device, void* x, void* y, void* residual, const float* norm, int64_t rows) {
   const HeddleCudaApi& api = device.api();
   int64_t offset = 0;
@@ -305,8 +305,7 @@ void Run(Device& device) {
   const auto* const norm = static_cast<const float*>(device.Random(kOut.n, 3, 1, kF32));
   for (const int64_t rows : kFewRows) {
     int64_t bytes = 0;
-    const double seconds =
-        device.MedianSeconds([&] { bytes = EnqueueDecoder(device, x, y, residual, norm, rows); });
+    const double seconds = device.MedianSeconds([&] { bytes = EnqueueDecoder(device, x, y, residual, norm, rows); });
     const double rate = static_cast<double>(bytes) / seconds;
     report.Add({"decoder chain", std::to_string(kLayers) + " layers", rows, seconds, rate / 1e9, "GB/s", rate / read});
   }

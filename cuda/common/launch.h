@@ -45,8 +45,8 @@ void Launch(const HeddleCudaStream& stream, void (*kernel)(Parameters...), dim3 
   HEDDLE_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 
-// Lets `kernel` be launched with this many bytes of dynamic shared memory on the calling thread's device. Cheap enough to
-// call before every launch. Any thread: what was allowed stays allowed.
+// Lets `kernel` be launched with this many bytes of dynamic shared memory on the calling thread's device. Cheap enough
+// to call before every launch. Any thread: what was allowed stays allowed.
 void AllowSharedBytes(const void* kernel, size_t shared_bytes);
 
 template <typename... Parameters>

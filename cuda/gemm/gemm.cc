@@ -101,8 +101,7 @@ void CublasLtGatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& 
   };
   if (MultiplyInParts(stream, op.x, op.gate_up, finish)) return;
   ForParts(op.x.num_rows, kMaxGemvRows, [&](int64_t first, int64_t count) {
-    GatedGemv(stream,
-              {RowsOf(op.x, first, count), op.gate_up, op.bias, op.activation, RowsOf(op.y, first, count)});
+    GatedGemv(stream, {RowsOf(op.x, first, count), op.gate_up, op.bias, op.activation, RowsOf(op.y, first, count)});
   });
 }
 
@@ -110,7 +109,8 @@ void CublasLtGatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& 
 
 void Matmul(HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
   CheckMatrices("matmul", op.x, op.weight, op.y.size, op.y);
-  Require(op.y.dtype == op.x.dtype || op.y.dtype == kHeddleCudaFloat32, "matmul: y is neither of x's dtype nor float32");
+  Require(op.y.dtype == op.x.dtype || op.y.dtype == kHeddleCudaFloat32,
+          "matmul: y is neither of x's dtype nor float32");
   if (IsEmpty(op.y)) return;
   switch (MethodFor(op.x.num_rows)) {
     case Method::kGemv:

@@ -77,7 +77,8 @@ class Timer {
   cudaEvent_t end_ = nullptr;
 };
 
-// What a library does at its start may not be what a capture allows; it has no place in the graph.
+// What a library does when it starts, or loads a kernel, may not be what a capture allows; it has no place in the
+// graph.
 class CaptureExemption {
  public:
   CaptureExemption() { HEDDLE_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode_)); }
@@ -114,15 +115,9 @@ class GemmPlans::Problem {
   }
 
   std::array<int64_t, 9> Key(int64_t rows) const {
-    return {rows,
-            op_.y.size,
-            op_.x.size,
-            op_.x.dtype,
-            op_.y.dtype,
-            op_.x.stride,
-            op_.weight.stride,
-            op_.y.stride,
-            AlignmentOf(op_.bias)};  // the heuristic looks at the pointer
+    return {
+        rows,         op_.y.size,        op_.x.size,   op_.x.dtype,          op_.y.dtype,
+        op_.x.stride, op_.weight.stride, op_.y.stride, AlignmentOf(op_.bias)};  // the heuristic looks at the pointer
   }
   const HeddleCudaMatmul& op() const { return op_; }
 
@@ -147,9 +142,8 @@ class GemmPlans::Problem {
 
     cublasLtMatmulHeuristicResult_t results[kMaxCandidates];
     int count = 0;
-    const cublasStatus_t status =
-        CublasLt().heuristic(handle, operation_.get(), weight_.get(), x_.get(), y_.get(), y_.get(), made,
-                             kMaxCandidates, results, &count);
+    const cublasStatus_t status = CublasLt().heuristic(handle, operation_.get(), weight_.get(), x_.get(), y_.get(),
+                                                       y_.get(), made, kMaxCandidates, results, &count);
     if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) return {};
     CheckCublasLt(status, "cublasLtMatmulAlgoGetHeuristic");
     std::vector<cublasLtMatmulAlgo_t> algorithms;
@@ -195,9 +189,11 @@ GemmPlans::GemmPlans() {
 }
 
 bool GemmPlans::Multiply(const HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
+  const CaptureExemption exemption;
   const Problem problem(op);
   const Plan& shared = PlanFor(stream, problem, Bucket(op.x.num_rows));
-  if (shared.state != Plan::State::kNone && Run(stream, problem, shared.algorithm) == CUBLAS_STATUS_SUCCESS) return true;
+  if (shared.state != Plan::State::kNone && Run(stream, problem, shared.algorithm) == CUBLAS_STATUS_SUCCESS)
+    return true;
   // The algorithm may be one that does not take this number of rows, though it took another of the bucket's.
   const Plan& own = PlanFor(stream, problem, -op.x.num_rows);
   if (own.state == Plan::State::kNone) return false;

@@ -10,8 +10,8 @@ namespace {
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// How a block's shared memory is divided. A long ring hides more, but beside the kernel that runs there must be room for
-// the one that is launched next and one small kernel in between: of an SM's 227 KiB a block takes at most 110 or so.
+// How a block's shared memory is divided. A long ring hides more, but beside the kernel that runs there must be room
+// for the next product's: of an SM's 228 KiB a block takes at most 112.
 struct Division {
   int stages;       // of each warp's ring
   int max_x_bytes;  // of all rows of x where `whole`, else of one slab
@@ -74,6 +74,9 @@ void LaunchGemv(const HeddleCudaStream& stream, GemvArguments& arguments) {
     const auto kernel = division.stages == kLongRing ? KernelFor<T, kLongRing, kGated>(groups)
                                                      : KernelFor<T, kShortRing, kGated>(groups);
     AllowShared(kernel, shared_bytes);
+    // Beside a block there must be room for one of the next product: with less shared memory that would have to wait.
+    HEDDLE_CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
     return Launch(stream, kernel, dim3(std::min(arguments.num_tiles, num_blocks)), dim3(kGemvThreads), shared_bytes,
                   arguments);
   }
@@ -83,7 +86,8 @@ void LaunchGemv(const HeddleCudaStream& stream, GemvArguments& arguments) {
 GemvArguments ArgumentsOf(const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight, const float* bias,
                           const HeddleCudaMatrix& y) {
   // Offsets within a row and numbers of rows are 32-bit in the kernel.
-  Require(x.size <= (1 << 24) && weight.num_rows <= (1 << 30), "matmul: a weight of more than 2^24 columns or 2^30 rows");
+  Require(x.size <= (1 << 24) && weight.num_rows <= (1 << 30),
+          "matmul: a weight of more than 2^24 columns or 2^30 rows");
   GemvArguments arguments;
   arguments.x = static_cast<const unsigned char*>(x.data);
   arguments.weight = static_cast<const unsigned char*>(weight.data);

@@ -2,8 +2,8 @@
 //
 // A block works on tiles of weight rows, each of kGroups groups of 16: the height of one mma. Along k a row is cut into
 // chunks of 128 bytes, one line of L2. A round is a chunk for each warp; chunk c of every row is warp c % 8's. The
-// chunks of one group are a stage of a warp's ring (2 KiB). Rows of x lie in shared memory, whole or, where they are too
-// long for that, a slab of some rounds at a time in two buffers.
+// chunks of one group are a stage of a warp's ring (2 KiB). Rows of x lie in shared memory, whole or, where they are
+// too long for that, a slab of some rounds at a time in two buffers.
 #pragma once
 
 #include <cstdint>
@@ -37,8 +37,8 @@ struct GemvArguments {
   HeddleCudaActivation activation = kHeddleCudaSilu;
 
   int num_tiles = 0;
-  int num_rounds = 0;     // over row_bytes
-  int num_slabs = 1;      // slab s begins with round s * num_rounds / num_slabs
+  int num_rounds = 0;      // over row_bytes
+  int num_slabs = 1;       // slab s begins with round s * num_rounds / num_slabs
   int x_shared_pitch = 0;  // bytes between rows of x in shared memory
 };
 

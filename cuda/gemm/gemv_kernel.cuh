@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kGemvThreads, 2) GemvKernel(const __grid_const
   WeightRing<kGroups, kStages, kGated> ring(arguments, ring_memory + warp * kStages * kStageBytes);
   PrefetchFirstTile<kGroups, kStages, kGated>(arguments);
   WaitForPrevious();
-  XSlabs<T> slabs(arguments, x_memory);
+  XSlabs slabs(arguments, x_memory);
   slabs.LoadFirst();
 
   int stages_of_slab = 0;
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kGemvThreads, 2) GemvKernel(const __grid_const
       const int begin = slabs.Begin(slab);
       const int end = slabs.Begin(slab + 1);
       if (arguments.num_slabs > 1) {
-        if (stages_of_slab > 0) slabs.template Turn<kStages>(stages_of_slab);
+        if (stages_of_slab > 0) slabs.Turn<kStages>(stages_of_slab);
         const bool last_of_tile = slab + 1 == arguments.num_slabs;
         const bool last_tile = static_cast<int>(tile + gridDim.x) >= arguments.num_tiles;
         if (!last_of_tile || !last_tile) slabs.Start(last_of_tile ? 0 : slab + 1);

@@ -82,7 +82,8 @@ class WeightRing {
     const WeightGroup group = GroupOf<kGroups, kGated>(arguments_, tile_, group_);
     const unsigned char* from = group.data + lane_offset_ + round_ * kRoundBytes;
     const int64_t step = kRowsAtOnce * arguments_.weight_pitch;
-    const int num_bytes = arguments_.row_bytes - round_ * kRoundBytes - static_cast<int>(threadIdx.x) / 32 * kChunkBytes;
+    const int num_bytes =
+        arguments_.row_bytes - round_ * kRoundBytes - static_cast<int>(threadIdx.x) / 32 * kChunkBytes;
     if (group.num_rows >= kGroupRows && num_bytes >= kChunkBytes) {
 #pragma unroll
       for (int i = 0; i < kGroupRows / kRowsAtOnce; ++i) CopyAsync(Place(stage, i), from + i * step);

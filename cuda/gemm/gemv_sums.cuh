@@ -1,11 +1,11 @@
 // Sums of one group: 16 weight rows times up to 8 rows of x, in the registers of a warp.
 //
-// Why mma.m16n8k16 (weights as A, x as B) also for one row of x. Device memory delivers about 13 bytes of weights a clock
-// to an SM, whose shared memory moves 128: written once by the copy and read once, weights take 26. Rows of x come on
-// top. As B, 256 weights need at most 256 bytes of x (8 rows): 6.6 bytes a clock. With FMA and four weight rows a lane, 8
-// rows of x would take 26 bytes a clock as bfloat16, and each weight 8 FMA and a conversion, half of the issue slots.
-// With mma it is two instructions for 256 weights, whatever the number of rows, and a row gets the same bits alone and
-// beside others.
+// Why mma.m16n8k16 (weights as A, x as B) also for one row of x. Device memory delivers about 13 bytes of weights a
+// clock to an SM, whose shared memory moves 128: written once by the copy and read once, weights take 26. Rows of x
+// come on top. As B, 256 weights need at most 256 bytes of x (8 rows): 6.6 bytes a clock. With FMA and four weight rows
+// a lane, 8 rows of x would take 26 bytes a clock as bfloat16, and each weight 8 FMA and a conversion, half of the
+// issue slots. With mma it is two instructions for 256 weights, whatever the number of rows, and a row gets the same
+// bits alone and beside others.
 #pragma once
 
 #include "common/numeric.cuh"

@@ -219,8 +219,8 @@ typedef struct {
 // In this order: lists as in "allowed, banned, biased"; repetition penalty for tokens in the history, frequency and
 // presence penalty for those after the prompt; then temperature, top-k, min-p, top-p and the draw.
 //
-// Two kernels, or three with log-probabilities, each launched once for as many rows as the workspace has room for: a row
-// takes 20 bytes a 256 tokens of the vocabulary, or 1,076 with process_logits, and 1 KiB.
+// Two kernels, or three with log-probabilities, each launched once for as many rows as the workspace has room for: a
+// row takes 20 bytes a 256 tokens of the vocabulary, or 1,076 with process_logits, and 1 KiB.
 typedef struct {
   HeddleCudaMatrix logits;          // [num_rows, vocab_size] float32; at most 2^20 tokens
   const HeddleCudaSampleRow* rows;  // [num_rows]

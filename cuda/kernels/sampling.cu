@@ -94,7 +94,7 @@ void Sample(HeddleCudaStream& stream, const HeddleCudaSample& op) {
                                           .changed = scratch + layout.changed,
                                           .processed = reinterpret_cast<float*>(scratch + layout.processed)},
                               .num_blocks = static_cast<int>(num_blocks),
-        .id_bits = static_cast<int>(std::bit_width(static_cast<uint64_t>(op.logits.size - 1))),
+                              .id_bits = static_cast<int>(std::bit_width(static_cast<uint64_t>(op.logits.size - 1))),
                               .blocks_per_slice = BlocksPerSlice(stream, rows, num_blocks)};
     sampling::LaunchStatistics(stream, step);
     sampling::LaunchChoice(stream, step);

@@ -15,8 +15,8 @@ constexpr float kValueMargin = 1e-3f;  // more than weights are off
 static_assert(kParts == kWarps, "a warp adds up one part");
 static_assert(kListCapacity >= kMaxBlocks, "the blocks' largest logits fit the list");
 
-// The value of a token is (logit - max) / temperature: what the CPU takes the exponential of. With max 0 and temperature
-// 1 it is the logit.
+// The value of a token is (logit - max) / temperature: what the CPU takes the exponential of. With max 0 and
+// temperature 1 it is the logit.
 struct Candidates {
   RowView view;
   const BlockStatistics* statistics;
@@ -77,6 +77,8 @@ struct Shared {
   uint64_t totals[kParts];
   uint64_t partial[32];
   uint64_t best[HEDDLE_CUDA_MAX_LOGPROBS];
+  const int32_t* best_ids;  // of the row's blocks: see Scratch
+  double random;            // of the draw
   uint64_t key;
   uint64_t sum;
   int32_t count;
@@ -108,6 +110,16 @@ __device__ __forceinline__ unsigned MinOverThreads(unsigned x, uint64_t* partial
   if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = x;
   __syncthreads();
   return __reduce_min_sync(kAllLanes, static_cast<unsigned>(partial[threadIdx.x % kWarps]));
+}
+
+// Sum over the lanes up to this one.
+__device__ __forceinline__ uint64_t WarpInclusiveSum(uint64_t x) {
+#pragma unroll
+  for (int offset = 1; offset < 32; offset *= 2) {
+    const uint64_t before = __shfl_up_sync(kAllLanes, x, offset);
+    if (static_cast<int>(threadIdx.x) % 32 >= offset) x += before;
+  }
+  return x;
 }
 
 // In an order of its own, which is always the same.
@@ -173,13 +185,14 @@ __device__ __forceinline__ void ForEachToken(RowScan& scan, const Candidates& ca
 }
 
 // The same for every candidate, and maybe others: of the row, tokens that share a block with some, and of the list,
-// tokens of blocks outside `range`.
+// tokens of blocks outside `range`. The first `num_threads` share the list.
 template <typename Visit>
 __device__ __forceinline__ void ForEachCandidate(Shared& shared, const Candidates& candidates, BlockRange range,
-                                                 const Visit& visit) {
+                                                 int num_threads, const Visit& visit) {
   if (candidates.list_size < 0) return ForEachToken(shared.scan, candidates, range, visit, [] { return true; });
 #pragma unroll 1
-  for (int i = threadIdx.x; i < candidates.list_size; i += kThreads) visit(shared.list.values[i], shared.list.ids[i]);
+  for (int i = threadIdx.x; i < candidates.list_size; i += num_threads)
+    visit(shared.list.values[i], shared.list.ids[i]);
 }
 
 // Puts the candidates into the list, or leaves them in the row where they are too many.

@@ -41,6 +41,8 @@ __device__ float Begin(const Step& step, const HeddleCudaSampleRow& row, Shared&
                   .min_weight_key = 0,
                   .list_size = -1,
                   .num_blocks_left = 0};
+    shared.best_ids = step.scratch.best_ids + first;
+    shared.random = UniformForToken(row);
   });
   return raw_max;
 }
@@ -57,13 +59,14 @@ __device__ float LogSum(Shared& shared, float raw_max) {
   return base + logf(static_cast<float>(SumOverThreads(sum, shared.partial)));
 }
 
-__device__ int Greedy(const int32_t* best_ids, Shared& shared) {
+__device__ int Greedy(Shared& shared) {
   unsigned best = UINT32_MAX;
 #pragma unroll 1
   for (int block = threadIdx.x; block < shared.candidates.num_blocks; block += kThreads) {
-    if (shared.candidates.statistics[block].max == shared.candidates.max) best = min(best, static_cast<unsigned>(block));
+    if (shared.candidates.statistics[block].max == shared.candidates.max)
+      best = min(best, static_cast<unsigned>(block));
   }
-  return best_ids[MinOverThreads(best, shared.partial)];
+  return shared.best_ids[MinOverThreads(best, shared.partial)];
 }
 
 // The sum of a block's weights, but for the last digits.
@@ -80,11 +83,7 @@ struct InclusiveSum {
 __device__ __noinline__ InclusiveSum SumUpTo(uint64_t x, uint64_t* partial) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
-#pragma unroll
-  for (int offset = 1; offset < 32; offset *= 2) {
-    const uint64_t before = __shfl_up_sync(kAllLanes, x, offset);
-    if (lane >= offset) x += before;
-  }
+  x = WarpInclusiveSum(x);
   __syncthreads();
   if (lane == 31) partial[warp] = x;
   __syncthreads();
@@ -98,14 +97,14 @@ __device__ __noinline__ InclusiveSum SumUpTo(uint64_t x, uint64_t* partial) {
 }
 
 // The token of a block at which the sum of weights reaches `target`, or the last of those that count if none does.
-__device__ int DrawFromBlock(int block, uint64_t target, const int32_t* best_ids, Shared& shared) {
+__device__ int DrawFromBlock(int block, uint64_t target, Shared& shared) {
   const Candidates& all = shared.candidates;
   const int token = block * kBlockSize + static_cast<int>(threadIdx.x);
   uint64_t own = 0;
   if (threadIdx.x < kBlockSize && token < all.view.vocab_size) {
     own = all.fixed_point(WeightOf(all.ValueOf(all.view.At(token))));
   }
-  if (threadIdx.x == 0) shared.token = best_ids[block];  // stands where each is too light to count
+  if (threadIdx.x == 0) shared.token = shared.best_ids[block];  // stands where each is too light to count
   const InclusiveSum sum = SumUpTo(own, shared.partial);
   target = min(target, sum.total);
   if (sum.sum - own < target && target <= sum.sum) shared.token = token;
@@ -114,7 +113,7 @@ __device__ int DrawFromBlock(int block, uint64_t target, const int32_t* best_ids
 }
 
 // A draw from all tokens: the block by the statistics, then the token by its logits.
-__device__ int DrawFromAll(double random, const int32_t* best_ids, Shared& shared) {
+__device__ int DrawFromAll(Shared& shared) {
   const Candidates& all = shared.candidates;
   const int blocks_per_thread = (all.num_blocks + kThreads - 1) / kThreads;
   const int begin = static_cast<int>(threadIdx.x) * blocks_per_thread;
@@ -123,7 +122,7 @@ __device__ int DrawFromAll(double random, const int32_t* best_ids, Shared& share
 #pragma unroll 1
   for (int block = begin; block < end; ++block) own += WeightOfBlock(all, block);
   const InclusiveSum sum = SumUpTo(own, shared.partial);
-  const uint64_t target = Target::Draw(random).At(sum.total);
+  const uint64_t target = Target::Draw(shared.random).At(sum.total);
   uint64_t reached = sum.sum;
   if (reached - own < target && target <= reached) {  // in one thread
     int block = end;
@@ -134,7 +133,7 @@ __device__ int DrawFromAll(double random, const int32_t* best_ids, Shared& share
     shared.key = target - reached;
   }
   __syncthreads();
-  return DrawFromBlock(shared.count, shared.key, best_ids, shared);
+  return DrawFromBlock(shared.count, shared.key, shared);
 }
 
 struct Filters {
@@ -148,11 +147,12 @@ struct Filters {
 // within one part in 100,000.
 __device__ float WeightKeptByTopP(double p, uint64_t all_weights, Shared& shared) {
   constexpr double kError = 1e-5;
+  constexpr int kIgnoredBits = 16;  // of the weight: a bound need not be sharp
   const Target target{p * (1 + kError), all_weights, false};
   // The best tokens of all blocks reach the target no sooner than all tokens do.
   Change(shared, [](Candidates& candidates) { candidates.min_weight_key = candidates.WeightKey(0.0f, 0) + 1; });
   ListMaxima(shared);
-  const uint64_t key = Select(shared, Order::kWeightThenId, target);
+  const uint64_t key = Select(shared, Order::kWeightThenId, target, shared.candidates.id_bits + kIgnoredBits);
   if (target.part * __ull2double_rn(all_weights) <= __ull2double_rn(shared.sum)) {
     return shared.candidates.WeightOfKey(key);
   }
@@ -173,12 +173,12 @@ __device__ uint64_t SumOfWeights(Shared& shared) {
 
 __device__ void ApplyTopK(int k, Shared& shared) {
   if (shared.candidates.list_size >= 0 && shared.candidates.list_size <= k) return;
-  const uint64_t key = Select(shared, Order::kValue, Target::Count(k));
+  const uint64_t key = Select(shared, Order::kValue, Target::Count(k), 0);
   Change(shared, [&](Candidates& candidates) { candidates.min_value = FloatOfOrder(static_cast<uint32_t>(key)); });
   if (shared.candidates.list_size < 0) FindBlocks(shared, shared.scan);
 }
 
-__device__ int DrawFiltered(const HeddleCudaSampleRow& row, const Filters& filters, double random, Shared& shared) {
+__device__ __noinline__ int DrawFiltered(const HeddleCudaSampleRow& row, Filters filters, Shared& shared) {
   float min_weight = filters.min_p ? fminf(row.min_p, 1.0f) : 0.0f;
   uint64_t all_weights = 0;  // 0: not all are left for top-p
   if (filters.top_k) {
@@ -196,22 +196,21 @@ __device__ int DrawFiltered(const HeddleCudaSampleRow& row, const Filters& filte
 
   if (filters.top_k) ApplyTopK(row.top_k, shared);
   if (filters.top_p) {
-    const uint64_t key = Select(shared, Order::kWeightThenId, {row.top_p, all_weights, false});
+    const uint64_t key = Select(shared, Order::kWeightThenId, {row.top_p, all_weights, false}, 0);
     Change(shared, [&](Candidates& candidates) { candidates.min_weight_key = key; });
   }
-  return shared.candidates.IdOfKey(Select(shared, Order::kId, Target::Draw(random)));
+  return shared.candidates.IdOfKey(Select(shared, Order::kId, Target::Draw(shared.random), 0));
 }
 
 // The token of a row whose logits are numbers, or kNoToken.
-__device__ int Choose(const HeddleCudaSampleRow& row, const int32_t* best_ids, Shared& shared) {
+__device__ int Choose(const HeddleCudaSampleRow& row, Shared& shared) {
   const int vocab_size = shared.candidates.view.vocab_size;
   if (row.given_token >= 0) return row.given_token < vocab_size ? row.given_token : kNoToken;
   if (!isfinite(shared.candidates.max)) return kNoToken;
-  if (row.temperature == 0.0f) return Greedy(best_ids, shared);
-  const double random = UniformForToken(row);
+  if (row.temperature == 0.0f) return Greedy(shared);
   const Filters filters(row, vocab_size);
-  if (filters.top_k || filters.top_p || filters.min_p) return DrawFiltered(row, filters, random, shared);
-  return DrawFromAll(random, best_ids, shared);
+  if (filters.top_k || filters.top_p || filters.min_p) return DrawFiltered(row, filters, shared);
+  return DrawFromAll(shared);
 }
 
 __global__ void __launch_bounds__(kThreads, 2) ChoiceKernel(Step step) {
@@ -222,16 +221,15 @@ __global__ void __launch_bounds__(kThreads, 2) ChoiceKernel(Step step) {
   const HeddleCudaSampleRow& row = step.op.rows[blockIdx.x];
   const float raw_max = Begin(step, row, shared);
   const float log_sum = LogSum(shared, raw_max);
+  if (threadIdx.x == 0) step.scratch.rows[blockIdx.x] = {raw_max, log_sum};
   const bool is_valid = isfinite(log_sum);
-  const int32_t* best_ids = step.scratch.best_ids + int64_t{blockIdx.x} * step.num_blocks;
-  const int token = is_valid ? Choose(row, best_ids, shared) : kNoToken;
+  const int token = is_valid ? Choose(row, shared) : kNoToken;
   if (threadIdx.x != 0) return;
   HeddleCudaSampledToken result{0, 0.0f, 0, is_valid ? kHeddleCudaNoTokenAllowed : kHeddleCudaInvalidLogits};
   if (token != kNoToken) {
     result = {token, LogitsOfRow(step, blockIdx.x)[token] - log_sum, 0, kHeddleCudaSampled};
     if (row.given_token < 0 && row.history_begin >= 0) step.op.history[row.history_begin + row.position] = token;
   }
-  step.scratch.rows[blockIdx.x] = {raw_max, log_sum};
   step.op.sampled[blockIdx.x] = result;
   step.op.token_ids[blockIdx.x] = result.token_id;
 }

@@ -11,7 +11,8 @@ __device__ int RankOf(float logit, Shared& shared) {
   FindBlocks(shared, shared.scan);
   const Candidates candidates = shared.candidates;
   int count = 0;
-  ForEachCandidate(shared, candidates, {0, candidates.num_blocks}, [&](float value, int) { count += value > logit; });
+  ForEachCandidate(shared, candidates, {0, candidates.num_blocks}, kThreads,
+                   [&](float value, int) { count += value > logit; });
   return 1 + SumOverThreads(count, shared.partial);
 }
 
@@ -20,11 +21,11 @@ __device__ void ListBest(int k, float log_sum, Shared& shared, int32_t* ids, flo
   Change(shared, [](Candidates& candidates) { candidates.min_value = -kInfinity; });
   BoundByMaxima(shared, k);
   Gather(shared);
-  const uint64_t last = Select(shared, Order::kValueThenId, Target::Count(k));
+  const uint64_t last = Select(shared, Order::kValueThenId, Target::Count(k), 0);
   if (threadIdx.x == 0) shared.count = 0;
   __syncthreads();
   const Candidates candidates = shared.candidates;
-  ForEachCandidate(shared, candidates, {0, candidates.num_blocks}, [&](float value, int id) {
+  ForEachCandidate(shared, candidates, {0, candidates.num_blocks}, kThreads, [&](float value, int id) {
     const uint64_t key = candidates.ValueKey(value, id);
     if (key >= last) shared.best[atomicAdd(&shared.count, 1)] = key;
   });

@@ -12,8 +12,8 @@ namespace heddle::cuda::sampling {
 
 class Processor {
  public:
-  // `table` has an entry a token of blocks [begin_block, end_block). All threads of the block make one, and none uses
-  // the table for anything else.
+  // `table`, which begins on 16 bytes, has an entry a token of blocks [begin_block, end_block). All threads of the
+  // block make one, and none uses it for anything else.
   __device__ Processor(const Step& step, const HeddleCudaSampleRow& row, const RowView& view, float* processed,
                        int begin_block, int end_block, uint32_t* table)
       : first_token_(begin_block * kBlockSize),
@@ -23,13 +23,14 @@ class Processor {
         repetition_penalty_(row.repetition_penalty),
         frequency_penalty_(row.frequency_penalty),
         presence_penalty_(row.presence_penalty) {
-    for (int i = threadIdx.x; i < num_tokens_; i += blockDim.x) table[i] = 0;
+    for (int i = threadIdx.x; i < (end_block - begin_block) * kBlockSize; i += blockDim.x) table[i] = 0;
     __syncthreads();
     Mark(step.op.ids, row.allowed_ids, kAllowed);
     Mark(step.op.ids, row.banned_ids, kBanned);
     if (row.history_begin >= 0) CountHistory(step.op.history + row.history_begin, row.prompt_len, row.position);
     __syncthreads();
     // Biased tokens are few, so they are worked out here, where each has its bias at hand.
+#pragma unroll 1
     for (int i = threadIdx.x; i < row.logit_bias.count; i += blockDim.x) {
       const int token = step.op.bias_ids[row.logit_bias.begin + i];
       if (!IsMine(token)) continue;
@@ -41,18 +42,33 @@ class Processor {
   }
 
   // Turns the lane's logits of a block into processed ones and keeps those that changed, and which they are.
-  __device__ void Apply(int block, int lane, float* processed, uint8_t* changed, float (&x)[kPerLane]) const {
-    unsigned bits = 0;
+  __device__ void Apply(const float* logits, int block, int lane, float* processed, uint8_t* changed,
+                        float (&x)[kPerLane]) const {
+    unsigned touched = 0;
 #pragma unroll
-    for (int j = 0; j < kPerLane; ++j) {
+    for (int run = 0; run < kPerLane; run += 4) {
+      const int first = TokenOf(block, lane, run);
+      const Pack<uint32_t> entries = *reinterpret_cast<const Pack<uint32_t>*>(table_ + (first - first_token_));
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if ((entries.values[j] != 0 || allows_some_) && IsMine(first + j)) touched |= 1u << (run + j);
+      }
+    }
+    // Few tokens are touched, so that one copy of the code will do, and a way through memory.
+    unsigned bits = 0;
+#pragma unroll 1
+    for (; touched != 0; touched &= touched - 1) {
+      const int j = __ffs(static_cast<int>(touched)) - 1;
       const int token = TokenOf(block, lane, j);
-      if (!IsMine(token)) continue;
       const uint32_t entry = table_[token - first_token_];
-      const float logit = entry & kStored ? processed[token] : Process(x[j], entry, 0.0f);
-      if (logit == x[j]) continue;
-      x[j] = logit;
+      const float logit = entry & kStored ? processed[token] : Process(logits[token], entry, 0.0f);
+      if (logit == logits[token]) continue;
       processed[token] = logit;
       bits |= 1u << j;
+    }
+#pragma unroll
+    for (int j = 0; j < kPerLane; ++j) {
+      if (bits >> j & 1) x[j] = processed[TokenOf(block, lane, j)];
     }
     changed[block * 32 + lane] = static_cast<uint8_t>(bits);
   }
@@ -67,6 +83,7 @@ class Processor {
   __device__ bool IsMine(int token) const { return token >= first_token_ && token - first_token_ < num_tokens_; }
 
   __device__ void Mark(const int32_t* ids, HeddleCudaRange range, uint32_t flag) {
+#pragma unroll 1
     for (int i = threadIdx.x; i < range.count; i += blockDim.x) {
       const int token = ids[range.begin + i];
       if (IsMine(token)) atomicOr(&table_[token - first_token_], flag);

@@ -1,8 +1,8 @@
 // Finding the k-th best, the cut of top-p and the token of a draw: all three are the candidate at which a sum over the
 // candidates, in some order, reaches a target. Nothing is sorted. The range of keys that holds that candidate is cut
-// into 16 parts, over and over, until it is alone. Every thread has sums of its own for the parts, so there are no atomic
-// additions, equal candidates cost no more than different ones, and the sums are of integers: the order of threads and
-// of candidates does not show.
+// into 16 parts, over and over, until it is alone. Every thread has sums of its own for the parts, so there are no
+// atomic additions, equal candidates cost no more than different ones, and the sums are of integers: the order of
+// threads and of candidates does not show.
 #pragma once
 
 #include "kernels/sampling_candidates.cuh"
@@ -60,9 +60,18 @@ struct Seen {
   uint64_t key = 0;
 };
 
+// How many threads take the candidates: few for a short list, since what takes time then are their part sums.
+__device__ __forceinline__ int NumColumns(const Candidates& candidates) {
+  constexpr int kPerThread = 4;
+  const int warps = (candidates.list_size + 32 * kPerThread - 1) / (32 * kPerThread);
+  return candidates.list_size < 0 ? kThreads : min(max(warps, 1) * 32, kThreads);
+}
+
 // Adds the candidates of a range to the calling thread's part sums.
 __device__ __forceinline__ Seen AddToParts(Shared& shared, const Candidates& candidates, Order order, KeyRange range,
-                                           int shift) {
+                                           int shift, int num_columns) {
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) shared.parts[part][threadIdx.x] = 0;
   // Values whose weight may lie in the range, generously: the others need no exponential.
   float low_value = candidates.min_value;
   float high_value = kInfinity;
@@ -76,7 +85,7 @@ __device__ __forceinline__ Seen AddToParts(Shared& shared, const Candidates& can
               candidates.IdOfKey(range.low) / kBlockSize + 1};
   }
   Seen seen;
-  ForEachCandidate(shared, candidates, blocks, [&](float value, int id) {
+  ForEachCandidate(shared, candidates, blocks, num_columns, [&](float value, int id) {
     if (value < low_value || value > high_value) return;
     uint64_t key;
     uint64_t amount = 1;
@@ -100,46 +109,59 @@ __device__ __forceinline__ Seen AddToParts(Shared& shared, const Candidates& can
   return seen;
 }
 
-// The key of the candidate at which the sum, from the largest key down, reaches the target. Leaves the sum of all in
-// shared.sum. REQUIRES: there are candidates. Ends with a barrier.
+// Which part of a range holds the sum that is missing, parts from the highest down, and what is missing of that part.
+struct PartOfSum {
+  int part;
+  uint64_t missing;
+};
+// All lanes of a warp, of which lane i has the sum of parts from the highest to kParts - 1 - i, and of that one alone.
+__device__ __forceinline__ PartOfSum FindPart(uint64_t inclusive, uint64_t own, uint64_t missing) {
+  const unsigned reaching = __ballot_sync(kAllLanes, inclusive >= missing);
+  const int lane = __ffs(static_cast<int>(reaching)) - 1;
+  return {kParts - 1 - lane, missing - __shfl_sync(kAllLanes, inclusive - own, lane)};
+}
+
+// The key of the candidate at which the sum, from the largest key down, reaches the target; or, where that is told
+// sooner, a key below it that has the same bits but for the last `ignored_bits`. Leaves the sum of all in shared.sum.
+// REQUIRES: there are candidates. Ends with a barrier.
 //
-// Not inlined, since code that a step runs once comes from memory.
-__device__ __noinline__ inline uint64_t Select(Shared& shared, Order order, Target target) {
-  const Candidates candidates = shared.candidates;
+// Not inlined: code that a step runs once comes from afar.
+__device__ __noinline__ inline uint64_t Select(Shared& shared, Order order, Target target, int ignored_bits) {
+  const Candidates& candidates = shared.candidates;
   const int warp = threadIdx.x / 32;
   const int lane = threadIdx.x % 32;
+  const int num_columns = NumColumns(candidates);
   KeyRange range = FullRange(candidates, order);
   uint64_t missing = 0;
   for (bool first = true;; first = false) {
     const int shift = max(range.bits - kPartBits, 0);
-#pragma unroll
-    for (int part = 0; part < kParts; ++part) shared.parts[part][threadIdx.x] = 0;
-    const Seen seen = AddToParts(shared, candidates, order, range, shift);
+    Seen seen;
+    if (static_cast<int>(threadIdx.x) < num_columns)
+      seen = AddToParts(shared, candidates, order, range, shift, num_columns);
     if (seen.count > 0) shared.key = seen.key;
     const int num_seeing = __syncthreads_count(seen.count > 0);
     const bool is_alone = num_seeing == 1 && !__syncthreads_or(seen.count > 1);
 
     uint64_t sum = 0;
 #pragma unroll 4
-    for (int i = 0; i < kThreads; i += 32) sum += shared.parts[warp][i + lane];
+    for (int i = lane; i < num_columns; i += 32) sum += shared.parts[warp][i];
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(kAllLanes, sum, offset);
     if (lane == 0) shared.totals[warp] = sum;
     const uint64_t key = shared.key;
     __syncthreads();
 
+    const uint64_t own = lane < kParts ? shared.totals[kParts - 1 - lane] : 0;
+    const uint64_t inclusive = WarpInclusiveSum(own);
     if (first) {
-      uint64_t total = 0;
-#pragma unroll 4
-      for (int part = 0; part < kParts; ++part) total += shared.totals[part];
+      const uint64_t total = __shfl_sync(kAllLanes, inclusive, 31);
       missing = target.At(total);
       if (threadIdx.x == 0) shared.sum = total;
     }
-    int part = kParts - 1;
-#pragma unroll 1
-    for (; part > 0 && shared.totals[part] < missing; --part) missing -= shared.totals[part];
-    range = {range.low + (static_cast<uint64_t>(part) << shift), shift};
-    if (!is_alone && shift > 0) continue;
+    const PartOfSum found = FindPart(inclusive, own, missing);
+    missing = found.missing;
+    range = {range.low + (static_cast<uint64_t>(found.part) << shift), shift};
+    if (!is_alone && shift > ignored_bits) continue;
     __syncthreads();
     return is_alone ? key : range.low;
   }
@@ -150,7 +172,8 @@ __device__ __noinline__ inline uint64_t Select(Shared& shared, Order order, Targ
 __device__ inline void BoundByMaxima(Shared& shared, int k) {
   if (k > shared.candidates.num_blocks) return;
   ListMaxima(shared);
-  const uint64_t key = Select(shared, Order::kValue, Target::Count(k));
+  constexpr int kIgnoredBits = 16;  // a bound need not be sharp
+  const uint64_t key = Select(shared, Order::kValue, Target::Count(k), kIgnoredBits);
   Change(shared, [&](Candidates& candidates) { candidates.min_value = FloatOfOrder(static_cast<uint32_t>(key)); });
 }
 

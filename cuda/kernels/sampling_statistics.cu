@@ -42,6 +42,7 @@ __device__ void ReadSlice(const RowView& view, float temperature, int begin, int
   const int lane = threadIdx.x % 32;
   // Not infinite, so that it leaves a difference of zero alone.
   const float factor = temperature > 0.0f ? fminf(kLog2E / temperature, FLT_MAX) : 0.0f;
+#pragma unroll 1
   for (int block = begin + static_cast<int>(threadIdx.x) / 32; block < end; block += kWarps) {
     float x[kPerLane];
     LoadBlock(view.logits, view.vocab_size, block, lane, x);
@@ -63,7 +64,7 @@ __device__ void ReadSlice(const RowView& view, float temperature, int begin, int
 
 template <bool kProcess>
 __global__ void __launch_bounds__(kThreads) StatisticsKernel(Step step) {
-  extern __shared__ uint32_t table[];
+  extern __shared__ __align__(16) uint32_t table[];
   AllowNext();
   WaitForPrevious();
   const HeddleCudaSampleRow& row = step.op.rows[blockIdx.y];
@@ -79,9 +80,10 @@ __global__ void __launch_bounds__(kThreads) StatisticsKernel(Step step) {
       float* processed = step.scratch.processed + first * kBlockSize;
       uint8_t* changed = step.scratch.changed + first * 32;
       const Processor processor(step, row, view, processed, begin, end, table);
-      ReadSlice<true>(
-          view, temperature, begin, end, statistics, best_ids,
-          [&](int block, int lane, float(&x)[kPerLane]) { processor.Apply(block, lane, processed, changed, x); });
+      ReadSlice<true>(view, temperature, begin, end, statistics, best_ids,
+                      [&](int block, int lane, float(&x)[kPerLane]) {
+                        processor.Apply(view.logits, block, lane, processed, changed, x);
+                      });
       return;
     }
   }

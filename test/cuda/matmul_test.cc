@@ -1,7 +1,8 @@
 // Matmul and GatedMatmul against products in double.
 //
-// Errors are measured against the size that a sum of k random products has, sqrt(k): one product missing of k is then an
-// error of 1 / sqrt(k), far beyond what float32 sums are allowed, and a sum that happens to be near zero is no trouble.
+// Errors are measured against the size that a sum of k random products has, sqrt(k): one product missing of k is then
+// an error of 1 / sqrt(k), far beyond what float32 sums are allowed, and a sum that happens to be near zero is no
+// trouble.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -114,8 +115,8 @@ std::vector<float> GatedMatmul(TestStream& stream, const Operands& operands, int
 void NeedManyRows(TestStream& stream) {
   const Operands operands(stream, kHeddleCudaBFloat16, 8, 8);
   const DeviceArray y = DeviceArray::Poisoned(stream, kF32, 16 * 8);
-  const HeddleCudaMatmul op = {.x = operands.X(16), .weight = operands.Weight(), .bias = nullptr,
-                               .y = Matrix(y, kF32, 16, 8)};
+  const HeddleCudaMatmul op = {
+      .x = operands.X(16), .weight = operands.Weight(), .bias = nullptr, .y = Matrix(y, kF32, 16, 8)};
   if (Api().matmul(stream.get(), &op) == kHeddleCudaUnavailable) SKIP(Api().last_error());
 }
 
@@ -275,8 +276,8 @@ TEST(CudaMatmul, "keeps NaN and infinity in the rows that have them") {
     x[kK + 70] = std::numeric_limits<float>::infinity();
     const DeviceArray spoiled = DeviceArray::From(stream, dtype, x);
     const DeviceArray y = DeviceArray::Poisoned(stream, kF32, 3 * kN);
-    const HeddleCudaMatmul op = {.x = Matrix(spoiled, dtype, 3, kK), .weight = operands.Weight(), .bias = nullptr,
-                                 .y = Matrix(y, kF32, 3, kN)};
+    const HeddleCudaMatmul op = {
+        .x = Matrix(spoiled, dtype, 3, kK), .weight = operands.Weight(), .bias = nullptr, .y = Matrix(y, kF32, 3, kN)};
     EXPECT_OK(Api().matmul(stream.get(), &op));
     const std::vector<float> actual = y.ToHost();
     for (const int64_t row : {0, 2}) {
@@ -411,8 +412,8 @@ TEST(CudaMatmul, "can be captured before any product of many rows has run") {
   TestStream stream;
   const Operands operands(stream, kHeddleCudaBFloat16, 160, 520);
   const DeviceArray y = DeviceArray::Poisoned(stream, kF32, 33 * 160);
-  const HeddleCudaMatmul op = {.x = operands.X(33), .weight = operands.Weight(), .bias = nullptr,
-                               .y = Matrix(y, kF32, 33, 160)};
+  const HeddleCudaMatmul op = {
+      .x = operands.X(33), .weight = operands.Weight(), .bias = nullptr, .y = Matrix(y, kF32, 33, 160)};
   HeddleCudaGraph* graph = nullptr;
   EXPECT_OK(Api().capture_begin(stream.get()));
   EXPECT_OK(Api().matmul(stream.get(), &op));
@@ -426,8 +427,8 @@ TEST(CudaMatmul, "does nothing for no rows and refuses what does not fit togethe
   TestStream stream;
   const Operands operands(stream, kHeddleCudaBFloat16, 16, 24);
   const DeviceArray y = DeviceArray::Poisoned(stream, kF32, 4 * 16);
-  const HeddleCudaMatmul good = {.x = operands.X(4), .weight = operands.Weight(), .bias = nullptr,
-                                 .y = Matrix(y, kF32, 4, 16)};
+  const HeddleCudaMatmul good = {
+      .x = operands.X(4), .weight = operands.Weight(), .bias = nullptr, .y = Matrix(y, kF32, 4, 16)};
   const auto run = [&](auto change) {
     HeddleCudaMatmul op = good;
     change(op);
