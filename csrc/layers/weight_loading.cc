@@ -98,7 +98,7 @@ Tensor ToDevice(const BuildContext& context, const Tensor& tensor) {
   CudaStream* const cuda = context.stream.cuda();
   if (cuda == nullptr) return tensor;
   const TensorView& view = tensor.view();
-  const Tensor copy(view.dtype, view.shape, *cuda);
+  Tensor copy(view.dtype, view.shape, *cuda);
   cuda->Copy(copy.view().data, view.data, static_cast<size_t>(view.shape.NumElements()) * DTypeSize(view.dtype));
   return copy;
 }

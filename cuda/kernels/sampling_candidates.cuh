@@ -191,8 +191,9 @@ __device__ __forceinline__ void ForEachCandidate(Shared& shared, const Candidate
                                                  int num_threads, const Visit& visit) {
   if (candidates.list_size < 0) return ForEachToken(shared.scan, candidates, range, visit, [] { return true; });
 #pragma unroll 1
-  for (int i = threadIdx.x; i < candidates.list_size; i += num_threads)
+  for (int i = threadIdx.x; i < candidates.list_size; i += num_threads) {
     visit(shared.list.values[i], shared.list.ids[i]);
+  }
 }
 
 // Puts the candidates into the list, or leaves them in the row where they are too many.

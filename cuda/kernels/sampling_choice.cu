@@ -63,8 +63,8 @@ __device__ int Greedy(Shared& shared) {
   unsigned best = UINT32_MAX;
 #pragma unroll 1
   for (int block = threadIdx.x; block < shared.candidates.num_blocks; block += kThreads) {
-    if (shared.candidates.statistics[block].max == shared.candidates.max)
-      best = min(best, static_cast<unsigned>(block));
+    if (shared.candidates.statistics[block].max != shared.candidates.max) continue;
+    best = min(best, static_cast<unsigned>(block));
   }
   return shared.best_ids[MinOverThreads(best, shared.partial)];
 }

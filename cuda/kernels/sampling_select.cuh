@@ -125,7 +125,7 @@ __device__ __forceinline__ PartOfSum FindPart(uint64_t inclusive, uint64_t own, 
 // sooner, a key below it that has the same bits but for the last `ignored_bits`. Leaves the sum of all in shared.sum.
 // REQUIRES: there are candidates. Ends with a barrier.
 //
-// Not inlined: code that a step runs once comes from afar.
+// Not inlined, like others here: what a step runs once waits for its code, so that less code is faster.
 __device__ __noinline__ inline uint64_t Select(Shared& shared, Order order, Target target, int ignored_bits) {
   const Candidates& candidates = shared.candidates;
   const int warp = threadIdx.x / 32;
@@ -136,8 +136,9 @@ __device__ __noinline__ inline uint64_t Select(Shared& shared, Order order, Targ
   for (bool first = true;; first = false) {
     const int shift = max(range.bits - kPartBits, 0);
     Seen seen;
-    if (static_cast<int>(threadIdx.x) < num_columns)
+    if (static_cast<int>(threadIdx.x) < num_columns) {
       seen = AddToParts(shared, candidates, order, range, shift, num_columns);
+    }
     if (seen.count > 0) shared.key = seen.key;
     const int num_seeing = __syncthreads_count(seen.count > 0);
     const bool is_alone = num_seeing == 1 && !__syncthreads_or(seen.count > 1);
