@@ -272,6 +272,12 @@ TEST(Nccl, "an abort by another thread ends the connecting to a missing peer wit
 TEST(Nccl, "an abort ends a collective on the device, and comm_async_error tells it from one that succeeded") {
   NcclRanks ranks(2);
   ranks.Connect();
+  // Only the first collective waits for the peer on the host.
+  ranks.Run([&](int rank) {
+    const DeviceArray y = DeviceArray::Poisoned(ranks.stream(rank), kHeddleCudaFloat32, 1024);
+    ranks.AllReduce(rank, Matrix(y, kHeddleCudaFloat32, 1, 1024));
+    ranks.stream(rank).Synchronize();
+  });
   const DeviceArray x = DeviceArray::Poisoned(ranks.stream(0), kHeddleCudaFloat32, 1024);
   ranks.AllReduce(0, Matrix(x, kHeddleCudaFloat32, 1, 1024));
   HeddleCudaEvent* event = nullptr;

@@ -133,7 +133,10 @@ DeviceArray DeviceArray::Longs(TestStream& stream, const std::vector<int64_t>& v
   return array;
 }
 
+// The host's memory is pageable: such a copy holds a lock of the driver's until the stream has come so far, and another
+// rank's thread, for whose collective the stream waits, would wait for the lock.
 void DeviceArray::CopyTo(void* host) const {
+  stream_->Synchronize();
   MustSucceed(Api().copy(stream_->get(), host, data_, static_cast<int64_t>(bytes_)), "copy");
   stream_->Synchronize();
 }
