@@ -408,10 +408,10 @@ TEST(CudaSample, "may be captured, and reads its rows anew at every launch") {
     rows.push_back(RandomFilters(random, 1000));
     rows.back().num_logprobs = 5;
   }
-  SampleRow other = rows[0];
-  other.temperature = 0;
+  std::vector<SampleRow> other_rows = rows;
+  for (SampleRow& row : other_rows) row.temperature = 0;
   const SampleBatch batch(stream, logits, rows);
-  const SampleBatch others(stream, logits, {other, other, other});
+  const SampleBatch others(stream, logits, other_rows);
   HeddleCudaGraph* graph = nullptr;
   EXPECT_OK(Api().capture_begin(stream.get()));
   EXPECT_OK(Api().sample(stream.get(), &batch.op()));
@@ -423,7 +423,7 @@ TEST(CudaSample, "may be captured, and reads its rows anew at every launch") {
   EXPECT_OK(Api().graph_launch(stream.get(), graph));
   const std::vector<SampleResult> results = batch.Results();
   for (size_t i = 0; i < 3; ++i) {
-    EXPECT_EQ(results[i].token_id, *ExpectedToken(logits[i], other));
+    EXPECT_EQ(results[i].token_id, *ExpectedToken(logits[i], other_rows[i]));
     EXPECT_EQ(results[i].rank, 1);
   }
   EXPECT_OK(Api().graph_destroy(graph));
