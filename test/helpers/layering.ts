@@ -36,12 +36,10 @@ export function nativeViolations(tree: SourceTree, table: LayerTable): string[] 
 }
 
 function includeFault(file: string, name: string, tree: SourceTree, table: LayerTable): string | undefined {
-  const places = [
-    path.posix.join(path.posix.dirname(file), name),
-    `csrc/${name}`,
-    `cuda/include/${name}`,
-    `cuda/${name}`,
-  ];
+  // As the compiler looks: each side first among its own, since both have a comm/communicator.h.
+  const inCuda = [`cuda/include/${name}`, `cuda/${name}`];
+  const elsewhere = file.startsWith('cuda/') ? [...inCuda, `csrc/${name}`] : [`csrc/${name}`, ...inCuda];
+  const places = [path.posix.join(path.posix.dirname(file), name), ...elsewhere];
   const target = places.find((place) => tree.has(place));
   if (target === undefined) return 'no such file';
   if (file.startsWith('cuda/')) return target.startsWith('cuda/') ? undefined : 'cuda/ includes nothing from csrc/';
