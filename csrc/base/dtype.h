@@ -54,4 +54,29 @@ inline uint16_t FloatToBFloat16(float value) {
 float Float16ToFloat(uint16_t bits);
 uint16_t FloatToFloat16(float value);
 
+// Element i of an array of a float dtype, widened; and the same, rounded.
+inline float LoadFloat(DType dtype, const void* data, int64_t i) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return BFloat16ToFloat(static_cast<const uint16_t*>(data)[i]);
+    case DType::kFloat16:
+      return Float16ToFloat(static_cast<const uint16_t*>(data)[i]);
+    default:
+      return static_cast<const float*>(data)[i];
+  }
+}
+
+inline void StoreFloat(DType dtype, void* data, int64_t i, float value) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      static_cast<uint16_t*>(data)[i] = FloatToBFloat16(value);
+      break;
+    case DType::kFloat16:
+      static_cast<uint16_t*>(data)[i] = FloatToFloat16(value);
+      break;
+    default:
+      static_cast<float*>(data)[i] = value;
+  }
+}
+
 }  // namespace heddle

@@ -74,19 +74,7 @@ Tensor ReadVector(WeightSource& weights, const std::string& name, int64_t size, 
   stored->Read(0, narrow);
   Tensor vector(DType::kFloat32, {size});
   float* values = vector.view().Data<float>();
-  for (int64_t i = 0; i < size; ++i) {
-    switch (narrow.view().dtype) {
-      case DType::kFloat32:
-        values[i] = narrow.view().Data<float>()[i];
-        break;
-      case DType::kBFloat16:
-        values[i] = BFloat16ToFloat(narrow.view().Data<uint16_t>()[i]);
-        break;
-      default:
-        values[i] = Float16ToFloat(narrow.view().Data<uint16_t>()[i]);
-    }
-    values[i] += offset;
-  }
+  for (int64_t i = 0; i < size; ++i) values[i] = LoadFloat(stored->dtype(), narrow.view().data, i) + offset;
   return vector;
 }
 

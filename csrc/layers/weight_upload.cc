@@ -8,31 +8,9 @@ namespace {
 // Large enough that a copy runs at the bus's speed, small enough that few are half full.
 constexpr int64_t kPieceBytes = int64_t{4} << 20;
 
-template <typename Function>
-void ForEachValue(const Tensor& values, const Function& use) {
-  const int64_t count = values.view().shape.NumElements();
-  for (int64_t i = 0; i < count; ++i) {
-    switch (values.view().dtype) {
-      case DType::kFloat32:
-        use(i, values.view().Data<float>()[i]);
-        break;
-      case DType::kBFloat16:
-        use(i, BFloat16ToFloat(values.view().Data<uint16_t>()[i]));
-        break;
-      default:
-        use(i, Float16ToFloat(values.view().Data<uint16_t>()[i]));
-    }
-  }
-}
-
-void Convert(const Tensor& from, DType dtype, void* to) {
-  ForEachValue(from, [&](int64_t i, float value) {
-    if (dtype == DType::kFloat32) {
-      static_cast<float*>(to)[i] = value;
-    } else {
-      static_cast<uint16_t*>(to)[i] = dtype == DType::kBFloat16 ? FloatToBFloat16(value) : FloatToFloat16(value);
-    }
-  });
+void Convert(const TensorView& from, DType dtype, void* to) {
+  const int64_t count = from.shape.NumElements();
+  for (int64_t i = 0; i < count; ++i) StoreFloat(dtype, to, i, LoadFloat(from.dtype, from.data, i));
 }
 
 }  // namespace

@@ -34,19 +34,6 @@ float NearlyNormal(uint64_t bits) {
   return (static_cast<float>(sum) - kMean) * (kStandardDeviation / kDeviation);
 }
 
-void Store(float value, DType dtype, size_t i, void* data) {
-  switch (dtype) {
-    case DType::kBFloat16:
-      static_cast<uint16_t*>(data)[i] = FloatToBFloat16(value);
-      break;
-    case DType::kFloat16:
-      static_cast<uint16_t*>(data)[i] = FloatToFloat16(value);
-      break;
-    default:
-      static_cast<float*>(data)[i] = value;
-  }
-}
-
 bool IsNorm(const std::string& name) {
   const std::string suffix = "norm.weight";
   return name.size() >= suffix.size() && name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0;
@@ -58,7 +45,7 @@ class ConstantTensor : public StoredTensor {
 
  private:
   void ReadElements(int64_t, int64_t count, void* destination) const override {
-    for (int64_t i = 0; i < count; ++i) Store(value_, dtype(), static_cast<size_t>(i), destination);
+    for (int64_t i = 0; i < count; ++i) StoreFloat(dtype(), destination, i, value_);
   }
 
   float value_;
@@ -92,7 +79,9 @@ class RandomTensor : public StoredTensor {
 class RandomWeights : public WeightSource {
  public:
   explicit RandomWeights(DType dtype) : dtype_(dtype), block_(dtype, {int64_t{kBlockSize}}) {
-    for (size_t i = 0; i < kBlockSize; ++i) Store(NearlyNormal(Mix(i)), dtype, i, block_.view().data);
+    for (size_t i = 0; i < kBlockSize; ++i) {
+      StoreFloat(dtype, block_.view().data, static_cast<int64_t>(i), NearlyNormal(Mix(i)));
+    }
   }
 
   std::unique_ptr<StoredTensor> Get(const std::string& name, const Shape& shape) override {

@@ -5,17 +5,6 @@
 namespace heddle {
 namespace {
 
-float ToFloat(DType dtype, const void* row, int64_t i) {
-  switch (dtype) {
-    case DType::kBFloat16:
-      return BFloat16ToFloat(static_cast<const uint16_t*>(row)[i]);
-    case DType::kFloat16:
-      return Float16ToFloat(static_cast<const uint16_t*>(row)[i]);
-    default:
-      return static_cast<const float*>(row)[i];
-  }
-}
-
 template <typename To>
 struct Narrow {
   DType dtype;
@@ -52,7 +41,7 @@ void PackLane(const void* source, DType source_dtype, DType dtype, int64_t begin
   }
   const Narrow<T> narrow{dtype};
   for (int64_t k = begin; k < end; ++k) {
-    panel[PanelIndex(pairs, packed_begin + k - begin, lane)] = narrow(ToFloat(source_dtype, source, k));
+    panel[PanelIndex(pairs, packed_begin + k - begin, lane)] = narrow(LoadFloat(source_dtype, source, k));
   }
 }
 
@@ -124,7 +113,7 @@ void PackedMatrix::UnpackRow(int64_t row, std::span<float> out) const {
   for (size_t s = 0; s + 1 < slice_bounds_.size(); ++s) {
     for (int64_t k = slice_bounds_[s]; k < slice_bounds_[s + 1]; ++k) {
       out[static_cast<size_t>(k)] =
-          ToFloat(dtype_, panel, PanelIndex(pairs, packed_bounds_[s] + k - slice_bounds_[s], lane));
+          LoadFloat(dtype_, panel, PanelIndex(pairs, packed_bounds_[s] + k - slice_bounds_[s], lane));
     }
   }
 }
