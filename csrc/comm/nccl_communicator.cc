@@ -7,18 +7,12 @@
 
 #include "device/stream.h"
 #include "heddle_cuda.h"
+#include "tensor/cuda_matrix.h"
 
 namespace heddle {
 namespace {
 
 using UniqueId = std::array<char, 128>;
-
-HeddleCudaMatrix MatrixOf(const TensorView& view) {
-  const HeddleCudaDType dtype = view.dtype == DType::kFloat32    ? kHeddleCudaFloat32
-                                : view.dtype == DType::kBFloat16 ? kHeddleCudaBFloat16
-                                                                 : kHeddleCudaFloat16;
-  return {view.data, dtype, view.dim(0), view.dim(1), view.row_stride};
-}
 
 class NcclCommunicator : public Communicator {
  public:
@@ -45,14 +39,14 @@ class NcclCommunicator : public Communicator {
   }
 
   void AllReduceSum(const TensorView& x) override {
-    Check(CudaApi().all_reduce_sum(stream_->get(), comm_.get(), MatrixOf(x)));
+    Check(CudaApi().all_reduce_sum(stream_->get(), comm_.get(), CudaMatrixOf(x)));
   }
 
   void GatherColumns(const TensorView& x, int root, const TensorView& out) override {
-    const HeddleCudaGatherColumns op{.x = MatrixOf(x),
+    const HeddleCudaGatherColumns op{.x = CudaMatrixOf(x),
                                      .root = root,
                                      .columns = ColumnsOf(x.dim(1)).data(),
-                                     .out = rank_ == root ? MatrixOf(out) : HeddleCudaMatrix{}};
+                                     .out = rank_ == root ? CudaMatrixOf(out) : HeddleCudaMatrix{}};
     Check(CudaApi().gather_columns(stream_->get(), comm_.get(), &op));
   }
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "sampler/logits_processor.h"
+#include "tensor/cuda_matrix.h"
 
 namespace heddle {
 namespace {
@@ -140,7 +141,7 @@ void DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows) 
   const size_t entries = rows.size() * static_cast<size_t>(std::max(max_logprobs_, 0));
   auto* const best_ids = static_cast<int32_t*>(device_best_.get());
   const HeddleCudaSample op{
-      .logits = {logits.data, kHeddleCudaFloat32, logits.dim(0), logits.dim(1), logits.row_stride},
+      .logits = CudaMatrixOf(logits),
       .rows = static_cast<const HeddleCudaSampleRow*>(put(rows_)),
       .process_logits = process_logits ? 1 : 0,
       .ids = static_cast<const int32_t*>(put(ids_)),

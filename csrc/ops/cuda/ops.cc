@@ -2,31 +2,10 @@
 
 #include "heddle_cuda.h"
 #include "ops/checks.h"
+#include "tensor/cuda_matrix.h"
 
 namespace heddle::ops::cuda {
 namespace {
-
-HeddleCudaDType DTypeOf(DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return kHeddleCudaFloat32;
-    case DType::kFloat16:
-      return kHeddleCudaFloat16;
-    case DType::kBFloat16:
-      return kHeddleCudaBFloat16;
-    default:
-      throw Error(ErrorCode::kInternal, std::string("a GPU's op was given ") + DTypeName(dtype));
-  }
-}
-
-// Dimensions after the first are one row.
-HeddleCudaMatrix MatrixOf(const TensorView& view) {
-  return {.data = view.data,
-          .dtype = DTypeOf(view.dtype),
-          .num_rows = view.dim(0),
-          .size = view.dim(1) * view.dim(2) * view.dim(3),
-          .stride = view.row_stride};
-}
 
 const float* VectorOf(const char* what, const TensorView& view, int64_t size) {
   CheckContiguous(what, view, DType::kFloat32, {size});
@@ -38,7 +17,7 @@ HeddleCudaKVCache CacheOf(const KVCacheView& cache) {
   CheckContiguous("the KV cache", cache.values, cache.keys.dtype, cache.keys.shape);
   return {.keys = cache.keys.data,
           .values = cache.values.data,
-          .dtype = DTypeOf(cache.keys.dtype),
+          .dtype = CudaDTypeOf(cache.keys.dtype),
           .num_blocks = cache.keys.dim(0),
           .num_kv_heads = static_cast<int32_t>(cache.keys.dim(1)),
           .block_size = cache.block_size,
@@ -54,61 +33,61 @@ static_assert(static_cast<int>(Activation::kGelu) == kHeddleCudaGelu);
 void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& table, int64_t first_id, float scale,
                const TensorView& y) {
   const HeddleCudaEmbedding op{
-      .ids = ids.data(), .table = MatrixOf(table), .first_id = first_id, .scale = scale, .y = MatrixOf(y)};
+      .ids = ids.data(), .table = CudaMatrixOf(table), .first_id = first_id, .scale = scale, .y = CudaMatrixOf(y)};
   CheckCuda(CudaApi().embedding(stream.cuda()->get(), &op));
 }
 
 void RmsNorm(Stream& stream, const TensorView& x, const TensorView& weight, float epsilon, const TensorView& y) {
   const bool heads = x.shape.rank() == 3;
-  const HeddleCudaRmsNorm op{.x = MatrixOf(x),
+  const HeddleCudaRmsNorm op{.x = CudaMatrixOf(x),
                              .num_heads = heads ? static_cast<int32_t>(x.dim(1)) : 1,
                              .weight = VectorOf("RmsNorm: weight", weight, heads ? x.dim(2) : x.dim(1)),
                              .epsilon = epsilon,
-                             .y = MatrixOf(y)};
+                             .y = CudaMatrixOf(y)};
   CheckCuda(CudaApi().rms_norm(stream.cuda()->get(), &op));
 }
 
 void AddRmsNorm(Stream& stream, const TensorView& x, const TensorView& residual, const TensorView& weight,
                 float epsilon, const TensorView& y) {
-  const HeddleCudaAddRmsNorm op{.x = MatrixOf(x),
-                                .residual = MatrixOf(residual),
+  const HeddleCudaAddRmsNorm op{.x = CudaMatrixOf(x),
+                                .residual = CudaMatrixOf(residual),
                                 .weight = VectorOf("AddRmsNorm: weight", weight, x.dim(1)),
                                 .epsilon = epsilon,
-                                .y = MatrixOf(y)};
+                                .y = CudaMatrixOf(y)};
   CheckCuda(CudaApi().add_rms_norm(stream.cuda()->get(), &op));
 }
 
 void AddBias(Stream& stream, const TensorView& bias, const TensorView& y) {
-  const HeddleCudaAddBias op{.bias = VectorOf("AddBias: bias", bias, y.dim(1)), .y = MatrixOf(y)};
+  const HeddleCudaAddBias op{.bias = VectorOf("AddBias: bias", bias, y.dim(1)), .y = CudaMatrixOf(y)};
   CheckCuda(CudaApi().add_bias(stream.cuda()->get(), &op));
 }
 
 void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, const TensorView& y,
             const TensorView* bias) {
-  const HeddleCudaMatmul op{.x = MatrixOf(x),
-                            .weight = MatrixOf(weight.Rows()),
+  const HeddleCudaMatmul op{.x = CudaMatrixOf(x),
+                            .weight = CudaMatrixOf(weight.Rows()),
                             .bias = bias == nullptr ? nullptr : VectorOf("Matmul: bias", *bias, weight.n()),
-                            .y = MatrixOf(y)};
+                            .y = CudaMatrixOf(y)};
   CheckCuda(CudaApi().matmul(stream.cuda()->get(), &op));
 }
 
 void GatedMatmul(Stream& stream, Activation activation, const TensorView& x, const PackedMatrix& gate_up,
                  const TensorView& y, const TensorView* bias) {
-  const HeddleCudaGatedMatmul op{.x = MatrixOf(x),
-                                 .gate_up = MatrixOf(gate_up.Rows()),
+  const HeddleCudaGatedMatmul op{.x = CudaMatrixOf(x),
+                                 .gate_up = CudaMatrixOf(gate_up.Rows()),
                                  .bias = bias == nullptr ? nullptr : VectorOf("GatedMatmul: bias", *bias, gate_up.n()),
                                  .activation = static_cast<HeddleCudaActivation>(activation),
-                                 .y = MatrixOf(y)};
+                                 .y = CudaMatrixOf(y)};
   CheckCuda(CudaApi().gated_matmul(stream.cuda()->get(), &op));
 }
 
 void SoftCap(Stream& stream, float cap, const TensorView& x) {
-  const HeddleCudaSoftCap op{.cap = cap, .x = MatrixOf(x)};
+  const HeddleCudaSoftCap op{.cap = cap, .x = CudaMatrixOf(x)};
   CheckCuda(CudaApi().soft_cap(stream.cuda()->get(), &op));
 }
 
 void GatherRows(Stream& stream, const TensorView& x, std::span<const int32_t> rows, const TensorView& y) {
-  const HeddleCudaGatherRows op{.x = MatrixOf(x), .rows = rows.data(), .y = MatrixOf(y)};
+  const HeddleCudaGatherRows op{.x = CudaMatrixOf(x), .rows = rows.data(), .y = CudaMatrixOf(y)};
   CheckCuda(CudaApi().gather_rows(stream.cuda()->get(), &op));
 }
 
@@ -120,9 +99,9 @@ void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const Te
   const HeddleCudaRotateAndStore op{.positions = positions.data(),
                                     .cos_sin = cos_sin.Data<float>(),
                                     .rotary_dim = static_cast<int32_t>(cos_sin.dim(1)),
-                                    .q = MatrixOf(q),
-                                    .k = MatrixOf(k),
-                                    .v = MatrixOf(v),
+                                    .q = CudaMatrixOf(q),
+                                    .k = CudaMatrixOf(k),
+                                    .v = CudaMatrixOf(v),
                                     .slot_mapping = slot_mapping.data(),
                                     .cache = CacheOf(cache)};
   CheckCuda(CudaApi().rotate_and_store(stream.cuda()->get(), &op));
@@ -131,7 +110,7 @@ void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const Te
 void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cache, const AttentionMetadata& metadata,
                     const AttentionParams& params, const TensorView& out) {
   HEDDLE_CHECK(metadata.max_query_len > 0 && metadata.max_seq_len > 0, "bounds of the sequences are missing");
-  const HeddleCudaPagedAttention op{.q = MatrixOf(q),
+  const HeddleCudaPagedAttention op{.q = CudaMatrixOf(q),
                                     .cache = CacheOf(cache),
                                     .query_start_loc = metadata.query_start_loc.data(),
                                     .seq_lens = metadata.seq_lens.data(),
@@ -144,7 +123,7 @@ void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cach
                                     .scale = params.scale,
                                     .sliding_window = params.sliding_window,
                                     .soft_cap = params.soft_cap,
-                                    .out = MatrixOf(out)};
+                                    .out = CudaMatrixOf(out)};
   CheckCuda(CudaApi().paged_attention(stream.cuda()->get(), &op));
 }
 
