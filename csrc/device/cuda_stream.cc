@@ -47,7 +47,7 @@ void CudaEvent::Wait(const std::atomic<bool>* cancelled, std::chrono::millisecon
 }
 
 CudaStream::CudaStream(int device, int64_t workspace_bytes)
-    : device_(device), handle_(CreateStream(device, workspace_bytes)), event_(handle_) {}
+    : handle_(CreateStream(device, workspace_bytes)), event_(handle_) {}
 
 std::shared_ptr<void> CudaStream::Allocate(size_t bytes) {
   const HeddleCudaApi& api = CudaApi();
@@ -64,12 +64,6 @@ std::shared_ptr<void> CudaStream::AllocatePinned(size_t bytes) const {
   void* memory = nullptr;
   CheckCuda(api.allocate_host(get(), static_cast<int64_t>(std::max<size_t>(bytes, 1)), &memory));
   return {memory, [stream = handle_, &api](void* p) { api.free_host(stream.get(), p); }};
-}
-
-int64_t CudaStream::allocated_bytes() const {
-  int64_t bytes = 0;
-  CheckCuda(CudaApi().allocated_bytes(get(), &bytes));
-  return bytes;
 }
 
 void CudaStream::Copy(void* to, const void* from, size_t bytes) const {

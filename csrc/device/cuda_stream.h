@@ -40,14 +40,11 @@ class CudaStream : public Allocator {
   CudaStream(int device, int64_t workspace_bytes);
 
   HeddleCudaStream* get() const { return handle_.get(); }
-  int device() const { return device_; }
 
   // Zeroed device memory.
   std::shared_ptr<void> Allocate(size_t bytes) override;
   // Page-locked host memory, contents unspecified: what copies beside other work need.
   std::shared_ptr<void> AllocatePinned(size_t bytes) const;
-  // Bytes of device memory taken and not given back.
-  int64_t allocated_bytes() const;
 
   // In the order of the stream; host memory that is not page-locked may be reused at once.
   void Copy(void* to, const void* from, size_t bytes) const;
@@ -61,7 +58,6 @@ class CudaStream : public Allocator {
   void Synchronize(const std::atomic<bool>* cancelled = nullptr, std::chrono::milliseconds timeout = {});
 
  private:
-  int device_;
   std::shared_ptr<HeddleCudaStream> handle_;
   CudaEvent event_;
 };
