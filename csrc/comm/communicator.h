@@ -34,7 +34,14 @@ class Communicator {
   // counts may differ between ranks and add up to out.dim(1). x [rows, columns_r] f32, out [rows, columns] f32.
   virtual void GatherColumns(const TensorView& x, int root, const TensorView& out) = 0;
 
+  // x of `root` to every rank. On a GPU only; x contiguous, of any type.
+  virtual void Broadcast(const TensorView&, int /*root*/) { HEDDLE_CHECK(false, "not on this device"); }
+
   virtual void Barrier() = 0;
+
+  // Comes around what a rank does for the first time and any device might wait for: until the other ranks that share
+  // its device are here too, and nothing runs there. Itself collective.
+  virtual void Quiesce() {}
 
   // Fails where a collective that was launched did.
   virtual void CheckHealth() {}

@@ -4,7 +4,9 @@
 #include <array>
 #include <map>
 #include <mutex>
+#include <set>
 
+#include "comm/local_communicator.h"
 #include "device/stream.h"
 #include "heddle_cuda.h"
 #include "tensor/cuda_matrix.h"
@@ -16,8 +18,15 @@ using UniqueId = std::array<char, 128>;
 
 class NcclCommunicator : public Communicator {
  public:
-  NcclCommunicator(const UniqueId& id, int rank, int size, int ranks_on_device, std::chrono::milliseconds timeout)
-      : id_(id), rank_(rank), size_(size), ranks_on_device_(ranks_on_device), timeout_(timeout) {}
+  // `host` joins the ranks' threads, where some share a device; else it is null.
+  NcclCommunicator(const UniqueId& id, int rank, int size, int ranks_on_device, std::unique_ptr<Communicator> host,
+                   std::chrono::milliseconds timeout)
+      : id_(id),
+        rank_(rank),
+        size_(size),
+        ranks_on_device_(ranks_on_device),
+        host_(std::move(host)),
+        timeout_(timeout) {}
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -39,7 +48,7 @@ class NcclCommunicator : public Communicator {
   }
 
   void AllReduceSum(const TensorView& x) override {
-    Check(CudaApi().all_reduce_sum(stream_->get(), comm_.get(), CudaMatrixOf(x)));
+    Launch([&] { return CudaApi().all_reduce_sum(stream_->get(), comm_.get(), CudaMatrixOf(x)); });
   }
 
   void GatherColumns(const TensorView& x, int root, const TensorView& out) override {
@@ -47,10 +56,23 @@ class NcclCommunicator : public Communicator {
                                      .root = root,
                                      .columns = ColumnsOf(x.dim(1)).data(),
                                      .out = rank_ == root ? CudaMatrixOf(out) : HeddleCudaMatrix{}};
-    Check(CudaApi().gather_columns(stream_->get(), comm_.get(), &op));
+    Launch([&] { return CudaApi().gather_columns(stream_->get(), comm_.get(), &op); });
   }
 
-  void Barrier() override { Check(CudaApi().barrier(stream_->get(), comm_.get())); }
+  void Broadcast(const TensorView& x, int root) override {
+    const auto bytes = static_cast<int64_t>(x.shape.NumElements() * DTypeSize(x.dtype));
+    Launch([&] { return CudaApi().broadcast(stream_->get(), comm_.get(), root, x.data, bytes); });
+  }
+
+  void Barrier() override {
+    Launch([&] { return CudaApi().barrier(stream_->get(), comm_.get()); });
+  }
+
+  void Quiesce() override {
+    if (host_ == nullptr) return;
+    stream_->Synchronize(nullptr, timeout_);
+    host_->Barrier();
+  }
 
   void CheckHealth() override { Check(CudaApi().comm_async_error(comm_.get())); }
 
@@ -58,6 +80,7 @@ class NcclCommunicator : public Communicator {
     const std::lock_guard lock(mutex_);
     if (!aborted_) code_ = code;
     aborted_ = true;
+    if (host_ != nullptr) host_->Abort(code);
     if (comm_ != nullptr) CudaApi().comm_abort(comm_.get());
   }
 
@@ -68,12 +91,23 @@ class NcclCommunicator : public Communicator {
 
   static constexpr HeddleCudaNcclOptions kDefaults{-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, nullptr, nullptr};
 
+  // What the driver does for the first time (loading a kernel, taking memory) may wait until nothing runs on the
+  // device, and so for a collective that waits for that very rank. Where ranks share a device a collective therefore
+  // has it for itself; but not in a graph, whose replay does nothing for the first time.
+  template <typename Collective>
+  void Launch(const Collective& collective) {
+    if (host_ == nullptr || stream_->is_capturing()) return Check(collective());
+    Quiesce();
+    Check(collective());
+    stream_->Synchronize(nullptr, timeout_);
+  }
+
   // Ranks ask each other once for every width.
   const std::vector<int64_t>& ColumnsOf(int64_t own) {
     std::vector<int64_t>& columns = columns_[own];
     if (columns.empty()) {
       columns.resize(static_cast<size_t>(size_));
-      Check(CudaApi().comm_exchange(stream_->get(), comm_.get(), own, columns.data()));
+      Launch([&] { return CudaApi().comm_exchange(stream_->get(), comm_.get(), own, columns.data()); });
     }
     return columns;
   }
@@ -90,6 +124,7 @@ class NcclCommunicator : public Communicator {
   const int rank_;
   const int size_;
   const int ranks_on_device_;
+  const std::unique_ptr<Communicator> host_;
   const std::chrono::milliseconds timeout_;
   CudaStream* stream_ = nullptr;
   std::map<int64_t, std::vector<int64_t>> columns_;
@@ -108,9 +143,13 @@ std::vector<std::unique_ptr<Communicator>> CreateNcclGroup(const std::vector<int
   CheckCuda(CudaApi().comm_unique_id(id.data()));
   std::vector<std::unique_ptr<Communicator>> group;
   const auto size = static_cast<int>(devices.size());
+  const bool shares = std::set<int32_t>(devices.begin(), devices.end()).size() < devices.size();
+  std::vector<std::unique_ptr<Communicator>> host(devices.size());
+  if (shares) host = CreateLocalGroup(size, timeout, false);
   for (int rank = 0; rank < size; ++rank) {
-    const auto sharing = std::count(devices.begin(), devices.end(), devices[static_cast<size_t>(rank)]);
-    group.push_back(std::make_unique<NcclCommunicator>(id, rank, size, static_cast<int>(sharing), timeout));
+    const auto index = static_cast<size_t>(rank);
+    const auto num_sharing = static_cast<int>(std::count(devices.begin(), devices.end(), devices[index]));
+    group.push_back(std::make_unique<NcclCommunicator>(id, rank, size, num_sharing, std::move(host[index]), timeout));
   }
   return group;
 }

@@ -1,6 +1,7 @@
 #include "device/cuda_stream.h"
 
 #include <algorithm>
+#include <exception>
 
 #include "base/error.h"
 
@@ -73,6 +74,24 @@ void CudaStream::Copy(void* to, const void* from, size_t bytes) const {
 void CudaStream::CopyRows(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t row_bytes,
                           int64_t num_rows) const {
   CheckCuda(CudaApi().copy_2d(get(), to, to_stride, from, from_stride, row_bytes, num_rows));
+}
+
+CudaGraph CudaStream::Capture(const std::function<void()>& launch) {
+  CheckCuda(CudaApi().capture_begin(get()));
+  is_capturing_ = true;
+  std::exception_ptr failure;
+  try {
+    launch();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  is_capturing_ = false;
+  HeddleCudaGraph* graph = nullptr;
+  const HeddleCudaStatus status = CudaApi().capture_end(get(), &graph);
+  CudaGraph owner(graph);
+  if (failure) std::rethrow_exception(failure);
+  CheckCuda(status);
+  return owner;
 }
 
 void CudaStream::Synchronize(const std::atomic<bool>* cancelled, std::chrono::milliseconds timeout) {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "device/buffer.h"
@@ -34,6 +35,19 @@ class CudaEvent {
   bool recorded_ = false;
 };
 
+// What was launched while a stream was captured, to be launched again as a whole.
+class CudaGraph {
+ public:
+  explicit CudaGraph(HeddleCudaGraph* graph) : graph_(graph) {}
+  HeddleCudaGraph* get() const { return graph_.get(); }
+
+ private:
+  struct Deleter {
+    void operator()(HeddleCudaGraph* graph) const { CudaApi().graph_destroy(graph); }
+  };
+  std::unique_ptr<HeddleCudaGraph, Deleter> graph_;
+};
+
 class CudaStream : public Allocator {
  public:
   // Fails with kInvalidArgument when there is no such device, kInsufficientMemory.
@@ -54,12 +68,20 @@ class CudaStream : public Allocator {
                 int64_t num_rows) const;
 
   CudaEvent CreateEvent() const { return CudaEvent(handle_); }
+
+  // Records what `launch` launches instead of running it. Nothing may be waited for, or done for the first time,
+  // meanwhile.
+  CudaGraph Capture(const std::function<void()>& launch);
+  bool is_capturing() const { return is_capturing_; }
+  void Launch(const CudaGraph& graph) const { CheckCuda(CudaApi().graph_launch(get(), graph.get())); }
+
   // Waits for all that was launched, as CudaEvent::Wait.
   void Synchronize(const std::atomic<bool>* cancelled = nullptr, std::chrono::milliseconds timeout = {});
 
  private:
   std::shared_ptr<HeddleCudaStream> handle_;
   CudaEvent event_;
+  bool is_capturing_ = false;
 };
 
 }  // namespace heddle

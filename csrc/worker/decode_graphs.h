@@ -6,8 +6,9 @@
 
 #include <compare>
 #include <map>
-#include <memory>
+#include <optional>
 
+#include "comm/communicator.h"
 #include "device/cuda_stream.h"
 
 namespace heddle {
@@ -21,7 +22,7 @@ class DecodeGraphs {
     auto operator<=>(const Shape&) const = default;
   };
 
-  explicit DecodeGraphs(CudaStream& stream) : stream_(stream) {}
+  DecodeGraphs(CudaStream& stream, Communicator& communicator) : stream_(stream), communicator_(communicator) {}
 
   // Does what `launch` launches. A shape's first step launches it, so that matrix products can be tried out; the second
   // captures it; from then on the graph is replayed.
@@ -29,36 +30,21 @@ class DecodeGraphs {
   void Run(const Shape& shape, const Launch& launch) {
     const auto [entry, is_new] = graphs_.try_emplace(shape);
     if (is_new) return launch();
-    if (entry->second == nullptr) entry->second = Capture(launch);
-    CheckCuda(CudaApi().graph_launch(stream_.get(), entry->second.get()));
+    if (!entry->second) {
+      communicator_.Quiesce();
+      entry->second = stream_.Capture(launch);
+      communicator_.Quiesce();
+    }
+    stream_.Launch(*entry->second);
   }
 
   // The smallest number of sequences that there is a graph for, at least `num_seqs` and at most `max_num_seqs`.
   static int PaddedNumSeqs(int num_seqs, int max_num_seqs);
 
  private:
-  struct Deleter {
-    void operator()(HeddleCudaGraph* graph) const { CudaApi().graph_destroy(graph); }
-  };
-  using Graph = std::unique_ptr<HeddleCudaGraph, Deleter>;
-
-  template <typename Launch>
-  Graph Capture(const Launch& launch) {
-    CheckCuda(CudaApi().capture_begin(stream_.get()));
-    HeddleCudaGraph* graph = nullptr;
-    try {
-      launch();
-    } catch (...) {
-      CudaApi().capture_end(stream_.get(), &graph);
-      Graph{graph}.reset();
-      throw;
-    }
-    CheckCuda(CudaApi().capture_end(stream_.get(), &graph));
-    return Graph(graph);
-  }
-
   CudaStream& stream_;
-  std::map<Shape, Graph> graphs_;
+  Communicator& communicator_;
+  std::map<Shape, std::optional<CudaGraph>> graphs_;
 };
 
 }  // namespace heddle

@@ -198,4 +198,14 @@ void GatherColumns(HeddleCudaStream& stream, HeddleCudaCommunicator& comm, const
   }
 }
 
+void Broadcast(HeddleCudaStream& stream, HeddleCudaCommunicator& comm, int32_t root, void* data, int64_t bytes) {
+  Require(root >= 0 && root < comm.size(), "broadcast: no such root");
+  Require(bytes >= 0, "broadcast: a negative number of bytes");
+  if (bytes == 0) return;
+  Require(data != nullptr, "broadcast: no data");
+  comm.Run(stream, "broadcast", [&](const NcclLibrary& nccl, ncclComm_t nccl_comm) {
+    return nccl.broadcast(data, data, static_cast<size_t>(bytes), ncclUint8, root, nccl_comm, stream.stream);
+  });
+}
+
 }  // namespace heddle::cuda

@@ -99,5 +99,6 @@ void DestroyCommunicator(HeddleCudaCommunicator* comm);
 // See the table's functions.
 void AllReduceSum(HeddleCudaStream& stream, HeddleCudaCommunicator& comm, const HeddleCudaMatrix& x);
 void GatherColumns(HeddleCudaStream& stream, HeddleCudaCommunicator& comm, const HeddleCudaGatherColumns& op);
+void Broadcast(HeddleCudaStream& stream, HeddleCudaCommunicator& comm, int32_t root, void* data, int64_t bytes);
 
 }  // namespace heddle::cuda

@@ -51,6 +51,7 @@ NcclLibrary Open() {
   Find(file.get(), "ncclGetLastError", library.get_last_error);
   Find(file.get(), "ncclAllReduce", library.all_reduce);
   Find(file.get(), "ncclAllGather", library.all_gather);
+  Find(file.get(), "ncclBroadcast", library.broadcast);
   Find(file.get(), "ncclSend", library.send);
   Find(file.get(), "ncclRecv", library.recv);
   Find(file.get(), "ncclGroupStart", library.group_start);

@@ -191,6 +191,14 @@ Status GatherColumns(Stream* stream, Communicator* comm, const HeddleCudaGatherC
   return OnStream(stream, [&](Stream& on) { cuda::GatherColumns(on, Deref(comm), Deref(op)); });
 }
 
+Status Broadcast(Stream* stream, Communicator* comm, int32_t root, void* data, int64_t bytes) noexcept {
+  return OnStream(stream, [&](Stream& on) { cuda::Broadcast(on, Deref(comm), root, data, bytes); });
+}
+
+Status FillSampled(Stream* stream, int32_t* ids, int64_t num_ids, const int32_t* sampled) noexcept {
+  return OnStream(stream, [&](Stream& on) { cuda::FillSampled(on, ids, num_ids, sampled); });
+}
+
 Status PeerGroupCreate(Stream* const* streams, int32_t size, int64_t max_bytes, int64_t timeout_us,
                        PeerGroup** group) noexcept {
   return Guard([&] {
@@ -245,6 +253,7 @@ constexpr HeddleCudaApi kTable = {
     .graph_launch = GraphLaunch,
     .graph_destroy = GraphDestroy,
     .embedding = RunOp<HeddleCudaEmbedding, Embedding>,
+    .fill_sampled = FillSampled,
     .rms_norm = RunOp<HeddleCudaRmsNorm, RmsNorm>,
     .add_rms_norm = RunOp<HeddleCudaAddRmsNorm, AddRmsNorm>,
     .add_bias = RunOp<HeddleCudaAddBias, AddBias>,
@@ -265,6 +274,7 @@ constexpr HeddleCudaApi kTable = {
     .comm_exchange = CommExchange,
     .all_reduce_sum = AllReduceSum,
     .gather_columns = GatherColumns,
+    .broadcast = Broadcast,
     .peer_group_create = PeerGroupCreate,
     .peer_group_destroy = PeerGroupDestroy,
     .peer_group_abort = PeerGroupAbort,

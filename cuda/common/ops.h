@@ -8,6 +8,7 @@ namespace heddle::cuda {
 // kernels/
 void FillRandom(HeddleCudaStream& stream, const HeddleCudaMatrix& y, uint64_t seed, float deviation);
 void Embedding(HeddleCudaStream& stream, const HeddleCudaEmbedding& op);
+void FillSampled(HeddleCudaStream& stream, int32_t* ids, int64_t num_ids, const int32_t* sampled);
 void RmsNorm(HeddleCudaStream& stream, const HeddleCudaRmsNorm& op);
 void AddRmsNorm(HeddleCudaStream& stream, const HeddleCudaAddRmsNorm& op);
 void AddBias(HeddleCudaStream& stream, const HeddleCudaAddBias& op);

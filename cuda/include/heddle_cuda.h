@@ -320,6 +320,8 @@ typedef struct {
   HeddleCudaStatus (*graph_destroy)(HeddleCudaGraph* graph);
 
   HeddleCudaStatus (*embedding)(HeddleCudaStream* stream, const HeddleCudaEmbedding* op);
+  // ids[i] = sampled[-1 - ids[i]] where ids[i] is negative: tokens of the step before, as `sample` left them.
+  HeddleCudaStatus (*fill_sampled)(HeddleCudaStream* stream, int32_t* ids, int64_t num_ids, const int32_t* sampled);
   HeddleCudaStatus (*rms_norm)(HeddleCudaStream* stream, const HeddleCudaRmsNorm* op);
   HeddleCudaStatus (*add_rms_norm)(HeddleCudaStream* stream, const HeddleCudaAddRmsNorm* op);
   HeddleCudaStatus (*add_bias)(HeddleCudaStream* stream, const HeddleCudaAddBias* op);
@@ -366,6 +368,9 @@ typedef struct {
   // Takes up to 16 MiB of workspace; none for a single row.
   HeddleCudaStatus (*gather_columns)(HeddleCudaStream* stream, HeddleCudaCommunicator* comm,
                                      const HeddleCudaGatherColumns* op);
+  // `bytes` bytes of `root`, which is the same on every rank, to all.
+  HeddleCudaStatus (*broadcast)(HeddleCudaStream* stream, HeddleCudaCommunicator* comm, int32_t root, void* data,
+                                int64_t bytes);
 
   // All-reduce in one kernel for small messages, among 2, 4 or 8 ranks of one process on one device or on devices that
   // reach each other's memory (else kHeddleCudaUnavailable). Rank r uses streams[r] or another one of its device, and

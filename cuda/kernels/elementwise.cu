@@ -1,4 +1,4 @@
-// AddBias, SoftCap and GatherRows.
+// AddBias, SoftCap, GatherRows and FillSampled.
 #include "common/launch.h"
 #include "common/ops.h"
 #include "kernels/rows.cuh"
@@ -73,6 +73,13 @@ __global__ void GatherRowsKernel(UnitRows<Unit> x, const int32_t* rows, UnitRows
   });
 }
 
+__global__ void FillSampledKernel(int32_t* ids, int64_t num_ids, const int32_t* sampled) {
+  AllowNext();
+  const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  WaitForPrevious();
+  if (i < num_ids && ids[i] < 0) ids[i] = sampled[-1 - ids[i]];
+}
+
 template <typename Unit>
 void LaunchGatherRows(const HeddleCudaStream& stream, const HeddleCudaGatherRows& op) {
   const UnitRows<Unit> x(op.x);
@@ -119,6 +126,14 @@ void GatherRows(HeddleCudaStream& stream, const HeddleCudaGatherRows& op) {
   if (vectors) return LaunchGatherRows<uint4>(stream, op);
   if (element_bytes == 4) return LaunchGatherRows<uint32_t>(stream, op);
   LaunchGatherRows<uint16_t>(stream, op);
+}
+
+void FillSampled(HeddleCudaStream& stream, int32_t* ids, int64_t num_ids, const int32_t* sampled) {
+  if (num_ids == 0) return;
+  Require(num_ids > 0 && ids != nullptr && sampled != nullptr, "fill_sampled: an argument is null or negative");
+  constexpr int kThreads = 256;
+  const auto num_blocks = static_cast<unsigned>((num_ids + kThreads - 1) / kThreads);
+  Launch(stream, FillSampledKernel, dim3(num_blocks), dim3(kThreads), 0, ids, num_ids, sampled);
 }
 
 }  // namespace heddle::cuda
