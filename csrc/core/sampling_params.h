@@ -44,6 +44,11 @@ struct SamplingParams {
   int stream_interval = 1;  // tokens between emissions
   bool final_only = false;  // one emission, at the end
   bool skip_reading_prefix_cache = false;
+
+  // Whether a token is chosen with regard to those before it, beyond what the model makes of them.
+  bool depends_on_history() const {
+    return repetition_penalty != 1 || frequency_penalty != 0 || presence_penalty != 0 || !bad_words.empty();
+  }
 };
 
 }  // namespace heddle

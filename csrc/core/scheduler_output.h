@@ -27,7 +27,8 @@ struct NewSequenceData {
 // A sequence that ranks know.
 struct CachedSequenceData {
   SequenceId id = 0;
-  std::vector<int32_t> new_token_ids;  // sampled since its last step
+  std::vector<int32_t> new_token_ids;  // that ranks do not know yet; the last one to compute may be pending: the step
+                                       // before samples it
   std::vector<int32_t> new_block_ids;
   int num_computed_tokens = 0;
 };

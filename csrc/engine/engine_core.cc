@@ -1,6 +1,6 @@
 #include "engine/engine_core.h"
 
-#include <chrono>
+#include <algorithm>
 
 namespace heddle {
 namespace {
@@ -66,11 +66,12 @@ void EngineCore::Acknowledge(RequestId id, int num_tokens) {
 }
 
 bool EngineCore::Step(EngineOutput& output) {
-  const auto start = std::chrono::steady_clock::now();
-  const SchedulerOutput step = scheduler_.Schedule();
-  if (step.empty()) return false;
-  MarkStarted(step, output);
-  ModelOutput model_output = executor_->Execute(step);
+  SubmitSteps(output);
+  if (under_way_.empty()) return false;
+  ModelOutput model_output = executor_->Wait();
+  const StepUnderWay done = std::move(under_way_.front());
+  under_way_.pop_front();
+  const SchedulerOutput& step = done.step;
   output.deltas.reserve(output.deltas.size() + step.scheduled.size());
   for (SequenceUpdate& update : scheduler_.Update(step, std::move(model_output))) {
     const auto it = requests_.find(update.request_id);
@@ -83,11 +84,26 @@ bool EngineCore::Step(EngineOutput& output) {
     Emit(it, output);
   }
   ++num_steps_;
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  // Steps follow each other on the device: a step's time begins when it is submitted and the one before it is done.
+  const auto now = std::chrono::steady_clock::now();
+  const std::chrono::duration<double> seconds = now - std::max(done.submitted, last_step_);
+  last_step_ = now;
   step_seconds_ += seconds.count();
   output.step_seconds.push_back(seconds.count());
   output.step_tokens.push_back(step.total_num_scheduled_tokens);
   return true;
+}
+
+void EngineCore::SubmitSteps(EngineOutput& output) {
+  const auto most = static_cast<size_t>(executor_->max_steps_under_way());
+  while (under_way_.size() < most && (under_way_.empty() || scheduler_.MayScheduleAhead())) {
+    const auto now = std::chrono::steady_clock::now();
+    SchedulerOutput step = scheduler_.Schedule();
+    if (step.empty()) return;
+    MarkStarted(step, output);
+    under_way_.push_back({std::move(step), now});
+    executor_->Submit(under_way_.back().step);
+  }
 }
 
 void EngineCore::MarkStarted(const SchedulerOutput& step, EngineOutput& output) {

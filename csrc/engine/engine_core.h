@@ -4,6 +4,8 @@
 // A plain synchronous object: every call on the engine thread.
 #pragma once
 
+#include <chrono>
+#include <deque>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -30,11 +32,13 @@ class EngineCore {
   // The consumer took this many tokens of the request. Unknown ids are ignored.
   void Acknowledge(RequestId id, int num_tokens);
 
-  // Schedule, execute, update, emit. False when nothing could run. What fails in making one request's output ends that
-  // request. Fails as Executor::Execute does, and where the scheduler does: the engine is over then.
+  // Schedules and submits what the executor has room for, waits for the oldest step, takes it in and emits. False when
+  // nothing could run. What fails in making one request's output ends that request. Fails as Executor does, and where
+  // the scheduler does: the engine is over then.
   bool Step(EngineOutput& output);
 
-  bool HasRequests() const { return !requests_.empty(); }
+  // Whether there is anything to do or to wait for.
+  bool HasWork() const { return !requests_.empty() || !under_way_.empty(); }
   int num_waiting_requests() const { return num_waiting_requests_; }  // open, and no step worked on them yet
   SchedulerStats scheduler_stats() const { return scheduler_.stats(); }
   std::vector<RankStats> rank_stats() const { return executor_->Stats(); }
@@ -52,11 +56,16 @@ class EngineCore {
     bool paused = false;
     int64_t unacknowledged = 0;  // tokens emitted and not yet taken
   };
+  struct StepUnderWay {
+    SchedulerOutput step;
+    std::chrono::steady_clock::time_point submitted;
+  };
   using OpenRequests = std::unordered_map<RequestId, OpenRequest>;
 
   // Does a request's own work. Where it throws, the request ends with kError; the scheduler then knows it no more.
   template <typename Work>
   void Guard(OpenRequests::iterator request, const Work& work);
+  void SubmitSteps(EngineOutput& output);
   void MarkStarted(const SchedulerOutput& step, EngineOutput& output);
   void CountToken(OpenRequest& request);
   void Emit(OpenRequests::iterator request, EngineOutput& output);
@@ -65,6 +74,8 @@ class EngineCore {
   std::shared_ptr<const Vocabulary> vocabulary_;
   Scheduler scheduler_;
   OpenRequests requests_;
+  std::deque<StepUnderWay> under_way_;               // oldest first
+  std::chrono::steady_clock::time_point last_step_;  // when it was done
   int num_waiting_requests_ = 0;
   int64_t num_steps_ = 0;
   double step_seconds_ = 0;

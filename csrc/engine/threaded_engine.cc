@@ -136,7 +136,7 @@ void ThreadedEngine::Loop() {
     {
       std::unique_lock lock(mutex_);
       // Nothing to do, or nothing that can run until a command changes it.
-      wake_.wait(lock, [&] { return stopping_ || !commands_.empty() || (progressed && core_->HasRequests()); });
+      wake_.wait(lock, [&] { return stopping_ || !commands_.empty() || (progressed && core_->HasWork()); });
       commands.swap(commands_);
     }
     if (stopping_) return;

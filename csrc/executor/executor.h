@@ -32,9 +32,16 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
-  // Blocks until every rank has done the step. Fails with kRankFailed (a rank threw; the message says which and why),
-  // kCommTimeout, kCancelled; also then only once every rank has returned, since a thread cannot be killed.
-  virtual ModelOutput Execute(const SchedulerOutput& step) = 0;
+  // How many steps may be submitted and not yet waited for. More than one: they run one after the other on a device
+  // that goes on while the host prepares the next.
+  virtual int max_steps_under_way() const = 0;
+
+  // Begins a step. Fails with kRankFailed (a rank threw; the message says which and why), kCommTimeout, kCancelled;
+  // also then only once every rank has returned, since a thread cannot be killed.
+  virtual void Submit(const SchedulerOutput& step) = 0;
+
+  // Blocks until the oldest step that was submitted and not waited for is done. Fails as Submit does.
+  virtual ModelOutput Wait() = 0;
 
   // Abandons the step that runs now, or the next one.
   virtual void Cancel() = 0;

@@ -58,12 +58,17 @@ class ThreadExecutor : public Executor {
     on_progress(1.0);
   }
 
-  ModelOutput Execute(const SchedulerOutput& step) override {
+  int max_steps_under_way() const override { return config_.device == DeviceType::kCuda ? 2 : 1; }
+
+  void Submit(const SchedulerOutput& step) override {
+    RunOnAllRanks([&](int rank) { workers_[static_cast<size_t>(rank)]->Submit(step); });
+  }
+
+  ModelOutput Wait() override {
+    ThrowFailure();
     ModelOutput output;
-    RunOnAllRanks([&](int rank) {
-      ModelOutput result = workers_[static_cast<size_t>(rank)]->Execute(step);
-      if (rank == 0) output = std::move(result);
-    });
+    RunTask([&](int rank) { output = workers_[static_cast<size_t>(rank)]->Wait(); }, 0);
+    ThrowFailure();
     return output;
   }
 

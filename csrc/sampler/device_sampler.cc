@@ -36,34 +36,29 @@ SequenceFailure FailureOf(int32_t failure) {
 
 }  // namespace
 
-DeviceSampler::DeviceSampler(CudaStream& stream, int max_rows, int vocab_size)
-    : stream_(stream), max_rows_(max_rows), vocab_size_(vocab_size) {
-  const size_t bytes = static_cast<size_t>(max_rows) * sizeof(HeddleCudaSampledToken);
-  device_tokens_ = stream.Allocate(bytes);
-  host_tokens_ = stream.AllocatePinned(bytes);
-  next_token_ids_ = stream.Allocate(static_cast<size_t>(max_rows) * sizeof(int32_t));
-  Reserve(static_cast<size_t>(max_rows) * sizeof(HeddleCudaSampleRow));
+DeviceSampler::DeviceSampler(CudaStream& stream, int max_rows, int vocab_size, int32_t* token_ids)
+    : stream_(stream), max_rows_(max_rows), vocab_size_(vocab_size), token_ids_(token_ids) {
+  const auto rows = static_cast<size_t>(max_rows);
+  device_tokens_ = stream.Allocate(rows * sizeof(HeddleCudaSampledToken));
+  device_parameters_bytes_ = rows * sizeof(HeddleCudaSampleRow);
+  device_parameters_ = stream.Allocate(device_parameters_bytes_);
+  for (int i = 0; i < kMaxLaunches; ++i) {
+    Exchange& exchange = exchanges_.emplace_back(stream.CreateEvent());
+    Reserve(exchange.parameters, device_parameters_bytes_);
+    Reserve(exchange.tokens, rows * sizeof(HeddleCudaSampledToken));
+  }
 }
 
 int64_t DeviceSampler::DeviceBytes(int max_rows) {
-  return int64_t{max_rows} *
-         static_cast<int64_t>(sizeof(HeddleCudaSampledToken) + sizeof(int32_t) + sizeof(HeddleCudaSampleRow));
+  return int64_t{max_rows} * static_cast<int64_t>(sizeof(HeddleCudaSampledToken) + sizeof(HeddleCudaSampleRow));
 }
 
-void DeviceSampler::Reserve(size_t bytes) {
-  if (bytes <= upload_.capacity) return;
-  const size_t capacity = std::max(bytes, 2 * upload_.capacity);
-  upload_.host = stream_.AllocatePinned(capacity);
-  upload_.device = stream_.Allocate(capacity);
-  upload_.capacity = capacity;
-}
-
-void DeviceSampler::ReserveLogprobs(int max_logprobs) {
-  if (max_logprobs <= logprobs_capacity_) return;
-  const size_t entries = static_cast<size_t>(max_rows_) * static_cast<size_t>(max_logprobs);
-  device_best_ = stream_.Allocate(entries * (sizeof(int32_t) + sizeof(float)));
-  host_best_ = stream_.AllocatePinned(entries * (sizeof(int32_t) + sizeof(float)));
-  logprobs_capacity_ = max_logprobs;
+void DeviceSampler::Reserve(Pinned& pinned, size_t bytes) {
+  if (bytes <= pinned.bytes) return;
+  // Page-locking may wait for the device, whose other ranks may wait for this rank's next launch.
+  stream_.Synchronize();
+  pinned.bytes = std::max(bytes, 2 * pinned.bytes);
+  pinned.data = stream_.AllocatePinned(pinned.bytes);
 }
 
 // What the request's own rules need, as LogitsProcessor applies them.
@@ -87,24 +82,22 @@ void DeviceSampler::AddLists(const Row& row, HeddleCudaSampleRow& out) {
   history_.push_back(0);
 }
 
-void DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows) {
-  HEDDLE_CHECK(rows.size() <= static_cast<size_t>(max_rows_) && logits.dim(0) == static_cast<int64_t>(rows.size()) &&
-                   logits.dim(1) == vocab_size_,
-               logits.shape.ToString());
+bool DeviceSampler::Describe(std::span<const Row> rows, Exchange& exchange) {
   rows_.clear();
   ids_.clear();
   history_.clear();
   bias_ids_.clear();
   biases_.clear();
-  num_logprobs_.clear();
-  max_logprobs_ = -1;
-  bool process_logits = false;
+  exchange.num_logprobs.clear();
+  exchange.is_given.clear();
+  exchange.max_logprobs = -1;
+  bool has_rules = false;
   for (const Row& row : rows) {
     const SamplingParams& params = *row.input.params;
     HeddleCudaSampleRow& out = rows_.emplace_back();
     out = {.seed = params.seed,
            .history_begin = -1,
-           .position = static_cast<int32_t>(row.input.token_ids.size()),
+           .position = row.input.num_tokens(),
            .prompt_len = row.input.prompt_len,
            .sequence_index = row.input.sequence_index,
            .given_token = row.given_token,
@@ -119,68 +112,99 @@ void DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows) 
            .allowed_ids = {},
            .banned_ids = {},
            .logit_bias = {}};
-    num_logprobs_.push_back(out.num_logprobs);
-    max_logprobs_ = std::max(max_logprobs_, out.num_logprobs);
-    if (row.given_token >= 0 || !LogitsProcessor::IsNeeded(row.input)) continue;
-    process_logits = true;
+    const bool is_given = row.given_token >= 0;
+    exchange.is_given.push_back(is_given);
+    exchange.num_logprobs.push_back(out.num_logprobs);
+    exchange.max_logprobs = std::max(exchange.max_logprobs, out.num_logprobs);
+    if (is_given || !LogitsProcessor::IsNeeded(row.input)) continue;
+    has_rules = true;
     AddLists(row, out);
   }
-  ReserveLogprobs(max_logprobs_);
+  return has_rules;
+}
 
-  Reserve(BytesOf(rows_) + BytesOf(ids_) + BytesOf(history_) + BytesOf(bias_ids_) + BytesOf(biases_));
+void DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows) {
+  HEDDLE_CHECK(rows.size() <= static_cast<size_t>(max_rows_) && logits.dim(0) == static_cast<int64_t>(rows.size()) &&
+                   logits.dim(1) == vocab_size_,
+               logits.shape.ToString());
+  HEDDLE_CHECK(num_launched_ - num_waited_ < kMaxLaunches, "too many launches under way");
+  Exchange& exchange = exchanges_[num_launched_ % kMaxLaunches];
+  const bool has_rules = Describe(rows, exchange);
+
+  const auto max_logprobs = static_cast<size_t>(std::max(exchange.max_logprobs, 0));
+  constexpr size_t kEntryBytes = sizeof(int32_t) + sizeof(float);
+  const size_t entries = rows.size() * max_logprobs;
+  Reserve(exchange.best, entries * kEntryBytes);
+  if (exchange.max_logprobs > device_best_logprobs_) {
+    device_best_ = stream_.Allocate(static_cast<size_t>(max_rows_) * max_logprobs * kEntryBytes);
+    device_best_logprobs_ = exchange.max_logprobs;
+  }
+  const size_t bytes = BytesOf(rows_) + BytesOf(ids_) + BytesOf(history_) + BytesOf(bias_ids_) + BytesOf(biases_);
+  Reserve(exchange.parameters, bytes);
+  if (bytes > device_parameters_bytes_) {
+    device_parameters_bytes_ = exchange.parameters.bytes;
+    device_parameters_ = stream_.Allocate(device_parameters_bytes_);
+  }
+
   size_t offset = 0;
   const auto put = [&](const auto& values) {
-    char* const at = static_cast<char*>(upload_.device.get()) + offset;
+    char* const at = static_cast<char*>(device_parameters_.get()) + offset;
     if (!values.empty()) {
-      std::memcpy(static_cast<char*>(upload_.host.get()) + offset, values.data(),
+      std::memcpy(static_cast<char*>(exchange.parameters.data.get()) + offset, values.data(),
                   values.size() * sizeof(values.front()));
     }
     offset += BytesOf(values);
     return static_cast<void*>(at);
   };
-  const size_t entries = rows.size() * static_cast<size_t>(std::max(max_logprobs_, 0));
   auto* const best_ids = static_cast<int32_t*>(device_best_.get());
   const HeddleCudaSample op{
       .logits = CudaMatrixOf(logits),
       .rows = static_cast<const HeddleCudaSampleRow*>(put(rows_)),
-      .process_logits = process_logits ? 1 : 0,
+      .process_logits = has_rules ? 1 : 0,
       .ids = static_cast<const int32_t*>(put(ids_)),
       .bias_ids = static_cast<const int32_t*>(put(bias_ids_)),
       .biases = static_cast<const float*>(put(biases_)),
       .history = static_cast<int32_t*>(put(history_)),
-      .token_ids = static_cast<int32_t*>(next_token_ids_.get()),
+      .token_ids = token_ids_,
       .sampled = static_cast<HeddleCudaSampledToken*>(device_tokens_.get()),
-      .max_logprobs = max_logprobs_,
+      .max_logprobs = exchange.max_logprobs,
       .best_ids = best_ids,
       .best_logprobs = best_ids == nullptr ? nullptr : reinterpret_cast<float*>(best_ids + entries)};
-  stream_.Copy(upload_.device.get(), upload_.host.get(), offset);
+  stream_.Copy(device_parameters_.get(), exchange.parameters.data.get(), offset);
   CheckCuda(CudaApi().sample(stream_.get(), &op));
-  stream_.Copy(host_tokens_.get(), device_tokens_.get(), rows.size() * sizeof(HeddleCudaSampledToken));
-  if (entries > 0) {
-    stream_.Copy(host_best_.get(), device_best_.get(), entries * (sizeof(int32_t) + sizeof(float)));
-  }
+  stream_.Copy(exchange.tokens.data.get(), device_tokens_.get(), rows.size() * sizeof(HeddleCudaSampledToken));
+  if (entries > 0) stream_.Copy(exchange.best.data.get(), device_best_.get(), entries * kEntryBytes);
+  exchange.done.Record();
+  ++num_launched_;
+}
+
+void DeviceSampler::Wait(const std::atomic<bool>& cancelled, std::chrono::milliseconds timeout) {
+  HEDDLE_CHECK(num_waited_ < num_launched_, "nothing was launched");
+  exchanges_[num_waited_ % kMaxLaunches].done.Wait(&cancelled, timeout);
+  ++num_waited_;
 }
 
 void DeviceSampler::Take(size_t i, SequenceOutput& out) const {
-  const HeddleCudaSampledToken& token = static_cast<const HeddleCudaSampledToken*>(host_tokens_.get())[i];
+  HEDDLE_CHECK(num_waited_ > 0, "nothing was waited for");
+  const Exchange& exchange = exchanges_[(num_waited_ - 1) % kMaxLaunches];
+  const auto& token = static_cast<const HeddleCudaSampledToken*>(exchange.tokens.data.get())[i];
   out.failure = FailureOf(token.failure);
   if (out.failure != SequenceFailure::kNone) return;
-  const bool given = rows_[i].given_token >= 0;
-  if (!given) {
+  if (!exchange.is_given[i]) {
     out.sampled = true;
     out.token_id = token.token_id;
     out.logprob = token.logprob;
   }
-  const int k = num_logprobs_[i];
+  const int k = exchange.num_logprobs[i];
   if (k < 0) return;
-  const size_t entries = rows_.size() * static_cast<size_t>(max_logprobs_);
-  const auto* const ids = static_cast<const int32_t*>(host_best_.get());
-  const auto* const logprobs = reinterpret_cast<const float*>(ids + entries);
-  const size_t first = i * static_cast<size_t>(max_logprobs_);
+  const auto max_logprobs = static_cast<size_t>(exchange.max_logprobs);
+  const auto* const ids = static_cast<const int32_t*>(exchange.best.data.get());
+  const auto* const logprobs = reinterpret_cast<const float*>(ids + exchange.is_given.size() * max_logprobs);
+  const size_t first = i * max_logprobs;
   LogprobsData row{.k = k, .token_ids = {token.token_id}, .logprobs = {token.logprob}, .ranks = {token.rank}};
   row.token_ids.insert(row.token_ids.end(), ids + first, ids + first + k);
   row.logprobs.insert(row.logprobs.end(), logprobs + first, logprobs + first + k);
-  (given ? out.prompt_logprobs : out.logprobs).Append(std::move(row));
+  (exchange.is_given[i] ? out.prompt_logprobs : out.logprobs).Append(std::move(row));
 }
 
 }  // namespace heddle

@@ -4,6 +4,8 @@
 // A token equals the CPU's on the same logits, but where rounding in a sum decides. Rank thread only.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <span>
 #include <vector>
@@ -24,53 +26,74 @@ class DeviceSampler {
     int num_logprobs = -1;     // of the k best; negative: none
   };
 
-  // For steps of at most `max_rows` rows. Everything given outlives this.
-  DeviceSampler(CudaStream& stream, int max_rows, int vocab_size);
+  // Launches that may be waited for at the same time.
+  static constexpr int kMaxLaunches = 2;
+
+  // For steps of at most `max_rows` rows. `token_ids` [max_rows], in device memory, gets each launch's tokens for the
+  // next step. Everything given outlives this.
+  DeviceSampler(CudaStream& stream, int max_rows, int vocab_size, int32_t* token_ids);
 
   // Whether the device can list so many log-probabilities of a row.
   static bool Lists(int num_logprobs) { return num_logprobs <= HEDDLE_CUDA_MAX_LOGPROBS; }
 
-  // Launches what gives one token a row of `logits` [num_rows, vocab_size]. REQUIRES: Lists(), for every row; the rows
-  // of the call before were taken.
+  // Launches what gives one token a row of `logits` [num_rows, vocab_size]. REQUIRES: Lists(), for every row; fewer
+  // than kMaxLaunches were not waited for.
   void Launch(const TensorView& logits, std::span<const Row> rows);
 
-  // Takes row `i` into `out`, as Sampler::Sample and AppendLogprobs do. REQUIRES: the stream was waited for.
+  // Waits, as CudaEvent::Wait, for the oldest launch that was not waited for.
+  void Wait(const std::atomic<bool>& cancelled, std::chrono::milliseconds timeout);
+
+  // Takes row `i` of the launch last waited for into `out`, as Sampler::Sample and AppendLogprobs do.
   void Take(size_t i, SequenceOutput& out) const;
 
   // Device memory that the constructor and the largest steps without lists take.
   static int64_t DeviceBytes(int max_rows);
 
  private:
-  // Host memory that is brought to the device in one copy, grown as steps need it.
-  struct Upload {
-    std::shared_ptr<void> host;
-    std::shared_ptr<void> device;
-    size_t capacity = 0;
+  // Page-locked memory of the host.
+  struct Pinned {
+    std::shared_ptr<void> data;
+    size_t bytes = 0;
+  };
+
+  // What one launch takes from the host and brings back to it.
+  struct Exchange {
+    explicit Exchange(CudaEvent event) : done(std::move(event)) {}
+
+    Pinned parameters;
+    Pinned tokens;  // HeddleCudaSampledToken a row
+    Pinned best;    // max_logprobs ids a row, then as many log-probabilities
+    std::vector<int> num_logprobs;
+    std::vector<bool> is_given;
+    int max_logprobs = -1;
+    CudaEvent done;
   };
 
   void AddLists(const Row& row, HeddleCudaSampleRow& out);
-  void Reserve(size_t bytes);
-  void ReserveLogprobs(int max_logprobs);
+  // Describes `rows` in rows_ and the lists beside them. Returns whether any has rules of its own.
+  bool Describe(std::span<const Row> rows, Exchange& exchange);
+  void Reserve(Pinned& pinned, size_t bytes);
 
   CudaStream& stream_;
-  int max_rows_;
-  int vocab_size_;
+  const int max_rows_;
+  const int vocab_size_;
+  int32_t* const token_ids_;
   std::vector<HeddleCudaSampleRow> rows_;
   std::vector<int32_t> ids_;      // allowed, banned
   std::vector<int32_t> history_;  // of rows with penalties, each with room for the token sampled
   std::vector<int32_t> bias_ids_;
   std::vector<float> biases_;
-  Upload upload_;
 
-  // What comes back: tokens, then per row max_logprobs_ ids, then as many log-probabilities.
-  std::vector<int> num_logprobs_;
-  int max_logprobs_ = -1;  // of the last launch
-  int logprobs_capacity_ = 0;
+  // The device's side of an exchange: launches follow each other there.
+  std::shared_ptr<void> device_parameters_;
+  size_t device_parameters_bytes_ = 0;
   std::shared_ptr<void> device_tokens_;
-  std::shared_ptr<void> host_tokens_;
-  std::shared_ptr<void> next_token_ids_;
   std::shared_ptr<void> device_best_;
-  std::shared_ptr<void> host_best_;
+  int device_best_logprobs_ = 0;  // a row
+
+  std::vector<Exchange> exchanges_;
+  size_t num_launched_ = 0;
+  size_t num_waited_ = 0;
 };
 
 }  // namespace heddle

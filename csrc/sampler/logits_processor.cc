@@ -26,9 +26,7 @@ bool PenalizesOutput(const SamplingParams& params) {
   return params.frequency_penalty != 0 || params.presence_penalty != 0;
 }
 
-bool IsBelowMinTokens(const SamplingInput& input) {
-  return input.generated().size() < static_cast<size_t>(std::max(0, input.params->min_tokens));
-}
+bool IsBelowMinTokens(const SamplingInput& input) { return input.num_generated() < input.params->min_tokens; }
 
 void AddBias(const SamplingParams& params, std::span<float> logits) {
   for (const auto& [id, bias] : params.logit_bias) {

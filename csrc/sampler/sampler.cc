@@ -113,7 +113,9 @@ std::optional<int32_t> Sampler::Choose(std::span<const float> logits, const Samp
     for (float& weight : row_) weight = weight < threshold ? 0.0f : weight;
   }
   if (params.top_p < 1) ApplyTopP(params.top_p, row_);
-  return Draw(UniformForToken(params.seed, static_cast<uint32_t>(input.sequence_index), input.token_ids.size()), row_);
+  return Draw(UniformForToken(params.seed, static_cast<uint32_t>(input.sequence_index),
+                              static_cast<uint64_t>(input.num_tokens())),
+              row_);
 }
 
 // candidates_ = the k best of `row`, the last of them in the last place, the others in any order. REQUIRES: k >= 1.

@@ -14,7 +14,10 @@ struct SamplingInput {
   int prompt_len = 0;
   int sequence_index = 0;
   std::span<const int32_t> eos_token_ids;
+  int num_pending_tokens = 0;  // generated after token_ids, and not known yet
 
+  int num_tokens() const { return static_cast<int>(token_ids.size()) + num_pending_tokens; }
+  int num_generated() const { return num_tokens() - prompt_len; }
   std::span<const int32_t> generated() const { return token_ids.subspan(static_cast<size_t>(prompt_len)); }
 };
 

@@ -40,6 +40,7 @@ void Scheduler::AddRequest(Request request) {
   for (int index = 0; index < state->request.sampling_params.n; ++index) state->AddSequence(++last_sequence_id_);
   RequestState& added = *requests_.emplace(id, std::move(state)).first->second;
   ++num_queued_requests_;
+  if (added.request.sampling_params.depends_on_history()) ++num_history_requests_;
   // Cannot fail while they await the prompt: so a failure from here on is undone as any request is ended.
   for (const auto& sequence : added.sequences) queue_.Insert(*sequence);
   try {
@@ -73,7 +74,10 @@ SchedulerOutput Scheduler::Schedule() {
   // Whoever found no block lets nobody in, unless it stepped back for someone who waits.
   if (ScheduleRunning(step) || step.empty()) AdmitWaiting(step);
   // Kept for the next step when this one will never reach the ranks.
-  if (!step.empty()) step.finished.swap(finished_);
+  if (!step.empty()) {
+    step.finished.swap(finished_);
+    ++num_steps_under_way_;
+  }
   return step;
 }
 
@@ -86,6 +90,7 @@ bool Scheduler::ScheduleRunning(SchedulerOutput& step) {
   // Victims come after the sequence in need, so they were not scheduled in this step, and nothing before i moves.
   for (size_t i = 0; i < running.size(); ++i) {
     Sequence& sequence = *running[i];
+    if (EndsUnderWay(sequence)) continue;
     // A long prompt leaves a token to each sequence after it, so that nobody's decoding halts meanwhile.
     const size_t num_places = static_cast<size_t>(config_.max_num_seqs) - step.scheduled.size();
     const int num_after = static_cast<int>(std::min(running.size() - i, num_places)) - 1;
@@ -110,6 +115,13 @@ bool Scheduler::ScheduleRunning(SchedulerOutput& step) {
   return enough_blocks;
 }
 
+// Whether its pending tokens end it, whatever they are. They may end it otherwise too, which shows too late: what a
+// step then computes for it is dropped.
+bool Scheduler::EndsUnderWay(const Sequence& sequence) const {
+  return sequence.num_pending_tokens > 0 &&
+         EndsByLength(sequence, sequence.num_tokens() - sequence.request->prompt_len, config_.max_model_len);
+}
+
 // Tokens that the sequence may compute in this step, leaving `num_reserved` of the budget as long as one remains for
 // it; 0 when the step is full.
 int Scheduler::BudgetedTokens(const Sequence& sequence, const SchedulerOutput& step, int num_reserved) const {
@@ -122,13 +134,17 @@ void Scheduler::AppendScheduled(Sequence& sequence, int num_tokens, SchedulerOut
   const bool samples = sequence.num_computed_tokens + num_tokens == sequence.num_tokens();
   step.scheduled.push_back({sequence.id, num_tokens, samples});
   step.total_num_scheduled_tokens += num_tokens;
-  sequence.num_sent_tokens = sequence.num_tokens();
+  sequence.num_computed_tokens += num_tokens;
+  ++sequence.num_steps_under_way;
+  if (samples) ++sequence.num_pending_tokens;
+  sequence.num_sent_tokens = static_cast<int>(sequence.token_ids.size());
   sequence.num_sent_blocks = sequence.blocks.size();
 }
 
 void Scheduler::AdmitWaiting(SchedulerOutput& step) {
   while (Sequence* sequence = queue_.NextWaiting()) {
     if (BudgetedTokens(*sequence, step, 0) == 0) return;
+    if (sequence->num_steps_under_way > 0) return;  // preempted since, and not all of its tokens are known
     std::vector<BlockId> prefix;
     if (sequence->blocks.empty() && MayReadPrefixCache(*sequence)) {
       prefix = kv_cache_.FindPrefix(sequence->request->request.cache_salt, sequence->token_ids);
@@ -147,7 +163,7 @@ bool Scheduler::MakeRoomToAdmit(const Sequence& sequence, std::span<const BlockI
          kv_cache_.num_free_blocks()) {
     Sequence* victim = queue_.LastHolder();
     HEDDLE_CHECK(victim != nullptr, "a sequence alone does not fit");
-    if (!victim->request->paused && !step.empty()) return false;
+    if (!victim->request->paused && (!step.empty() || num_steps_under_way_ > 0)) return false;
     HEDDLE_CHECK(victim != &sequence, "a sequence alone does not fit");
     Preempt(*victim);
   }
@@ -161,6 +177,7 @@ void Scheduler::Admit(Sequence& sequence, std::span<const BlockId> prefix, Sched
     kv_cache_.AdoptPrefix(prefix, sequence.blocks);
     sequence.num_computed_tokens = static_cast<int>(prefix.size()) * config_.block_size;
   }
+  sequence.num_settled_tokens = sequence.num_computed_tokens;
   if (!request.started) {
     request.started = true;
     --num_queued_requests_;
@@ -190,6 +207,7 @@ void Scheduler::Preempt(Sequence& sequence) {
   queue_.Remove(sequence);
   kv_cache_.Free(sequence.blocks);
   sequence.num_computed_tokens = 0;
+  sequence.num_settled_tokens = 0;
   if (sequence.status == SequenceStatus::kRunning) {
     sequence.status = SequenceStatus::kWaiting;
     finished_.push_back(sequence.id);
@@ -200,6 +218,8 @@ void Scheduler::Preempt(Sequence& sequence) {
 
 std::vector<SequenceUpdate> Scheduler::Update(const SchedulerOutput& step, ModelOutput output) {
   HEDDLE_CHECK(output.sequences.size() == step.scheduled.size(), "the output belongs to another step");
+  HEDDLE_CHECK(num_steps_under_way_ > 0, "no step is under way");
+  --num_steps_under_way_;
   std::vector<SequenceUpdate> updates;
   updates.reserve(step.scheduled.size());
   for (size_t i = 0; i < step.scheduled.size(); ++i) {
@@ -213,13 +233,21 @@ std::vector<SequenceUpdate> Scheduler::Update(const SchedulerOutput& step, Model
 void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, SequenceOutput& result,
                        std::vector<SequenceUpdate>& updates) {
   RequestState& request = *sequence.request;
-  const int begin = sequence.num_computed_tokens;
-  sequence.num_computed_tokens += scheduled.num_scheduled_tokens;
-  if (result.failure == SequenceFailure::kInvalidLogits) {
-    kv_cache_.ForgetOwnBlocks(sequence.blocks);
-  } else {
-    kv_cache_.CacheBlocks(request.request.cache_salt, sequence.computed_token_ids(), sequence.blocks);
-    if (!request.prompt_computed && sequence.num_computed_tokens >= request.prompt_len) ForkOthers(sequence);
+  --sequence.num_steps_under_way;
+  if (scheduled.samples) --sequence.num_pending_tokens;
+  // Not if it was preempted since: then what the step left in its blocks is gone. The token it sampled is as good.
+  const bool keeps_blocks = sequence.status == SequenceStatus::kRunning;
+  const int begin = sequence.num_settled_tokens;
+  if (keeps_blocks) {
+    sequence.num_settled_tokens += scheduled.num_scheduled_tokens;
+    if (result.failure == SequenceFailure::kInvalidLogits) {
+      kv_cache_.ForgetOwnBlocks(sequence.blocks);
+    } else {
+      const std::span<const int32_t> settled(sequence.token_ids.data(),
+                                             static_cast<size_t>(sequence.num_settled_tokens));
+      kv_cache_.CacheBlocks(request.request.cache_salt, settled, sequence.blocks);
+      if (!request.prompt_computed && sequence.num_settled_tokens >= request.prompt_len) ForkOthers(sequence);
+    }
   }
 
   SequenceUpdate update;
@@ -227,7 +255,9 @@ void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, S
   update.sequence_id = sequence.id;
   update.sequence_index = sequence.order.index;
   update.num_cached_tokens = request.num_cached_tokens;
-  update.prompt_logprobs = TakeNewPromptLogprobs(std::move(result.prompt_logprobs), begin, sequence);
+  if (keeps_blocks) {
+    update.prompt_logprobs = TakeNewPromptLogprobs(std::move(result.prompt_logprobs), begin, sequence);
+  }
   if (result.failure != SequenceFailure::kNone) {
     update.finish_reason = FinishReason::kError;
     update.failure = result.failure;
@@ -303,6 +333,7 @@ void Scheduler::Finish(Sequence& sequence) {
     return;
   }
   if (!request.started) --num_queued_requests_;
+  if (request.request.sampling_params.depends_on_history()) --num_history_requests_;
   requests_.erase(request.request.id);
 }
 

@@ -21,9 +21,11 @@
 // kFcfs starves nobody, but a short prompt waits until older ones are computed. kPriority does by intent: while more
 // urgent requests keep coming, less urgent ones wait.
 //
-// Use: Schedule(), compute, Update(), and again. Nothing but FinishSequence, AbortRequest, AddRequest and SetPaused may
-// be called between Schedule() and Update(), and no Schedule() before all ranks are done with the step, since blocks
-// freed meanwhile are handed out again there.
+// Use: Schedule(), compute, Update(), and again. A device that computes steps strictly one after the other may be given
+// the next one ahead: a second Schedule() before the Update() of the first. A sequence's pending token, which the first
+// step samples, is then the last that the second computes; what ends a sequence in the first shows too late, and its
+// part of the second is dropped. Blocks freed meanwhile are handed out again at once, which that order makes safe.
+// Elsewhere no Schedule() comes before all ranks are done with the step.
 //
 // Engine thread only.
 #pragma once
@@ -70,9 +72,13 @@ class Scheduler {
   // or taken in: its `finished` is empty too.
   SchedulerOutput Schedule();
 
-  // Takes in what the step gave: one update for each sequence that got a token, prompt log-probabilities or an end, in
-  // batch order. Sequences that ended since Schedule() are skipped. A sequence with a failure ends with kError; when
-  // its logits are invalid, the blocks that it computed are no longer found as a prefix.
+  // Whether Schedule may be called before the step under way was taken in: not while the choice of any sequence's next
+  // token depends on the tokens before it.
+  bool MayScheduleAhead() const { return num_steps_under_way_ <= 1 && num_history_requests_ == 0; }
+
+  // Takes in what the oldest step under way gave: one update for each sequence that got a token, prompt
+  // log-probabilities or an end, in batch order. Sequences that ended since Schedule() are skipped. A sequence with a
+  // failure ends with kError; when its logits are invalid, the blocks that it computed are no longer found as a prefix.
   std::vector<SequenceUpdate> Update(const SchedulerOutput& step, ModelOutput output);
 
   // Ends one sequence for a reason that the scheduler cannot see, such as a stop string. Unknown ids are ignored.
@@ -103,6 +109,7 @@ class Scheduler {
   void Admit(Sequence& sequence, std::span<const BlockId> prefix, SchedulerOutput& step);
   void Preempt(Sequence& sequence);
   int BudgetedTokens(const Sequence& sequence, const SchedulerOutput& step, int num_reserved) const;
+  bool EndsUnderWay(const Sequence& sequence) const;
   void AppendScheduled(Sequence& sequence, int num_tokens, SchedulerOutput& step);
 
   void TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, SequenceOutput& result,
@@ -121,7 +128,9 @@ class Scheduler {
   std::vector<SequenceId> finished_;  // to be reported with the next step
   SequenceId last_sequence_id_ = 0;
   uint64_t last_arrival_ = 0;
-  int num_queued_requests_ = 0;  // of which no sequence was ever admitted
+  int num_queued_requests_ = 0;   // of which no sequence was ever admitted
+  int num_history_requests_ = 0;  // whose sampling depends on tokens before
+  int num_steps_under_way_ = 0;   // scheduled and not taken in
   int64_t prefix_cache_queries_ = 0;
   int64_t prefix_cache_hits_ = 0;
   int64_t num_preemptions_ = 0;

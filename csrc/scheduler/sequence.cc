@@ -43,11 +43,7 @@ void ValidateRequest(const Request& request, int max_model_len) {
   }
 }
 
-int Sequence::num_generated_tokens() const { return num_tokens() - request->prompt_len; }
-
-std::span<const int32_t> Sequence::computed_token_ids() const {
-  return {token_ids.data(), static_cast<size_t>(num_computed_tokens)};
-}
+int Sequence::num_generated_tokens() const { return static_cast<int>(token_ids.size()) - request->prompt_len; }
 
 Sequence& RequestState::AddSequence(SequenceId id) {
   auto sequence = std::make_unique<Sequence>();
@@ -59,6 +55,12 @@ Sequence& RequestState::AddSequence(SequenceId id) {
   return *sequences.back();
 }
 
+bool EndsByLength(const Sequence& sequence, int num_generated, int max_model_len) {
+  const RequestState& request = *sequence.request;
+  return num_generated >= request.request.sampling_params.max_tokens ||
+         request.prompt_len + num_generated >= max_model_len;
+}
+
 StopVerdict CheckStop(const Sequence& sequence, int max_model_len) {
   const Request& request = sequence.request->request;
   const SamplingParams& params = request.sampling_params;
@@ -68,9 +70,7 @@ StopVerdict CheckStop(const Sequence& sequence, int max_model_len) {
     const StopVerdict verdict = CheckStopTokens(request, sequence.token_ids.back());
     if (verdict.reason != FinishReason::kNone) return verdict;
   }
-  if (sequence.num_tokens() >= max_model_len || num_generated >= params.max_tokens) {
-    return {.reason = FinishReason::kLength};
-  }
+  if (EndsByLength(sequence, num_generated, max_model_len)) return {.reason = FinishReason::kLength};
   if (may_stop && params.repetition_detection.max_pattern_size > 0) {
     const std::span<const int32_t> generated(sequence.token_ids.data() + sequence.request->prompt_len,
                                              static_cast<size_t>(num_generated));

@@ -35,14 +35,16 @@ struct Sequence {
   SequenceStatus status = SequenceStatus::kAwaitingPrompt;
   std::vector<int32_t> token_ids;  // prompt, then generated; empty while kAwaitingPrompt
   BlockTable blocks;
-  int num_computed_tokens = 0;  // their keys and values lie in blocks
+  int num_computed_tokens = 0;  // their keys and values lie in blocks once the steps under way are done
+  int num_settled_tokens = 0;   // of these, whose steps were taken in
+  int num_steps_under_way = 0;  // that compute some of its tokens
+  int num_pending_tokens = 0;   // that these steps sample, to come after token_ids
   int num_sent_tokens = 0;      // ranks have these, while kRunning
   int num_sent_blocks = 0;
   int num_prompt_logprobs = 0;  // rows delivered; survives preemption, so that none comes twice
 
-  int num_tokens() const { return static_cast<int>(token_ids.size()); }
-  int num_generated_tokens() const;
-  std::span<const int32_t> computed_token_ids() const;
+  int num_tokens() const { return static_cast<int>(token_ids.size()) + num_pending_tokens; }
+  int num_generated_tokens() const;  // known ones
 };
 
 struct RequestState {
@@ -63,6 +65,9 @@ struct RequestState {
 // Fails with kInvalidArgument when the prompt is empty or leaves no room in max_model_len, or when n or max_tokens is
 // not positive.
 void ValidateRequest(const Request& request, int max_model_len);
+
+// Whether so many generated tokens end the sequence, whatever they are.
+bool EndsByLength(const Sequence& sequence, int num_generated, int max_model_len);
 
 // Whether the sequence's last token ends it. Asked once for each generated token, after it was appended.
 struct StopVerdict {

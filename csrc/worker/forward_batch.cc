@@ -30,7 +30,7 @@ int64_t ForwardBatch::DeviceBytes(const Limits& limits) {
          (2 * seqs + 1 + seqs * blocks) * int64_t{sizeof(int32_t)} + 8 * int64_t{kAlignment};
 }
 
-void ForwardBatch::Build(const SchedulerOutput& step, const SequenceTable& sequences) {
+void ForwardBatch::Build(const SchedulerOutput& step, std::span<const SequenceState* const> states) {
   token_ids_.values.clear();
   positions_.values.clear();
   slot_mapping_.values.clear();
@@ -41,9 +41,9 @@ void ForwardBatch::Build(const SchedulerOutput& step, const SequenceTable& seque
   max_query_len_ = 0;
   max_seq_len_ = 0;
   max_blocks_per_seq_ = 0;
-  for (const ScheduledSequence& scheduled : step.scheduled) {
-    const int blocks = static_cast<int>(sequences.at(scheduled.id).block_ids.size());
-    max_blocks_per_seq_ = std::max(max_blocks_per_seq_, blocks);
+  has_pending_tokens_ = false;
+  for (const SequenceState* state : states) {
+    max_blocks_per_seq_ = std::max(max_blocks_per_seq_, static_cast<int>(state->block_ids.size()));
   }
   // On a GPU few different widths, since a captured graph is of one.
   if (device_ != nullptr) {
@@ -55,12 +55,16 @@ void ForwardBatch::Build(const SchedulerOutput& step, const SequenceTable& seque
   const int block_size = limits_.block_size;
   for (size_t s = 0; s < step.scheduled.size(); ++s) {
     const ScheduledSequence& scheduled = step.scheduled[s];
-    const SequenceState& state = sequences.at(scheduled.id);
+    const SequenceState& state = *states[s];
     const int end = state.num_computed_tokens + scheduled.num_scheduled_tokens;
-    HEDDLE_CHECK(end <= static_cast<int>(state.token_ids.size()), "scheduled beyond the known tokens");
+    const auto num_known = static_cast<int>(state.token_ids.size());
+    HEDDLE_CHECK(state.num_pending_tokens <= 1, "scheduled beyond the tokens there are");
     HEDDLE_CHECK(end <= static_cast<int>(state.block_ids.size()) * block_size, "scheduled beyond the blocks");
     for (int position = state.num_computed_tokens; position < end; ++position) {
-      token_ids_.values.push_back(state.token_ids[static_cast<size_t>(position)]);
+      // A pending token is named by its row, as the device's fill_sampled takes it.
+      const bool is_pending = position == num_known;
+      token_ids_.values.push_back(is_pending ? -1 - state.pending_row : state.token_ids[static_cast<size_t>(position)]);
+      has_pending_tokens_ = has_pending_tokens_ || is_pending;
       positions_.values.push_back(position);
       const int32_t block = state.block_ids[static_cast<size_t>(position / block_size)];
       slot_mapping_.values.push_back(int64_t{block} * block_size + position % block_size);
@@ -93,7 +97,7 @@ void ForwardBatch::Put(Array<T>& array, size_t& offset) {
   offset += Aligned(bytes);
 }
 
-void ForwardBatch::Upload(size_t num_seqs) {
+void ForwardBatch::Upload(const int32_t* sampled_ids, size_t num_seqs) {
   if (device_ == nullptr) return;
   Pad(num_seqs);
   copied_->Wait();  // for the copy of the step before
@@ -108,6 +112,9 @@ void ForwardBatch::Upload(size_t num_seqs) {
   HEDDLE_CHECK(offset <= static_cast<size_t>(DeviceBytes(limits_)), std::to_string(offset) + " bytes of a step");
   stream_.cuda()->Copy(device_.get(), staging_.get(), offset);
   copied_->Record();
+  if (!has_pending_tokens_) return;
+  auto* const token_ids = const_cast<int32_t*>(token_ids_.device);
+  CheckCuda(CudaApi().fill_sampled(stream_.cuda()->get(), token_ids, std::ssize(token_ids_.values), sampled_ids));
 }
 
 }  // namespace heddle

@@ -25,14 +25,15 @@ class ForwardBatch {
 
   ForwardBatch(Stream& stream, const Limits& limits);
 
-  // Lays out a step. A GPU waits for nothing: what it reads of the step before is kept until it is done.
-  // REQUIRES: `sequences` has applied `step`.
-  void Build(const SchedulerOutput& step, const SequenceTable& sequences);
+  // Lays out a step of sequences in these states. A GPU waits for nothing: what it reads of the step before is kept
+  // until it is done.
+  void Build(const SchedulerOutput& step, std::span<const SequenceState* const> states);
   // Names the rows of hidden states that ComputeLogits is to see.
   void SetLogitsRows(std::vector<int32_t> rows) { logits_rows_.values = std::move(rows); }
-  // Brings the arrays to the device, in one copy: on CPU they are there already. Sequences of no tokens are added up to
-  // `num_seqs`, each with a token of its own that is not stored.
-  void Upload(size_t num_seqs = 0);
+  // Brings the arrays to the device, in one copy: on CPU they are there already. Pending tokens are taken from
+  // `sampled_ids` there. Sequences of no tokens are added up to `num_seqs`, each with a token of its own that is not
+  // stored.
+  void Upload(const int32_t* sampled_ids, size_t num_seqs = 0);
 
   std::span<const int32_t> token_ids() const { return token_ids_.span(); }
   std::span<const int32_t> positions() const { return positions_.span(); }
@@ -75,6 +76,7 @@ class ForwardBatch {
   int max_blocks_per_seq_ = 0;
   int max_query_len_ = 0;
   int max_seq_len_ = 0;
+  bool has_pending_tokens_ = false;
 
   // On a GPU.
   std::shared_ptr<void> staging_;  // page-locked

@@ -43,6 +43,7 @@ int64_t ModelRunner::ActivationBytes(const ModelConfig& config, const Options& o
   const int64_t logits = tp.rank == 0 ? LogitsRows(config, options) * config.vocab_size : 0;
   const int64_t batch = options.device == DeviceType::kCuda
                             ? ForwardBatch::DeviceBytes(BatchLimits(options)) +
+                                  options.max_num_seqs * static_cast<int64_t>(sizeof(int32_t)) +
                                   (tp.rank == 0 ? DeviceSampler::DeviceBytes(options.max_num_seqs) : 0)
                             : 0;
   return ArenaBytes(config, options, tp, activation_dtype, activation_bytes_per_token) + batch +
@@ -62,36 +63,56 @@ ModelRunner::ModelRunner(const ModelConfig& config, const Options& options, cons
       cancelled_(cancelled),
       batch_(stream, BatchLimits(options)),
       arena_(CreateArena(stream, ArenaBytes(config, options, tp, activation_dtype, activation_bytes_per_token))) {
-  if (stream.cuda() != nullptr) graphs_ = std::make_unique<DecodeGraphs>(*stream.cuda());
+  CudaStream* const cuda = stream.cuda();
+  if (cuda != nullptr) {
+    graphs_ = std::make_unique<DecodeGraphs>(*cuda, *tp.communicator);
+    sampled_ids_ = Tensor(DType::kInt32, {options.max_num_seqs}, *cuda);
+  }
   if (tp.rank != 0) return;
   const Shape logits{LogitsRows(config, options), config.vocab_size};
-  CudaStream* const cuda = stream.cuda();
   logits_ = cuda == nullptr ? Tensor(DType::kFloat32, logits) : Tensor(DType::kFloat32, logits, *cuda);
   if (cuda != nullptr) {
     host_logits_ = cuda->AllocatePinned(static_cast<size_t>(logits.NumElements()) * sizeof(float));
-    device_sampler_ = std::make_unique<DeviceSampler>(*cuda, options.max_num_seqs, config.vocab_size);
+    device_sampler_ = std::make_unique<DeviceSampler>(*cuda, options.max_num_seqs, config.vocab_size, SampledIds());
   }
   for (int thread = 0; thread < stream.threads().num_threads(); ++thread) {
     samplers_.emplace_back(config.vocab_size, stream.isa());
   }
 }
 
-ModelOutput ModelRunner::Execute(const SchedulerOutput& step) {
-  sequences_.Apply(step);
-  batch_.Build(step, sequences_);
+ModelRunner::~ModelRunner() {
+  if (stream_.cuda() == nullptr) return;
+  try {
+    stream_.cuda()->Synchronize(nullptr, options_.timeout);
+  } catch (const Error&) {
+    // The device is lost, and with it what it was given to do.
+  }
+}
+
+void ModelRunner::Submit(const SchedulerOutput& step) {
+  sequences_.Apply(step, states_);
+  batch_.Build(step, states_);
   HEDDLE_CHECK(batch_.token_ids().size() <= static_cast<size_t>(options_.max_num_batched_tokens), "step too large");
-  ModelOutput output;
   if (tp_.rank == 0) {
+    ModelOutput& output = under_way_.emplace_back().output;
     output.sequences.resize(step.scheduled.size());
     for (size_t i = 0; i < step.scheduled.size(); ++i) output.sequences[i].id = step.scheduled[i].id;
   }
   const std::vector<LogitsRow> rows = SelectRows(step);
   const bool decodes = batch_.max_query_len() == 1 && rows.size() == step.scheduled.size();
   if (graphs_ != nullptr && decodes) {
-    Decode(rows, step, output);
+    Decode(rows);
   } else {
-    Compute(rows, step, output);
+    Compute(rows);
   }
+  if (graphs_ != nullptr && !rows.empty()) KeepSampled(rows);
+}
+
+ModelOutput ModelRunner::Wait() {
+  HEDDLE_CHECK(!under_way_.empty(), "no step was submitted");
+  Collect(under_way_.front());
+  ModelOutput output = std::move(under_way_.front().output);
+  under_way_.pop_front();
   return output;
 }
 
@@ -108,9 +129,9 @@ ForwardContext ModelRunner::Context() {
           .cancelled = cancelled_};
 }
 
-void ModelRunner::Decode(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output) {
+void ModelRunner::Decode(std::span<const LogitsRow> rows) {
   const int num_seqs = DecodeGraphs::PaddedNumSeqs(batch_.num_seqs(), options_.max_num_seqs);
-  batch_.Upload(num_seqs);
+  batch_.Upload(SampledIds(), num_seqs);
   ForwardContext context = Context();
   graphs_->Run({num_seqs, context.attention.max_blocks_per_seq}, [&] {
     const Arena::Scope scope(arena_);
@@ -120,14 +141,14 @@ void ModelRunner::Decode(std::span<const LogitsRow> rows, const SchedulerOutput&
     model_.Forward(context, hidden);
     model_.ComputeLogits(context, hidden, tp_.rank == 0 ? logits_.view().Rows(0, num_seqs) : TensorView());
   });
-  if (tp_.rank == 0) Sample(rows, step, output);
+  if (tp_.rank == 0) Sample(rows);
 }
 
-void ModelRunner::Compute(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output) {
+void ModelRunner::Compute(std::span<const LogitsRow> rows) {
   std::vector<int32_t> logits_rows;
   for (const LogitsRow& row : rows) logits_rows.push_back(row.row);
   batch_.SetLogitsRows(std::move(logits_rows));
-  batch_.Upload();
+  batch_.Upload(SampledIds());
 
   const Arena::Scope scope(arena_);
   ForwardContext context = Context();
@@ -137,46 +158,73 @@ void ModelRunner::Compute(std::span<const LogitsRow> rows, const SchedulerOutput
   for (size_t begin = 0; begin < rows.size(); begin += rows_a_round) {
     const size_t end = std::min(begin + rows_a_round, rows.size());
     ComputeLogits(context, hidden, rows, begin, end);
-    if (tp_.rank == 0) Sample(rows.subspan(begin, end - begin), step, output);
+    if (tp_.rank != 0) continue;
+    Sample(rows.subspan(begin, end - begin));
+    if (end < rows.size()) CollectAll();
   }
 }
 
-void ModelRunner::Sample(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output) {
-  const auto is_listed = [&](const LogitsRow& row) {
-    const SamplingParams& params = sequences_.at(step.scheduled[row.output].id).sampling_params;
-    return DeviceSampler::Lists(row.prompt_token >= 0 ? params.prompt_logprobs : params.logprobs);
-  };
-  if (device_sampler_ != nullptr && std::all_of(rows.begin(), rows.end(), is_listed)) {
-    return SampleOnDevice(rows, step, output);
-  }
-  Consume(rows, HostLogits(static_cast<int64_t>(rows.size())), step, output);
+void ModelRunner::Sample(std::span<const LogitsRow> rows) {
+  if (device_sampler_ != nullptr && DeviceLists(rows)) return LaunchSampling(rows);
+  Consume(rows, HostLogits(static_cast<int64_t>(rows.size())), under_way_.back().output);
 }
 
-void ModelRunner::SampleOnDevice(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output) {
+bool ModelRunner::DeviceLists(std::span<const LogitsRow> rows) {
+  return std::all_of(rows.begin(), rows.end(),
+                     [](const LogitsRow& row) { return DeviceSampler::Lists(row.num_logprobs); });
+}
+
+void ModelRunner::LaunchSampling(std::span<const LogitsRow> rows) {
   const OpTimer timer(stream_);
   std::vector<DeviceSampler::Row> device_rows;
   device_rows.reserve(rows.size());
   for (const LogitsRow& row : rows) {
-    const SequenceState& state = sequences_.at(step.scheduled[row.output].id);
-    const bool given = row.prompt_token >= 0;
-    device_rows.push_back({InputOf(state), row.prompt_token,
-                           given ? state.sampling_params.prompt_logprobs : state.sampling_params.logprobs});
+    device_rows.push_back({InputOf(*states_[row.output]), row.prompt_token, row.num_logprobs});
   }
-  device_sampler_->Launch(logits_.view().Rows(0, static_cast<int64_t>(rows.size())), device_rows);
-  WaitForDevice();
-  for (size_t i = 0; i < rows.size(); ++i) {
-    SequenceOutput& sequence = output.sequences[rows[i].output];
-    if (sequence.failure == SequenceFailure::kNone) device_sampler_->Take(i, sequence);
-  }
+  device_sampler_->Launch(logits_.view().Rows(0, std::ssize(rows)), device_rows);
+  under_way_.back().rows.assign(rows.begin(), rows.end());
 }
 
-void ModelRunner::WaitForDevice() {
-  stream_.cuda()->Synchronize(&cancelled_, options_.timeout);
+void ModelRunner::Collect(StepUnderWay& step) {
+  if (step.rows.empty()) return;
+  const OpTimer timer(stream_);
+  device_sampler_->Wait(cancelled_, options_.timeout);
   tp_.communicator->CheckHealth();
+  for (size_t i = 0; i < step.rows.size(); ++i) {
+    SequenceOutput& sequence = step.output.sequences[step.rows[i].output];
+    if (sequence.failure == SequenceFailure::kNone) device_sampler_->Take(i, sequence);
+  }
+  step.rows.clear();
+}
+
+// The device's results come in the order of the launches.
+void ModelRunner::CollectAll() {
+  for (StepUnderWay& step : under_way_) Collect(step);
+}
+
+// Where the device has sampled them in one go they lie there, by row. Else the host knows them already.
+void ModelRunner::KeepSampled(std::span<const LogitsRow> rows) {
+  const bool on_device = rows.size() <= static_cast<size_t>(options_.max_num_seqs) && DeviceLists(rows);
+  if (!on_device && tp_.rank == 0) CollectAll();
+  std::vector<int32_t> token_ids;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i].prompt_token >= 0) continue;
+    states_[rows[i].output]->pending_row = static_cast<int>(on_device ? i : token_ids.size());
+    token_ids.push_back(tp_.rank == 0 ? under_way_.back().output.sequences[rows[i].output].token_id : 0);
+  }
+  if (!on_device && tp_.rank == 0) {
+    stream_.cuda()->Copy(sampled_ids_.view().data, token_ids.data(), token_ids.size() * sizeof(int32_t));
+  }
+  if (tp_.size > 1) tp_.communicator->Broadcast(sampled_ids_, 0);
 }
 
 SamplingInput ModelRunner::InputOf(const SequenceState& state) const {
-  return {&state.sampling_params, state.token_ids, state.prompt_len, state.sequence_index, config_.eos_token_ids};
+  return {.params = &state.sampling_params,
+          .token_ids = state.token_ids,
+          .prompt_len = state.prompt_len,
+          .sequence_index = state.sequence_index,
+          .eos_token_ids = config_.eos_token_ids,
+          .num_pending_tokens = state.num_pending_tokens};
 }
 
 std::vector<ModelRunner::LogitsRow> ModelRunner::SelectRows(const SchedulerOutput& step) const {
@@ -184,17 +232,19 @@ std::vector<ModelRunner::LogitsRow> ModelRunner::SelectRows(const SchedulerOutpu
   rows.reserve(step.scheduled.size());
   for (size_t s = 0; s < step.scheduled.size(); ++s) {
     const ScheduledSequence& scheduled = step.scheduled[s];
-    const SequenceState& state = sequences_.at(scheduled.id);
+    const SequenceState& state = *states_[s];
+    const SamplingParams& params = state.sampling_params;
     const int begin = state.num_computed_tokens;
     const int end = begin + scheduled.num_scheduled_tokens;
     const int first_row = batch_.first_row(s);
-    if (state.sampling_params.prompt_logprobs >= 0 && state.sequence_index == 0) {
+    if (params.prompt_logprobs >= 0 && state.sequence_index == 0) {
       // Position p predicts token p + 1; a resumed sequence has delivered its prompt's already or repeats none.
       for (int position = begin; position < std::min(end, state.prompt_len - 1); ++position) {
-        rows.push_back({first_row + position - begin, s, state.token_ids[static_cast<size_t>(position) + 1]});
+        rows.push_back({first_row + position - begin, s, params.prompt_logprobs,
+                        state.token_ids[static_cast<size_t>(position) + 1]});
       }
     }
-    if (scheduled.samples) rows.push_back({first_row + scheduled.num_scheduled_tokens - 1, s, -1});
+    if (scheduled.samples) rows.push_back({first_row + scheduled.num_scheduled_tokens - 1, s, params.logprobs});
   }
   return rows;
 }
@@ -218,13 +268,13 @@ TensorView ModelRunner::HostLogits(int64_t num_rows) {
   CudaStream* const cuda = stream_.cuda();
   if (cuda == nullptr) return logits;
   cuda->Copy(host_logits_.get(), logits.data, static_cast<size_t>(logits.shape.NumElements()) * sizeof(float));
-  WaitForDevice();
+  cuda->Synchronize(&cancelled_, options_.timeout);
+  tp_.communicator->CheckHealth();
   return {host_logits_.get(), DType::kFloat32, logits.shape};
 }
 
 // Sequences are independent, so threads share them out; rows of one sequence are taken in order, by one thread.
-void ModelRunner::Consume(std::span<const LogitsRow> rows, const TensorView& logits, const SchedulerOutput& step,
-                          ModelOutput& output) {
+void ModelRunner::Consume(std::span<const LogitsRow> rows, const TensorView& logits, ModelOutput& output) {
   const OpTimer timer(stream_);
   const auto begins_sequence = [&](size_t i) { return i == 0 || rows[i].output != rows[i - 1].output; };
   const auto consume = [&](int thread, int64_t begin, int64_t end) {
@@ -233,7 +283,7 @@ void ModelRunner::Consume(std::span<const LogitsRow> rows, const TensorView& log
     for (; i < rows.size() && (static_cast<int64_t>(i) < end || !begins_sequence(i)); ++i) {
       const std::span<const float> row(logits.Row<float>(static_cast<int64_t>(i)),
                                        static_cast<size_t>(config_.vocab_size));
-      ConsumeRow(samplers_[static_cast<size_t>(thread)], rows[i], row, step, output);
+      ConsumeRow(samplers_[static_cast<size_t>(thread)], rows[i], row, output);
     }
   };
   const auto num_rows = static_cast<int64_t>(rows.size());
@@ -244,14 +294,12 @@ void ModelRunner::Consume(std::span<const LogitsRow> rows, const TensorView& log
 }
 
 void ModelRunner::ConsumeRow(Sampler& sampler, const LogitsRow& row, std::span<const float> logits,
-                             const SchedulerOutput& step, ModelOutput& output) const {
+                             ModelOutput& output) const {
   SequenceOutput& sequence = output.sequences[row.output];
   if (sequence.failure != SequenceFailure::kNone) return;
-  const SequenceState& state = sequences_.at(step.scheduled[row.output].id);
   if (row.prompt_token < 0) {
-    sampler.Sample(logits, InputOf(state), sequence);
-  } else if (!sampler.AppendLogprobs(logits, row.prompt_token, state.sampling_params.prompt_logprobs,
-                                     sequence.prompt_logprobs)) {
+    sampler.Sample(logits, InputOf(*states_[row.output]), sequence);
+  } else if (!sampler.AppendLogprobs(logits, row.prompt_token, row.num_logprobs, sequence.prompt_logprobs)) {
     sequence.failure = SequenceFailure::kInvalidLogits;
   }
 }

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -35,8 +36,15 @@ class ModelRunner {
               const CausalLM& model, KVCache& kv_cache, DType activation_dtype, int64_t activation_bytes_per_token,
               const std::atomic<bool>& cancelled);
 
-  // On rank 0 one output a scheduled sequence; elsewhere empty. Fails with kCancelled, and as the communicator does.
-  ModelOutput Execute(const SchedulerOutput& step);
+  ~ModelRunner();  // waits for the device
+
+  // Begins a step: on CPU computes it, on a GPU launches it and returns. Fails with kCancelled, and as the communicator
+  // does.
+  void Submit(const SchedulerOutput& step);
+
+  // On rank 0 only: the output of the oldest step that was submitted and not waited for, computed; one entry a
+  // scheduled sequence. Fails as Submit does.
+  ModelOutput Wait();
 
   // Bytes that the constructor reserves on the device.
   static int64_t ActivationBytes(const ModelConfig& config, const Options& options, const TensorParallel& tp,
@@ -47,15 +55,21 @@ class ModelRunner {
   struct LogitsRow {
     int row = 0;
     size_t output = 0;          // index into ModelOutput::sequences
+    int num_logprobs = -1;      // wanted beside it
     int32_t prompt_token = -1;  // the prompt token it predicts, or -1: sample
+  };
+
+  struct StepUnderWay {
+    ModelOutput output;
+    std::vector<LogitsRow> rows;  // that the device samples and nobody took yet
   };
 
   std::vector<LogitsRow> SelectRows(const SchedulerOutput& step) const;
   ForwardContext Context();
   // A step in which every sequence has one token and samples: hidden states and logits in one graph.
-  void Decode(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output);
+  void Decode(std::span<const LogitsRow> rows);
   // Any step.
-  void Compute(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output);
+  void Compute(std::span<const LogitsRow> rows);
   // Rows [begin, end) of `rows`.
   void ComputeLogits(ForwardContext& context, const TensorView& hidden, std::span<const LogitsRow> rows, size_t begin,
                      size_t end);
@@ -63,14 +77,19 @@ class ModelRunner {
   TensorView HostLogits(int64_t num_rows);
   // Until the step's launches are done.
   void WaitForDevice();
-  // Turns the logits of `rows` into outputs, on the device if it can.
-  void Sample(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output);
-  void SampleOnDevice(std::span<const LogitsRow> rows, const SchedulerOutput& step, ModelOutput& output);
+  // On rank 0: turns the logits of `rows` into outputs of the step submitted last, at once or when they are collected.
+  void Sample(std::span<const LogitsRow> rows);
+  static bool DeviceLists(std::span<const LogitsRow> rows);
+  void LaunchSampling(std::span<const LogitsRow> rows);
+  // Waits for what the device samples of a step, and takes it.
+  void Collect(StepUnderWay& step);
+  void CollectAll();
+  // On a GPU: leaves the tokens that a step samples in sampled_ids_ of every rank, for the step after it.
+  void KeepSampled(std::span<const LogitsRow> rows);
+  int32_t* SampledIds() const { return sampled_ids_.empty() ? nullptr : sampled_ids_.view().Data<int32_t>(); }
   SamplingInput InputOf(const SequenceState& state) const;
-  void Consume(std::span<const LogitsRow> rows, const TensorView& logits, const SchedulerOutput& step,
-               ModelOutput& output);
-  void ConsumeRow(Sampler& sampler, const LogitsRow& row, std::span<const float> logits, const SchedulerOutput& step,
-                  ModelOutput& output) const;
+  void Consume(std::span<const LogitsRow> rows, const TensorView& logits, ModelOutput& output);
+  void ConsumeRow(Sampler& sampler, const LogitsRow& row, std::span<const float> logits, ModelOutput& output) const;
 
   const ModelConfig& config_;
   Options options_;
@@ -81,13 +100,16 @@ class ModelRunner {
   DType activation_dtype_;
   const std::atomic<bool>& cancelled_;
   SequenceTable sequences_;
+  std::vector<SequenceState*> states_;  // of the sequences in the step, in its order
   ForwardBatch batch_;
   std::unique_ptr<DecodeGraphs> graphs_;           // on a GPU
   std::vector<Sampler> samplers_;                  // one a thread; rank 0 only
   std::unique_ptr<DeviceSampler> device_sampler_;  // on a GPU's rank 0
   Arena arena_;
-  Tensor logits_;                      // [logits_rows, vocab_size] on rank 0
-  std::shared_ptr<void> host_logits_;  // as much page-locked memory, on a GPU's rank 0
+  std::deque<StepUnderWay> under_way_;  // on rank 0, oldest first
+  Tensor sampled_ids_;                  // [max_num_seqs] int32, of the step before; on a GPU
+  Tensor logits_;                       // [logits_rows, vocab_size] on rank 0
+  std::shared_ptr<void> host_logits_;   // as much page-locked memory, on a GPU's rank 0
 };
 
 }  // namespace heddle

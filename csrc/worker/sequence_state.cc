@@ -1,14 +1,20 @@
 #include "worker/sequence_state.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace heddle {
 
-void SequenceTable::Apply(const SchedulerOutput& step) {
+void SequenceTable::Apply(const SchedulerOutput& step, std::vector<SequenceState*>& scheduled) {
   for (SequenceId id : step.finished) states_.erase(id);
   for (const NewSequenceData& sequence : step.new_sequences) {
-    states_[sequence.id] = {sequence.token_ids,       sequence.prompt_len, sequence.sequence_index,
-                            sequence.sampling_params, sequence.block_ids,  sequence.num_computed_tokens};
+    states_[sequence.id] = {.token_ids = sequence.token_ids,
+                            .prompt_len = sequence.prompt_len,
+                            .sequence_index = sequence.sequence_index,
+                            .sampling_params = sequence.sampling_params,
+                            .block_ids = sequence.block_ids,
+                            .num_computed_tokens = sequence.num_computed_tokens};
   }
   for (const CachedSequenceData& sequence : step.cached_sequences) {
     const auto it = states_.find(sequence.id);
@@ -18,12 +24,15 @@ void SequenceTable::Apply(const SchedulerOutput& step) {
     state.block_ids.insert(state.block_ids.end(), sequence.new_block_ids.begin(), sequence.new_block_ids.end());
     state.num_computed_tokens = sequence.num_computed_tokens;
   }
-}
-
-const SequenceState& SequenceTable::at(SequenceId id) const {
-  const auto it = states_.find(id);
-  HEDDLE_CHECK(it != states_.end(), "sequence " + std::to_string(id));
-  return it->second;
+  scheduled.clear();
+  for (const ScheduledSequence& sequence : step.scheduled) {
+    const auto it = states_.find(sequence.id);
+    HEDDLE_CHECK(it != states_.end(), "sequence " + std::to_string(sequence.id));
+    SequenceState& state = it->second;
+    const int num_tokens = state.num_computed_tokens + sequence.num_scheduled_tokens;
+    state.num_pending_tokens = std::max(0, num_tokens - static_cast<int>(state.token_ids.size()));
+    scheduled.push_back(&state);
+  }
 }
 
 }  // namespace heddle

@@ -26,10 +26,14 @@ class TimedCommunicator : public Communicator {
   void GatherColumns(const TensorView& x, int root, const TensorView& out) override {
     Timed([&] { inner_->GatherColumns(x, root, out); });
   }
+  void Broadcast(const TensorView& x, int root) override {
+    Timed([&] { inner_->Broadcast(x, root); });
+  }
   void Barrier() override {
     Timed([&] { inner_->Barrier(); });
   }
   void Connect(Stream& stream) override { inner_->Connect(stream); }
+  void Quiesce() override { inner_->Quiesce(); }
   void CheckHealth() override { inner_->CheckHealth(); }
   void Abort(ErrorCode code) override { inner_->Abort(code); }
 
@@ -43,6 +47,23 @@ class TimedCommunicator : public Communicator {
 
   std::unique_ptr<Communicator> inner_;
   std::atomic<int64_t>& nanoseconds_;
+};
+
+// Adds its lifetime to a rank's busy time.
+class BusyTime {
+ public:
+  BusyTime(const Stream& stream, WorkerStats& stats) : stream_(stream), stats_(stats) {}
+  ~BusyTime() {
+    stats_.busy_ns.fetch_add(NanosecondsSince(start_), std::memory_order_relaxed);
+    stats_.ops_ns.store(stream_.op_time().count(), std::memory_order_relaxed);
+  }
+  BusyTime(const BusyTime&) = delete;
+  BusyTime& operator=(const BusyTime&) = delete;
+
+ private:
+  const Stream& stream_;
+  WorkerStats& stats_;
+  const Clock::time_point start_ = Clock::now();
 };
 
 // The file of this rank. Its name is also in it, so that a file that was renamed is not taken for another.
@@ -113,12 +134,14 @@ std::unique_ptr<CudaStream> Worker::CreateCudaStream() const {
   return std::make_unique<CudaStream>(config_.devices[static_cast<size_t>(tp_.rank)], kCudaWorkspaceBytes);
 }
 
-ModelOutput Worker::Execute(const SchedulerOutput& step) {
-  const Clock::time_point start = Clock::now();
-  ModelOutput output = runner_->Execute(step);
-  stats_.busy_ns.fetch_add(NanosecondsSince(start), std::memory_order_relaxed);
-  stats_.ops_ns.store(stream_->op_time().count(), std::memory_order_relaxed);
-  return output;
+void Worker::Submit(const SchedulerOutput& step) {
+  const BusyTime busy(*stream_, stats_);
+  runner_->Submit(step);
+}
+
+ModelOutput Worker::Wait() {
+  const BusyTime busy(*stream_, stats_);
+  return runner_->Wait();
 }
 
 void Worker::Abort(ErrorCode code) { communicator_->Abort(code); }

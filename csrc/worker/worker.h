@@ -1,6 +1,6 @@
 // One rank: a device with its stream, its shard of the model, its KV cache, and the runner over them.
 //
-// Constructed on any thread; Load and Execute on the rank's own thread. Nothing is shared between workers but the
+// Constructed on any thread; Load, Submit and Wait on the rank's own thread. Nothing is shared between workers but the
 // weight source, the communicator group and the cancellation flag.
 #pragma once
 
@@ -58,8 +58,9 @@ class Worker {
   // kInsufficientMemory, kCancelled.
   void Load(WeightSource& weights, const std::function<void(int64_t)>& on_packed);
 
-  // REQUIRES: Load succeeded. As ModelRunner::Execute.
-  ModelOutput Execute(const SchedulerOutput& step);
+  // REQUIRES: Load succeeded. As ModelRunner::Submit and Wait.
+  void Submit(const SchedulerOutput& step);
+  ModelOutput Wait();
 
   // Any thread: makes this rank's pending and future collectives fail.
   void Abort(ErrorCode code);

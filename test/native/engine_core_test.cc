@@ -1,6 +1,7 @@
 // What a step of the engine emits and counts, when it pauses, and what it makes of a request's failures.
 #include "engine/engine_core.h"
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <numeric>
@@ -18,10 +19,13 @@ using test::RoomyConfig;
 class FakeExecutor : public Executor {
  public:
   using Edit = std::function<void(SequenceOutput&, int step)>;
-  explicit FakeExecutor(Edit edit) : edit_(std::move(edit)) {}
+  FakeExecutor(Edit edit, int max_steps_under_way)
+      : edit_(std::move(edit)), max_steps_under_way_(max_steps_under_way) {}
 
-  ModelOutput Execute(const SchedulerOutput& step) override {
-    ModelOutput output;
+  int max_steps_under_way() const override { return max_steps_under_way_; }
+  void Submit(const SchedulerOutput& step) override {
+    EXPECT_TRUE(static_cast<int>(outputs_.size()) < max_steps_under_way_);
+    ModelOutput& output = outputs_.emplace_back();
     for (const ScheduledSequence& scheduled : step.scheduled) {
       SequenceOutput& sequence = output.sequences.emplace_back();
       sequence.id = scheduled.id;
@@ -30,13 +34,19 @@ class FakeExecutor : public Executor {
       if (edit_) edit_(sequence, num_steps_);
     }
     ++num_steps_;
+  }
+  ModelOutput Wait() override {
+    ModelOutput output = std::move(outputs_.front());
+    outputs_.pop_front();
     return output;
   }
   void Cancel() override {}
   std::vector<RankStats> Stats() const override { return {}; }
 
  private:
-  Edit edit_;
+  const Edit edit_;
+  const int max_steps_under_way_;
+  std::deque<ModelOutput> outputs_;
   int num_steps_ = 0;
 };
 
@@ -48,14 +58,15 @@ struct Ending {
 
 class Driver {
  public:
-  explicit Driver(FakeExecutor::Edit edit = nullptr, const SchedulerConfig& config = RoomyConfig())
-      : core(config, std::make_unique<FakeExecutor>(std::move(edit)),
+  explicit Driver(FakeExecutor::Edit edit = nullptr, const SchedulerConfig& config = RoomyConfig(),
+                  int max_steps_under_way = 1)
+      : core(config, std::make_unique<FakeExecutor>(std::move(edit), max_steps_under_way),
              std::make_shared<Vocabulary>("ab", std::vector<uint32_t>{0, 1, 2}, std::vector<uint8_t>{0, 0})) {}
 
   // Adds, then steps until nothing is left.
   void Run(std::vector<Request> requests) {
     for (Request& request : requests) core.AddRequest(std::move(request), output);
-    while (core.HasRequests() && core.Step(output)) continue;
+    while (core.HasWork() && core.Step(output)) continue;
   }
 
   // Of each sequence, by request and index.
@@ -93,7 +104,7 @@ void ExpectWhole(const Ending& ending) {
 
 void ExpectNothingLeft(const EngineCore& core) {
   const SchedulerStats stats = core.scheduler_stats();
-  EXPECT_TRUE(!core.HasRequests());
+  EXPECT_TRUE(!core.HasWork());
   EXPECT_EQ(core.num_waiting_requests(), 0);
   EXPECT_EQ(stats.num_running + stats.num_waiting, 0);
   EXPECT_EQ(stats.num_free_blocks, stats.num_total_blocks);
@@ -238,6 +249,33 @@ TEST(EngineCore, "pauses a request whose tokens nobody takes, alone, and resumes
   driver.core.Acknowledge(1, 1);
   EXPECT_TRUE(driver.core.Step(driver.output));
   EXPECT_EQ(NumTokens(driver, 1), 1026);
+}
+
+TEST(EngineCore, "keeps a step ahead of one under way, and gives the same as without") {
+  Driver driver(nullptr, RoomyConfig(), 2);
+  Request stopped = MakeRequest(2, 5, 10);
+  stopped.sampling_params.stop_token_ids = {1};
+  driver.Run({Forked(1, 3), stopped, Forked(3, 1)});
+  const auto endings = driver.Endings();
+  EXPECT_EQ(endings.size(), 5u);
+  for (int index = 0; index < 3; ++index) ExpectWhole(endings.at({1, index}));
+  EXPECT_TRUE(endings.at({2, 0}).reason == FinishReason::kStop);
+  EXPECT_EQ(endings.at({2, 0}).num_tokens, 1);
+  ExpectWhole(endings.at({3, 0}));
+  EXPECT_EQ(driver.core.num_generated_tokens(), 17);
+  ExpectNothingLeft(driver.core);
+}
+
+TEST(EngineCore, "waits for a step whose requests were all aborted meanwhile") {
+  Driver driver(nullptr, RoomyConfig(), 2);
+  driver.core.AddRequest(MakeRequest(1, 5, 10), driver.output);
+  EXPECT_TRUE(driver.core.Step(driver.output));
+  driver.core.AbortRequest(1, driver.output);
+  EXPECT_TRUE(driver.core.HasWork());
+  EXPECT_TRUE(driver.core.Step(driver.output));
+  EXPECT_EQ(NumTokens(driver, 1), 1);
+  EXPECT_TRUE(!driver.core.Step(driver.output));
+  ExpectNothingLeft(driver.core);
 }
 
 TEST(EngineCore, "passes the failure of a rank on") {

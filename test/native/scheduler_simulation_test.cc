@@ -1,4 +1,5 @@
 // The scheduler in thousands of random scenarios: arrivals, aborts, pauses, priorities, forks, salts, tiny pools.
+#include <deque>
 #include <random>
 
 #include "simulated_rank.h"
@@ -21,6 +22,7 @@ constexpr int kNumScenarios = 2000;
 // What the scenarios went through, all together.
 struct Coverage {
   int64_t num_steps = 0;
+  int64_t num_steps_ahead = 0;
   int64_t num_preemptions = 0;
   int64_t num_hit_tokens = 0;
   int64_t num_forks = 0;
@@ -42,25 +44,39 @@ class Scenario {
   }
 
   void Run() {
-    for (step_number_ = 0; !Over(); ++step_number_) {
+    for (step_number_ = 0; !Over() || !under_way_.empty(); ++step_number_) {
       Require(step_number_ < 5000, "every request ends");
       DisturbBetweenSteps();
-      const SchedulerOutput step = scheduler_->Schedule();
-      scheduler_->CheckConsistency();
-      Check(step);
-      if (step.empty()) continue;
-      ++coverage_.num_steps;
-      rank_->Apply(step);
-      CheckPlaces(step);
-      const ModelOutput output = rank_->Compute(step);
+      if (under_way_.empty()) Submit();
+      if (runs_ahead_ && !under_way_.empty() && scheduler_->MayScheduleAhead() && Chance(90)) Submit();
+      if (under_way_.empty()) continue;
       DisturbInFlight();
-      TakeIn(scheduler_->Update(step, output));
+      TakeIn(scheduler_->Update(under_way_.front().step, under_way_.front().output));
+      under_way_.pop_front();
       scheduler_->CheckConsistency();
     }
     CheckEnd();
   }
 
  private:
+  struct StepUnderWay {
+    SchedulerOutput step;
+    ModelOutput output;
+  };
+
+  // A device computes steps in the order in which it gets them; when the host takes them in does not matter to it.
+  void Submit() {
+    const SchedulerOutput step = scheduler_->Schedule();
+    scheduler_->CheckConsistency();
+    Check(step);
+    if (step.empty()) return;
+    ++coverage_.num_steps;
+    if (!under_way_.empty()) ++coverage_.num_steps_ahead;
+    rank_->Apply(step);
+    CheckPlaces(step);
+    under_way_.push_back({step, rank_->Compute(step)});
+  }
+
   int Pick(int low, int high) { return low + static_cast<int>(random_() % static_cast<uint64_t>(high - low + 1)); }
   bool Chance(int percent) { return Pick(1, 100) <= percent; }
 
@@ -77,6 +93,7 @@ class Scenario {
     pauses_ = Chance(40);
     forks_ = Chance(50);
     resets_ = Chance(10);
+    runs_ahead_ = Chance(60);
   }
 
   void ChoosePlan(RequestId id, int horizon) {
@@ -100,6 +117,7 @@ class Scenario {
     params.ignore_eos = Chance(50);
     params.prompt_logprobs = Chance(20) ? 0 : -1;
     params.skip_reading_prefix_cache = Chance(15);
+    params.repetition_penalty = Chance(5) ? 2.0f : 1.0f;
     plan.arrival_step = Pick(0, horizon);
     if (Chance(20)) plan.abort_step = plan.arrival_step + Pick(0, 30);
     for (int index = 0; index < params.n; ++index) plan.stop_after.push_back(Chance(20) ? Pick(1, 10) : 0);
@@ -172,7 +190,7 @@ class Scenario {
             "every scheduled sequence is described once");
     const bool can_run = std::any_of(plans_.begin(), plans_.end(),
                                      [](const auto& entry) { return entry.second.live() && !entry.second.paused; });
-    Require(step.empty() == !can_run, "a step is empty exactly when nobody could run");
+    if (under_way_.empty()) Require(step.empty() == !can_run, "a step is empty exactly when nobody could run");
     if (step.empty()) Require(step.finished.empty(), "an empty step reports nothing");
   }
 
@@ -194,7 +212,7 @@ class Scenario {
       Require(!plan.paused, "what is paused is not scheduled");
       scheduled.insert(plan.request.id);
     }
-    if (pauses_ || forks_ || config_.policy != SchedulingPolicy::kFcfs) return;
+    if (!under_way_.empty() || pauses_ || forks_ || config_.policy != SchedulingPolicy::kFcfs) return;
     Require(scheduled.count(Oldest()) == 1, "the oldest progresses in every step");
   }
 
@@ -272,9 +290,11 @@ class Scenario {
   bool pauses_ = false;
   bool forks_ = false;
   bool resets_ = false;
+  bool runs_ahead_ = false;
   std::map<RequestId, Plan> plans_;
   std::optional<Scheduler> scheduler_;
   std::optional<SimulatedRank> rank_;
+  std::deque<StepUnderWay> under_way_;
   std::vector<RequestId> arrivals_;
   std::map<SequenceId, int> num_admissions_;
   int most_admissions_ = 0;
@@ -292,6 +312,7 @@ TEST(SchedulerSimulation, "random scenarios end with the oracle's tokens, with e
     }
   }
   // The scenarios went where they should.
+  EXPECT_TRUE(coverage.num_steps_ahead > 10 * kNumScenarios);
   EXPECT_TRUE(coverage.num_preemptions > kNumScenarios);
   EXPECT_TRUE(coverage.num_hit_tokens > kNumScenarios);
   EXPECT_TRUE(coverage.num_forks > kNumScenarios);

@@ -113,7 +113,12 @@ class SimulatedRank {
       const Plan& plan = plans_.at(data.request_id);
       Require(data.prompt_len == static_cast<int>(plan.request.prompt_token_ids.size()),
               "the prompt's length is right");
-      State state{&plan, data.sequence_index, {SaltContext(plan.request.cache_salt)}, {}, data.block_ids, 0};
+      State state{.plan = &plan,
+                  .index = data.sequence_index,
+                  .contexts = {SaltContext(plan.request.cache_salt)},
+                  .token_ids = {},
+                  .block_ids = data.block_ids,
+                  .num_computed = 0};
       Append(data.token_ids, state);
       state.num_computed = data.num_computed_tokens;
       Require(sequences_.emplace(data.id, state).second, "a new sequence is unknown");
@@ -138,7 +143,7 @@ class SimulatedRank {
     for (const ScheduledSequence& scheduled : step.scheduled) Write(scheduled, written);
     ModelOutput output;
     for (const ScheduledSequence& scheduled : step.scheduled) {
-      const State& state = sequences_.at(scheduled.id);
+      State& state = sequences_.at(scheduled.id);
       CheckContent(state, state.num_computed);
       output.sequences.push_back(Answer(scheduled, state));
     }
@@ -153,13 +158,27 @@ class SimulatedRank {
     std::vector<int32_t> token_ids;
     std::vector<int32_t> block_ids;
     int num_computed;
+    std::optional<int32_t> sampled = std::nullopt;  // by its last step
+    int num_untold = 0;                             // of token_ids, at the end: sampled here and not told yet
   };
 
   static void Append(const std::vector<int32_t>& token_ids, State& state) {
     for (const int32_t token : token_ids) {
+      if (state.num_untold > 0) {
+        Require(token == *(state.token_ids.end() - state.num_untold--), "ranks are told what they sampled");
+        continue;
+      }
       state.contexts.push_back(Mix(state.contexts.back(), static_cast<uint64_t>(token)));
       state.token_ids.push_back(token);
     }
+  }
+
+  // The step before has sampled the token after the last one.
+  static void AppendPending(State& state) {
+    Require(state.sampled.has_value() && state.num_untold == 0, "at most one token is pending");
+    Require(!state.plan->request.sampling_params.depends_on_history(), "who looks back knows all tokens");
+    Append({*state.sampled}, state);
+    state.num_untold = 1;
   }
 
   size_t SlotOf(const State& state, int position) const {
@@ -196,13 +215,14 @@ class SimulatedRank {
   void Write(const ScheduledSequence& scheduled, std::set<size_t>& written) {
     State& state = sequences_.at(scheduled.id);
     for (int i = 0; i < scheduled.num_scheduled_tokens; ++i) {
+      if (state.num_computed == static_cast<int>(state.token_ids.size())) AppendPending(state);
       const size_t slot = SlotOf(state, state.num_computed);
       Require(written.insert(slot).second, "no slot is written twice in a step");
       slots_[slot] = state.contexts.at(static_cast<size_t>(++state.num_computed));
     }
   }
 
-  SequenceOutput Answer(const ScheduledSequence& scheduled, const State& state) const {
+  static SequenceOutput Answer(const ScheduledSequence& scheduled, State& state) {
     SequenceOutput output;
     output.id = scheduled.id;
     const int num_tokens = static_cast<int>(state.token_ids.size());
@@ -212,6 +232,7 @@ class SimulatedRank {
       if (!token) output.failure = SequenceFailure::kInvalidLogits;
       output.sampled = token.has_value();
       output.token_id = token.value_or(0);
+      state.sampled = output.token_id;
     }
     if (state.plan->request.sampling_params.prompt_logprobs >= 0 && state.index == 0) {
       const int prompt_len = static_cast<int>(state.plan->request.prompt_token_ids.size());

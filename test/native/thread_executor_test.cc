@@ -105,11 +105,16 @@ std::unique_ptr<Executor> Create(int size, int64_t timeout_ms = 60'000) {
       Config(), size, timeout_ms, *weights, [](double) {}, cancelled);
 }
 
+ModelOutput Execute(Executor& executor, const SchedulerOutput& step) {
+  executor.Submit(step);
+  return executor.Wait();
+}
+
 TEST(ThreadExecutor, "runs a step on every rank and answers with rank 0's output") {
   fault = Fault::kNone;
   for (const int size : {1, 2, 4, 8}) {
     const auto executor = Create(size);
-    const ModelOutput output = executor->Execute(OneSequence());
+    const ModelOutput output = Execute(*executor, OneSequence());
     EXPECT_EQ(output.sequences.size(), 1u);
     EXPECT_EQ(output.sequences[0].token_id, size);
     EXPECT_EQ(executor->Stats().size(), static_cast<size_t>(size));
@@ -119,7 +124,7 @@ TEST(ThreadExecutor, "runs a step on every rank and answers with rank 0's output
 TEST(ThreadExecutor, "tells the time in ops from that in collectives, both of the time in steps") {
   fault = Fault::kNone;
   const auto executor = Create(2);
-  executor->Execute(OneSequence());
+  Execute(*executor, OneSequence());
   const std::vector<RankStats> ranks = executor->Stats();
   for (const RankStats& rank : ranks) {
     EXPECT_TRUE(rank.communication_seconds > 0);
@@ -136,7 +141,7 @@ TEST(ThreadExecutor, "names the rank that had a bug, and refuses every later ste
   fault = Fault::kBug;
   for (int i = 0; i < 2; ++i) {
     try {
-      executor->Execute(OneSequence());
+      Execute(*executor, OneSequence());
       EXPECT_TRUE(false);
     } catch (const Error& error) {
       EXPECT_TRUE(error.code() == ErrorCode::kRankFailed);
@@ -150,7 +155,7 @@ TEST(ThreadExecutor, "keeps the code of a failure that is not a bug") {
   fault = Fault::kNone;
   const auto executor = Create(2);
   fault = Fault::kError;
-  EXPECT_ERROR(ErrorCode::kInsufficientMemory, executor->Execute(OneSequence()));
+  EXPECT_ERROR(ErrorCode::kInsufficientMemory, Execute(*executor, OneSequence()));
 }
 
 TEST(ThreadExecutor, "fails with a time-out when a rank keeps its peers waiting") {
@@ -158,7 +163,7 @@ TEST(ThreadExecutor, "fails with a time-out when a rank keeps its peers waiting"
   const auto executor = Create(2, 50);
   fault = Fault::kHang;
   peer_gave_up = false;
-  EXPECT_ERROR(ErrorCode::kCommTimeout, executor->Execute(OneSequence()));
+  EXPECT_ERROR(ErrorCode::kCommTimeout, Execute(*executor, OneSequence()));
 }
 
 TEST(ThreadExecutor, "abandons the step under way when it is cancelled") {
@@ -171,7 +176,7 @@ TEST(ThreadExecutor, "abandons the step under way when it is cancelled") {
     cancelled = true;
     executor->Cancel();
   });
-  EXPECT_ERROR(ErrorCode::kCancelled, executor->Execute(OneSequence()));
+  EXPECT_ERROR(ErrorCode::kCancelled, Execute(*executor, OneSequence()));
   canceller.join();
   cancelled = false;
 }
