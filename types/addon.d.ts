@@ -181,6 +181,8 @@ export interface NativeRankStats {
   busySeconds: number;
   opsSeconds: number;
   communicationSeconds: number;
+  deviceWaitSeconds: number;
+  deviceIdleSeconds: number;
 }
 
 export interface NativeMemoryPlan {

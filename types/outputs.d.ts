@@ -176,6 +176,16 @@ export interface RankStats {
   opsSeconds: number;
   /** The part of `busySeconds` spent in collectives, waiting included; none of it is in `opsSeconds`. */
   communicationSeconds: number;
+  /**
+   * The part of `busySeconds` in which the host waited for the GPU; of rank 0, elsewhere and on CPU 0. What it has
+   * of `stepSeconds` beyond that is the host's own work: `(stepSeconds - deviceWaitSeconds) / steps` a step.
+   */
+  deviceWaitSeconds: number;
+  /**
+   * Seconds from the end of each step on the GPU to the beginning of the next, whether or not there was a request; of
+   * rank 0, elsewhere and on CPU 0.
+   */
+  deviceIdleSeconds: number;
 }
 
 /** Bytes an engine would need, before anything loads. */

@@ -47,6 +47,12 @@ void CudaEvent::Wait(const std::atomic<bool>* cancelled, std::chrono::millisecon
   }
 }
 
+std::chrono::nanoseconds CudaEvent::TimeSince(const CudaEvent& earlier) const {
+  double seconds = 0;
+  CheckCuda(CudaApi().event_elapsed(earlier.event_.get(), event_.get(), &seconds));
+  return std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
+}
+
 CudaStream::CudaStream(int device, int64_t workspace_bytes)
     : handle_(CreateStream(device, workspace_bytes)), event_(handle_) {}
 

@@ -24,6 +24,8 @@ class CudaEvent {
   // `cancelled` is set, if it is given, and with kCommTimeout when the device takes longer than `timeout`, if it is not
   // zero.
   void Wait(const std::atomic<bool>* cancelled = nullptr, std::chrono::milliseconds timeout = {}) const;
+  // What the device's clock counted between the two. REQUIRES: both were waited for.
+  std::chrono::nanoseconds TimeSince(const CudaEvent& earlier) const;
 
  private:
   struct Deleter {

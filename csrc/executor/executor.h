@@ -26,6 +26,8 @@ struct RankStats {
   double busy_seconds = 0;
   double ops_seconds = 0;            // of busy_seconds; disjoint from communication_seconds
   double communication_seconds = 0;  // of busy_seconds
+  double device_wait_seconds = 0;    // of busy_seconds: the host waited for the GPU
+  double device_idle_seconds = 0;    // between steps, with nothing to do on the GPU
 };
 
 class Executor {

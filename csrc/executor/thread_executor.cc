@@ -43,8 +43,11 @@ class ThreadExecutor : public Executor {
     }
   }
 
-  // Ranks give their communicators up one after the other: none may wait for the next.
-  ~ThreadExecutor() override { AbortAll(ErrorCode::kCancelled); }
+  // Ranks give their communicators up one after the other: none may wait for the next, nor for what the next captured.
+  ~ThreadExecutor() override {
+    AbortAll(ErrorCode::kCancelled);
+    for (const auto& worker : workers_) worker->Unload();
+  }
 
   void Load(WeightSource& weights, const std::function<void(double)>& on_progress) {
     int64_t total = 0;
@@ -80,7 +83,9 @@ class ThreadExecutor : public Executor {
       const WorkerStats& stats = worker->stats();
       ranks.push_back({static_cast<int>(ranks.size()), stats.num_heads, stats.num_kv_heads, stats.weight_bytes,
                        stats.weights_from_cache, stats.kv_cache_bytes, static_cast<double>(stats.busy_ns) * 1e-9,
-                       static_cast<double>(stats.ops_ns) * 1e-9, static_cast<double>(stats.communication_ns) * 1e-9});
+                       static_cast<double>(stats.ops_ns) * 1e-9, static_cast<double>(stats.communication_ns) * 1e-9,
+                       static_cast<double>(stats.device_wait_ns) * 1e-9,
+                       static_cast<double>(stats.device_idle_ns) * 1e-9});
     }
     return ranks;
   }

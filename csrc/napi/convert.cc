@@ -181,6 +181,8 @@ Napi::Object FromRank(Napi::Env env, const RankStats& rank) {
   object.Set("busySeconds", NewNumber(env, rank.busy_seconds));
   object.Set("opsSeconds", NewNumber(env, rank.ops_seconds));
   object.Set("communicationSeconds", NewNumber(env, rank.communication_seconds));
+  object.Set("deviceWaitSeconds", NewNumber(env, rank.device_wait_seconds));
+  object.Set("deviceIdleSeconds", NewNumber(env, rank.device_idle_seconds));
   return object;
 }
 

@@ -42,8 +42,7 @@ DeviceSampler::DeviceSampler(CudaStream& stream, int max_rows, int vocab_size, i
   device_tokens_ = stream.Allocate(rows * sizeof(HeddleCudaSampledToken));
   device_parameters_bytes_ = rows * sizeof(HeddleCudaSampleRow);
   device_parameters_ = stream.Allocate(device_parameters_bytes_);
-  for (int i = 0; i < kMaxLaunches; ++i) {
-    Exchange& exchange = exchanges_.emplace_back(stream.CreateEvent());
+  for (Exchange& exchange : exchanges_) {
     Reserve(exchange.parameters, device_parameters_bytes_);
     Reserve(exchange.tokens, rows * sizeof(HeddleCudaSampledToken));
   }
@@ -123,12 +122,11 @@ bool DeviceSampler::Describe(std::span<const Row> rows, Exchange& exchange) {
   return has_rules;
 }
 
-void DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows) {
+size_t DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows) {
   HEDDLE_CHECK(rows.size() <= static_cast<size_t>(max_rows_) && logits.dim(0) == static_cast<int64_t>(rows.size()) &&
                    logits.dim(1) == vocab_size_,
                logits.shape.ToString());
-  HEDDLE_CHECK(num_launched_ - num_waited_ < kMaxLaunches, "too many launches under way");
-  Exchange& exchange = exchanges_[num_launched_ % kMaxLaunches];
+  Exchange& exchange = exchanges_[num_launched_ % exchanges_.size()];
   const bool has_rules = Describe(rows, exchange);
 
   const auto max_logprobs = static_cast<size_t>(std::max(exchange.max_logprobs, 0));
@@ -174,19 +172,12 @@ void DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows) 
   CheckCuda(CudaApi().sample(stream_.get(), &op));
   stream_.Copy(exchange.tokens.data.get(), device_tokens_.get(), rows.size() * sizeof(HeddleCudaSampledToken));
   if (entries > 0) stream_.Copy(exchange.best.data.get(), device_best_.get(), entries * kEntryBytes);
-  exchange.done.Record();
-  ++num_launched_;
+  return num_launched_++;
 }
 
-void DeviceSampler::Wait(const std::atomic<bool>& cancelled, std::chrono::milliseconds timeout) {
-  HEDDLE_CHECK(num_waited_ < num_launched_, "nothing was launched");
-  exchanges_[num_waited_ % kMaxLaunches].done.Wait(&cancelled, timeout);
-  ++num_waited_;
-}
-
-void DeviceSampler::Take(size_t i, SequenceOutput& out) const {
-  HEDDLE_CHECK(num_waited_ > 0, "nothing was waited for");
-  const Exchange& exchange = exchanges_[(num_waited_ - 1) % kMaxLaunches];
+void DeviceSampler::Take(size_t launch, size_t i, SequenceOutput& out) const {
+  HEDDLE_CHECK(launch < num_launched_ && num_launched_ - launch <= exchanges_.size(), "what a launch gave is lost");
+  const Exchange& exchange = exchanges_[launch % exchanges_.size()];
   const auto& token = static_cast<const HeddleCudaSampledToken*>(exchange.tokens.data.get())[i];
   out.failure = FailureOf(token.failure);
   if (out.failure != SequenceFailure::kNone) return;

@@ -4,8 +4,7 @@
 // A token equals the CPU's on the same logits, but where rounding in a sum decides. Rank thread only.
 #pragma once
 
-#include <atomic>
-#include <chrono>
+#include <array>
 #include <memory>
 #include <span>
 #include <vector>
@@ -26,9 +25,6 @@ class DeviceSampler {
     int num_logprobs = -1;     // of the k best; negative: none
   };
 
-  // Launches that may be waited for at the same time.
-  static constexpr int kMaxLaunches = 2;
-
   // For steps of at most `max_rows` rows. `token_ids` [max_rows], in device memory, gets each launch's tokens for the
   // next step. Everything given outlives this.
   DeviceSampler(CudaStream& stream, int max_rows, int vocab_size, int32_t* token_ids);
@@ -36,15 +32,12 @@ class DeviceSampler {
   // Whether the device can list so many log-probabilities of a row.
   static bool Lists(int num_logprobs) { return num_logprobs <= HEDDLE_CUDA_MAX_LOGPROBS; }
 
-  // Launches what gives one token a row of `logits` [num_rows, vocab_size]. REQUIRES: Lists(), for every row; fewer
-  // than kMaxLaunches were not waited for.
-  void Launch(const TensorView& logits, std::span<const Row> rows);
+  // Launches what gives one token a row of `logits` [num_rows, vocab_size], and returns a name for the launch. What the
+  // launch before the last gave is lost. REQUIRES: Lists(), for every row; the device has done that launch.
+  size_t Launch(const TensorView& logits, std::span<const Row> rows);
 
-  // Waits, as CudaEvent::Wait, for the oldest launch that was not waited for.
-  void Wait(const std::atomic<bool>& cancelled, std::chrono::milliseconds timeout);
-
-  // Takes row `i` of the launch last waited for into `out`, as Sampler::Sample and AppendLogprobs do.
-  void Take(size_t i, SequenceOutput& out) const;
+  // Takes row `i` of a launch into `out`, as Sampler::Sample and AppendLogprobs do. REQUIRES: the device has done it.
+  void Take(size_t launch, size_t i, SequenceOutput& out) const;
 
   // Device memory that the constructor and the largest steps without lists take.
   static int64_t DeviceBytes(int max_rows);
@@ -58,15 +51,12 @@ class DeviceSampler {
 
   // What one launch takes from the host and brings back to it.
   struct Exchange {
-    explicit Exchange(CudaEvent event) : done(std::move(event)) {}
-
     Pinned parameters;
     Pinned tokens;  // HeddleCudaSampledToken a row
     Pinned best;    // max_logprobs ids a row, then as many log-probabilities
     std::vector<int> num_logprobs;
     std::vector<bool> is_given;
     int max_logprobs = -1;
-    CudaEvent done;
   };
 
   void AddLists(const Row& row, HeddleCudaSampleRow& out);
@@ -91,9 +81,8 @@ class DeviceSampler {
   std::shared_ptr<void> device_best_;
   int device_best_logprobs_ = 0;  // a row
 
-  std::vector<Exchange> exchanges_;
+  std::array<Exchange, 2> exchanges_;  // of the last two launches
   size_t num_launched_ = 0;
-  size_t num_waited_ = 0;
 };
 
 }  // namespace heddle

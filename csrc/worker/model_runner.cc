@@ -73,6 +73,7 @@ ModelRunner::ModelRunner(const ModelConfig& config, const Options& options, cons
   logits_ = cuda == nullptr ? Tensor(DType::kFloat32, logits) : Tensor(DType::kFloat32, logits, *cuda);
   if (cuda != nullptr) {
     host_logits_ = cuda->AllocatePinned(static_cast<size_t>(logits.NumElements()) * sizeof(float));
+    clock_ = std::make_unique<StepClock>(*cuda);
     device_sampler_ = std::make_unique<DeviceSampler>(*cuda, options.max_num_seqs, config.vocab_size, SampledIds());
   }
   for (int thread = 0; thread < stream.threads().num_threads(); ++thread) {
@@ -93,6 +94,7 @@ void ModelRunner::Submit(const SchedulerOutput& step) {
   sequences_.Apply(step, states_);
   batch_.Build(step, states_);
   HEDDLE_CHECK(batch_.token_ids().size() <= static_cast<size_t>(options_.max_num_batched_tokens), "step too large");
+  if (clock_ != nullptr) clock_->Begin();
   if (tp_.rank == 0) {
     ModelOutput& output = under_way_.emplace_back().output;
     output.sequences.resize(step.scheduled.size());
@@ -106,11 +108,16 @@ void ModelRunner::Submit(const SchedulerOutput& step) {
     Compute(rows);
   }
   if (graphs_ != nullptr && !rows.empty()) KeepSampled(rows);
+  if (clock_ != nullptr) clock_->End();
 }
 
 ModelOutput ModelRunner::Wait() {
   HEDDLE_CHECK(!under_way_.empty(), "no step was submitted");
-  Collect(under_way_.front());
+  if (clock_ != nullptr) {
+    clock_->Wait(cancelled_, options_.timeout);
+    tp_.communicator->CheckHealth();
+    Collect(under_way_.front());
+  }
   ModelOutput output = std::move(under_way_.front().output);
   under_way_.pop_front();
   return output;
@@ -160,7 +167,7 @@ void ModelRunner::Compute(std::span<const LogitsRow> rows) {
     ComputeLogits(context, hidden, rows, begin, end);
     if (tp_.rank != 0) continue;
     Sample(rows.subspan(begin, end - begin));
-    if (end < rows.size()) CollectAll();
+    if (end < rows.size()) WaitForDevice();
   }
 }
 
@@ -181,31 +188,30 @@ void ModelRunner::LaunchSampling(std::span<const LogitsRow> rows) {
   for (const LogitsRow& row : rows) {
     device_rows.push_back({InputOf(*states_[row.output]), row.prompt_token, row.num_logprobs});
   }
-  device_sampler_->Launch(logits_.view().Rows(0, std::ssize(rows)), device_rows);
-  under_way_.back().rows.assign(rows.begin(), rows.end());
+  StepUnderWay& step = under_way_.back();
+  step.launch = device_sampler_->Launch(logits_.view().Rows(0, std::ssize(rows)), device_rows);
+  step.rows.assign(rows.begin(), rows.end());
 }
 
 void ModelRunner::Collect(StepUnderWay& step) {
-  if (step.rows.empty()) return;
   const OpTimer timer(stream_);
-  device_sampler_->Wait(cancelled_, options_.timeout);
-  tp_.communicator->CheckHealth();
   for (size_t i = 0; i < step.rows.size(); ++i) {
     SequenceOutput& sequence = step.output.sequences[step.rows[i].output];
-    if (sequence.failure == SequenceFailure::kNone) device_sampler_->Take(i, sequence);
+    if (sequence.failure == SequenceFailure::kNone) device_sampler_->Take(step.launch, i, sequence);
   }
   step.rows.clear();
 }
 
-// The device's results come in the order of the launches.
-void ModelRunner::CollectAll() {
+void ModelRunner::WaitForDevice() {
+  stream_.cuda()->Synchronize(&cancelled_, options_.timeout);
+  tp_.communicator->CheckHealth();
   for (StepUnderWay& step : under_way_) Collect(step);
 }
 
 // Where the device has sampled them in one go they lie there, by row. Else the host knows them already.
 void ModelRunner::KeepSampled(std::span<const LogitsRow> rows) {
   const bool on_device = rows.size() <= static_cast<size_t>(options_.max_num_seqs) && DeviceLists(rows);
-  if (!on_device && tp_.rank == 0) CollectAll();
+  if (!on_device && tp_.rank == 0) WaitForDevice();
   std::vector<int32_t> token_ids;
   for (size_t i = 0; i < rows.size(); ++i) {
     if (rows[i].prompt_token >= 0) continue;
@@ -268,8 +274,7 @@ TensorView ModelRunner::HostLogits(int64_t num_rows) {
   CudaStream* const cuda = stream_.cuda();
   if (cuda == nullptr) return logits;
   cuda->Copy(host_logits_.get(), logits.data, static_cast<size_t>(logits.shape.NumElements()) * sizeof(float));
-  cuda->Synchronize(&cancelled_, options_.timeout);
-  tp_.communicator->CheckHealth();
+  WaitForDevice();
   return {host_logits_.get(), DType::kFloat32, logits.shape};
 }
 

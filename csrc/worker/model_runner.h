@@ -17,6 +17,7 @@
 #include "sampler/sampler.h"
 #include "worker/decode_graphs.h"
 #include "worker/forward_batch.h"
+#include "worker/step_clock.h"
 
 namespace heddle {
 
@@ -46,11 +47,17 @@ class ModelRunner {
   // scheduled sequence. Fails as Submit does.
   ModelOutput Wait();
 
+  // Of a GPU's rank 0, as StepClock has them; elsewhere zero.
+  std::chrono::nanoseconds wait_time() const { return clock_ == nullptr ? kNoTime : clock_->wait_time(); }
+  std::chrono::nanoseconds idle_time() const { return clock_ == nullptr ? kNoTime : clock_->idle_time(); }
+
   // Bytes that the constructor reserves on the device.
   static int64_t ActivationBytes(const ModelConfig& config, const Options& options, const TensorParallel& tp,
                                  DType activation_dtype, int64_t activation_bytes_per_token);
 
  private:
+  static constexpr std::chrono::nanoseconds kNoTime{0};
+
   // A row of the final hidden states whose logits are wanted, and for what.
   struct LogitsRow {
     int row = 0;
@@ -62,6 +69,7 @@ class ModelRunner {
   struct StepUnderWay {
     ModelOutput output;
     std::vector<LogitsRow> rows;  // that the device samples and nobody took yet
+    size_t launch = 0;            // of the device's sampler
   };
 
   std::vector<LogitsRow> SelectRows(const SchedulerOutput& step) const;
@@ -75,15 +83,14 @@ class ModelRunner {
                      size_t end);
   // The first `num_rows` rows of logits in host memory, computed.
   TensorView HostLogits(int64_t num_rows);
-  // Until the step's launches are done.
-  void WaitForDevice();
   // On rank 0: turns the logits of `rows` into outputs of the step submitted last, at once or when they are collected.
   void Sample(std::span<const LogitsRow> rows);
   static bool DeviceLists(std::span<const LogitsRow> rows);
   void LaunchSampling(std::span<const LogitsRow> rows);
-  // Waits for what the device samples of a step, and takes it.
+  // Takes what the device sampled for a step. REQUIRES: it has done so.
   void Collect(StepUnderWay& step);
-  void CollectAll();
+  // Waits for all that was launched.
+  void WaitForDevice();
   // On a GPU: leaves the tokens that a step samples in sampled_ids_ of every rank, for the step after it.
   void KeepSampled(std::span<const LogitsRow> rows);
   int32_t* SampledIds() const { return sampled_ids_.empty() ? nullptr : sampled_ids_.view().Data<int32_t>(); }
@@ -103,6 +110,7 @@ class ModelRunner {
   std::vector<SequenceState*> states_;  // of the sequences in the step, in its order
   ForwardBatch batch_;
   std::unique_ptr<DecodeGraphs> graphs_;           // on a GPU
+  std::unique_ptr<StepClock> clock_;               // on a GPU's rank 0
   std::vector<Sampler> samplers_;                  // one a thread; rank 0 only
   std::unique_ptr<DeviceSampler> device_sampler_;  // on a GPU's rank 0
   Arena arena_;

@@ -85,9 +85,9 @@ Worker::Worker(const WorkerConfig& config, int rank, int size, std::unique_ptr<C
                               : std::make_unique<TimedCommunicator>(std::move(communicator), stats_.communication_ns)),
       tp_{rank, size, communicator_.get()} {}
 
-// A communicator outlives the graphs that captured its collectives, and its stream outlives both.
+// A communicator's stream outlives it.
 Worker::~Worker() {
-  runner_.reset();
+  Unload();
   communicator_.reset();
 }
 
@@ -141,7 +141,16 @@ void Worker::Submit(const SchedulerOutput& step) {
 
 ModelOutput Worker::Wait() {
   const BusyTime busy(*stream_, stats_);
-  return runner_->Wait();
+  ModelOutput output = runner_->Wait();
+  stats_.device_wait_ns.store(runner_->wait_time().count(), std::memory_order_relaxed);
+  stats_.device_idle_ns.store(runner_->idle_time().count(), std::memory_order_relaxed);
+  return output;
+}
+
+void Worker::Unload() {
+  runner_.reset();
+  kv_cache_.reset();
+  model_.reset();
 }
 
 void Worker::Abort(ErrorCode code) { communicator_->Abort(code); }

@@ -39,6 +39,8 @@ struct WorkerStats {
   std::atomic<int64_t> busy_ns{0};
   std::atomic<int64_t> ops_ns{0};            // of busy_ns; disjoint from communication_ns
   std::atomic<int64_t> communication_ns{0};  // of busy_ns
+  std::atomic<int64_t> device_wait_ns{0};    // of busy_ns; on a GPU's rank 0, as device_idle_ns
+  std::atomic<int64_t> device_idle_ns{0};
   std::atomic<int64_t> weight_bytes{0};
   std::atomic<bool> weights_from_cache{false};
   std::atomic<int64_t> kv_cache_bytes{0};
@@ -61,6 +63,9 @@ class Worker {
   // REQUIRES: Load succeeded. As ModelRunner::Submit and Wait.
   void Submit(const SchedulerOutput& step);
   ModelOutput Wait();
+
+  // Gives up what Load made, the communicator excepted: no rank's may go while another has graphs of its collectives.
+  void Unload();
 
   // Any thread: makes this rank's pending and future collectives fail.
   void Abort(ErrorCode code);
