@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "comm/nccl_environment.h"
 #include "common/device.h"
 #include "common/memory.h"
 
@@ -212,6 +213,8 @@ namespace heddle::cuda {
 void GetUniqueId(char id[NCCL_UNIQUE_ID_BYTES]) {
   ncclUniqueId made;
   const ncclResult_t result = Nccl().get_unique_id(&made);
+  // Only now: NCCL's first act is to add variables from its configuration files.
+  RememberNcclEnvironment();
   if (result != ncclSuccess) Fail(kHeddleCudaFailed, NcclMessage(result, "comm_unique_id"));
   std::memcpy(id, made.internal, sizeof(made.internal));
 }

@@ -1,5 +1,5 @@
 // HeddleCudaNcclOptions as NCCL's own configuration. What NCCL takes from its environment alone (NCCL_ALGO, NCCL_PROTO,
-// NCCL_BUFFSIZE, NCCL_SOCKET_IFNAME, NCCL_DEBUG ...) is of the whole process, read once, and not here.
+// NCCL_BUFFSIZE, NCCL_SOCKET_IFNAME, NCCL_DEBUG ...) is of the whole process, and not here: see nccl_environment.h.
 #pragma once
 
 #include <string>

@@ -1,5 +1,6 @@
 // The table behind HeddleCudaGetApi: every entry catches what its function throws, and acts on the stream's device.
 #include "comm/communicator.h"
+#include "comm/nccl_environment.h"
 #include "comm/one_shot_all_reduce.h"
 #include "common/device.h"
 #include "common/event.h"
@@ -150,6 +151,10 @@ Status CommUniqueId(char id[NCCL_UNIQUE_ID_BYTES]) noexcept {
   return Guard([&] { GetUniqueId(&Deref(id)); });
 }
 
+Status NcclVariable(const char* name, const char** value) noexcept {
+  return Guard([&] { Give(value, [&] { return NcclEnvironment(&Deref(name)); }); });
+}
+
 Status CommCreate(Stream* stream, const char id[NCCL_UNIQUE_ID_BYTES], int32_t size, int32_t rank,
                   const HeddleCudaNcclOptions* options, int64_t timeout_us, Communicator** comm) noexcept {
   return OnStream(stream, [&](Stream& on) {
@@ -265,6 +270,7 @@ constexpr HeddleCudaApi kTable = {
     .paged_attention = RunOp<HeddleCudaPagedAttention, PagedAttention>,
     .nccl_version = NcclVersion,
     .comm_unique_id = CommUniqueId,
+    .nccl_environment = NcclVariable,
     .comm_create = CommCreate,
     .comm_connect = CommConnect,
     .comm_destroy = CommDestroy,

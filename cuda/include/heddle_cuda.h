@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 // Changes with every change of this header.
-#define HEDDLE_CUDA_API_VERSION 1
+#define HEDDLE_CUDA_API_VERSION 2
 
 typedef enum {
   kHeddleCudaOk = 0,
@@ -244,7 +244,7 @@ typedef struct HeddleCudaCommunicator HeddleCudaCommunicator;
 typedef struct HeddleCudaPeerGroup HeddleCudaPeerGroup;
 
 // How NCCL serves one communicator. -1, and null for the names, leave the choice to NCCL. NCCL's environment variables
-// override what is set here.
+// override what is set here, and there are settings that only they make: see nccl_environment.
 typedef struct {
   // Ranks of the communicator on this rank's device. More than one needs NCCL 2.30 and NCCL_MULTI_RANK_GPU_ENABLE=1 in
   // the environment; for more than two max_ctas is 4 unless set, because all ranks' blocks must be resident at once.
@@ -337,6 +337,9 @@ typedef struct {
   HeddleCudaStatus (*nccl_version)(int32_t* version);
   // What the ranks of one group find each other by: made once and given to every rank's comm_create.
   HeddleCudaStatus (*comm_unique_id)(char id[128]);
+  // What a variable whose name begins with NCCL_ was when the process first used NCCL, by comm_unique_id or by this;
+  // null where there was none. NCCL reads most of its variables then, and never again. Lives as long as the process.
+  HeddleCudaStatus (*nccl_environment)(const char* name, const char** value);
   // A communicator for `rank` of `size` on the stream's device; every later call of the rank uses this stream or
   // another one of the device. No wait of the communicator takes longer than `timeout_us` (kHeddleCudaTimeout); one
   // that does aborts it. Waits for nobody itself; comm_connect does, for every rank to call it, and comes before

@@ -32,11 +32,12 @@ void RequireNccl() {
 
 class NcclRanks : public Ranks {
  public:
-  explicit NcclRanks(int size, int64_t timeout_us = kTimeoutUs)
+  explicit NcclRanks(int size, int64_t timeout_us = kTimeoutUs) : NcclRanks(size, timeout_us, Options(size)) {}
+
+  NcclRanks(int size, int64_t timeout_us, const HeddleCudaNcclOptions& options)
       : Ranks((RequireNccl(), size)), comms_(static_cast<size_t>(size)) {
     char id[128];
     MustSucceed(Api().comm_unique_id(id), "comm_unique_id");
-    const HeddleCudaNcclOptions options = Options(size);
     for (int rank = 0; rank < size; ++rank) {
       HeddleCudaCommunicator*& comm = comms_[static_cast<size_t>(rank)];
       MustSucceed(Api().comm_create(stream(rank).get(), id, size, rank, &options, timeout_us, &comm), "comm_create");
@@ -329,6 +330,36 @@ TEST(Nccl, "options out of range and impossible ranks are refused") {
   options.max_ctas = 4;
   options.min_ctas = 5;
   EXPECT_STATUS(create(2, 0, options), kHeddleCudaInvalid);
+}
+
+TEST(Nccl, "a communicator takes every option of its own, and sums") {
+  HeddleCudaNcclOptions options = Options(2);
+  options.min_ctas = 1;
+  options.max_ctas = 2;
+  options.cga_cluster_size = 0;
+  options.nvls_ctas = 1;
+  options.cta_policy = 1;
+  options.collnet_enable = 0;
+  options.traffic_class = 0;
+  options.channels_per_net_peer = 1;
+  options.nvlink_centric_scheduling = 0;
+  options.net_name = "Socket";
+  options.comm_name = "two ranks";
+  NcclRanks ranks(2, kTimeoutUs, options);
+  ranks.Connect();
+  ExpectSums(ranks, kHeddleCudaBFloat16, 3, 4096);
+}
+
+TEST(Nccl, "the environment is what it was when NCCL was first used") {
+  RequireNccl();
+  char id[128];
+  EXPECT_OK(Api().comm_unique_id(id));
+  EXPECT_EQ(setenv("NCCL_OF_THIS_TEST", "1", 1), 0);
+  const char* value = "unchanged";
+  EXPECT_OK(Api().nccl_environment("NCCL_OF_THIS_TEST", &value));
+  EXPECT_TRUE(value == nullptr);
+  EXPECT_OK(Api().nccl_environment("NCCL_MULTI_RANK_GPU_ENABLE", &value));
+  EXPECT_TRUE(value != nullptr && std::string(value) == std::getenv("NCCL_MULTI_RANK_GPU_ENABLE"));
 }
 
 }  // namespace
