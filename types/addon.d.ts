@@ -15,6 +15,7 @@ export interface NativeEngineConfig {
   devices: Int32Array;
   gpuMemoryUtilization: number;
   communicator: 'auto' | 'local' | 'nccl';
+  nccl: NativeNcclOptions;
   loadFormat: 'safetensors' | 'dummy';
   /** The path with which the names of this checkpoint's files of packed weights begin. `''`: none are kept. */
   packedWeights: string;
@@ -43,6 +44,24 @@ export interface NativeEngineConfig {
   cpuIsa: string;
   /** Ends of sequence beside the config's, from `generation_config.json`. */
   eosTokenIds: Int32Array;
+}
+
+/** Of the engine's communicator where NCCL connects its ranks; -1 and `''` leave the choice to NCCL. */
+export interface NativeNcclOptions {
+  minCtas: number;
+  maxCtas: number;
+  cgaClusterSize: number;
+  nvlsCtas: number;
+  /** 0: default; 1: efficiency; 2: zero. */
+  ctaPolicy: number;
+  collnetEnable: number;
+  trafficClass: number;
+  channelsPerNetPeer: number;
+  nvlinkCentricScheduling: number;
+  netName: string;
+  commName: string;
+  /** Variables that must have been in the process's environment when it first used NCCL; `createEngine` rejects else. */
+  environment: Record<string, string>;
 }
 
 /** Bytes of each token: token i is `bytes[offsets[i] .. offsets[i + 1])`. */

@@ -98,27 +98,67 @@ export interface ParallelConfig {
   communicator?: 'auto' | 'local' | 'nccl' | 'gloo' | undefined;
   /** Format on the wire between ranks. Defaults to `'native'`; others are refused until they exist. */
   collectiveDtype?: 'native' | 'int8' | 'int4' | undefined;
-  /** NCCL settings. Refused until `'nccl'` exists. */
+  /** Settings of NCCL, without effect where it is not used: with one rank, and where `device: 'auto'` ends on the CPU. Refused with `device: 'cpu'` and `communicator: 'local'`. Each defaults to NCCL's own choice. */
   nccl?: NcclOptions | undefined;
   /** Deadline of every wait of one rank for another, in milliseconds, from 100 to 3,600,000. Defaults to `60000`. */
   timeoutMs?: number | undefined;
 }
 
-/** Settings of an NCCL communicator; each defaults to NCCL's own choice. */
+/**
+ * Settings of NCCL, which connects ranks on GPUs; each defaults to NCCL's own choice.
+ *
+ * Those of the communicator apply to the engine's own. The others NCCL takes from its environment alone, which it reads
+ * when it is first used in a process: they are of all engines in the process. `Engine.create` puts them into
+ * `process.env`, where they stay unless it rejects, for child processes too. It rejects with
+ * {@link InvalidArgumentError} where one could not take effect: the process has used NCCL already with another value or
+ * with none, or this is a worker thread, whose `process.env` is a copy, and the process was started without the variable.
+ *
+ * NCCL lets its environment variables override a communicator's settings, so an option of either kind is refused beside a
+ * variable that says otherwise.
+ */
 export interface NcclOptions {
-  /** `NCCL_ALGO`. */
+  // Of the engine's communicator
+
+  /** Fewest thread blocks of a collective, which NCCL used to call channels (`minCTAs`). From 1 to 64, at most `maxCtas`. */
+  minCtas?: number | undefined;
+  /** Most thread blocks, or channels, of a collective (`maxCTAs`). From 1 to 64. For more than two ranks on one device, defaults to `4`. */
+  maxCtas?: number | undefined;
+  /** Thread blocks of a cluster. From 0 to 8. */
+  cgaClusterSize?: number | undefined;
+  /** Thread blocks of a collective that the NVLink switch reduces (`nvlsCTAs`). From 1 to 64. */
+  nvlsCtas?: number | undefined;
+  /** `'efficiency'` takes few thread blocks, `'zero'` copy engines instead of them where possible (`CTAPolicy`). */
+  ctaPolicy?: 'default' | 'efficiency' | 'zero' | undefined;
+  /** Whether InfiniBand switches reduce. */
+  collnetEnable?: boolean | undefined;
+  /** Service level (InfiniBand) or type of service (RoCE) of the network's packets. At least 0. */
+  trafficClass?: number | undefined;
+  /** Channels to a peer across the network (`nChannelsPerNetPeer`). From 1 to 64; NCCL 2.28. */
+  channelsPerNetPeer?: number | undefined;
+  /** Whether transfers are scheduled to use NVLink evenly (`nvlinkCentricSched`). NCCL 2.28. */
+  nvlinkCentricScheduling?: boolean | undefined;
+  /** Network module: `'IB'`, `'Socket'` or a plug-in's. 1 to 128 printable ASCII characters without spaces. */
+  netName?: string | undefined;
+  /** Name of the communicator in NCCL's logs. 1 to 128 printable ASCII characters without spaces. */
+  commName?: string | undefined;
+
+  // Of the process
+
+  /** Algorithm of the all-reduce (`NCCL_ALGO`). One that the devices cannot run fails the first step with {@link RankFailedError}. */
   algorithm?: 'ring' | 'tree' | 'nvls' | undefined;
-  /** `NCCL_PROTO`. */
+  /** Protocol of the all-reduce (`NCCL_PROTO`). As with `algorithm`, one that cannot be had fails the first step; `'ll128'` on devices that NCCL would not use it on may corrupt data. */
   protocol?: 'simple' | 'll' | 'll128' | undefined;
-  /** Bytes of each channel's buffer. */
-  bufferSize?: number | undefined;
-  /** Network interface for bootstrap and sockets. */
+  /** Bytes of the buffer between two devices, of each channel (`NCCL_BUFFSIZE`). A power of two from 65,536 to 268,435,456. */
+  bufferBytes?: number | undefined;
+  /** Network interfaces, as NCCL writes them: prefixes such as `'eth'` or `'^docker'`, or `'=eth0'` (`NCCL_SOCKET_IFNAME`). */
   socketInterface?: string | undefined;
-  /** Fewest channels of a communicator. */
-  minChannels?: number | undefined;
-  /** Most channels of a communicator. */
-  maxChannels?: number | undefined;
-  /** `NCCL_DEBUG`. */
+  /** InfiniBand devices, as NCCL writes them: `'mlx5'`, `'=mlx5_0:1'` (`NCCL_IB_HCA`). */
+  ibDevices?: string | undefined;
+  /** How far apart devices may be to reach each other's memory: not at all, over NVLink, one PCI switch, several, the host bridge of a NUMA node, or across them (`NCCL_P2P_LEVEL`). */
+  p2pLevel?: 'loc' | 'nvl' | 'pix' | 'pxb' | 'phb' | 'sys' | undefined;
+  /** Whether NVLink switches may reduce (`NCCL_NVLS_ENABLE`). */
+  nvls?: boolean | undefined;
+  /** What NCCL writes to standard output (`NCCL_DEBUG`). */
   debug?: 'version' | 'warn' | 'info' | 'trace' | undefined;
 }
 

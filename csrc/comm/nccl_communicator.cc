@@ -20,12 +20,13 @@ class NcclCommunicator : public Communicator {
  public:
   // `host` joins the ranks' threads, where some share a device; else it is null.
   NcclCommunicator(const UniqueId& id, int rank, int size, int ranks_on_device, std::unique_ptr<Communicator> host,
-                   std::chrono::milliseconds timeout)
+                   const NcclOptions& options, std::chrono::milliseconds timeout)
       : id_(id),
         rank_(rank),
         size_(size),
         ranks_on_device_(ranks_on_device),
         host_(std::move(host)),
+        options_(options),
         timeout_(timeout) {}
 
   int rank() const override { return rank_; }
@@ -34,8 +35,7 @@ class NcclCommunicator : public Communicator {
   void Connect(Stream& stream) override {
     stream_ = stream.cuda();
     HEDDLE_CHECK(stream_ != nullptr, "NCCL needs a GPU's stream");
-    HeddleCudaNcclOptions options = kDefaults;
-    options.ranks_on_device = ranks_on_device_;
+    const HeddleCudaNcclOptions options = CudaOptions();
     const auto timeout_us = std::chrono::microseconds(timeout_).count();
     HeddleCudaCommunicator* comm = nullptr;
     CheckCuda(CudaApi().comm_create(stream_->get(), id_.data(), size_, rank_, &options, timeout_us, &comm));
@@ -89,7 +89,23 @@ class NcclCommunicator : public Communicator {
     void operator()(HeddleCudaCommunicator* comm) const { CudaApi().comm_destroy(comm); }
   };
 
-  static constexpr HeddleCudaNcclOptions kDefaults{-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, nullptr, nullptr};
+  HeddleCudaNcclOptions CudaOptions() const {
+    const auto name = [](const std::string& text) { return text.empty() ? nullptr : text.c_str(); };
+    return {.ranks_on_device = ranks_on_device_,
+            .min_ctas = options_.min_ctas,
+            .max_ctas = options_.max_ctas,
+            .cga_cluster_size = options_.cga_cluster_size,
+            .nvls_ctas = options_.nvls_ctas,
+            .cta_policy = options_.cta_policy,
+            .collnet_enable = options_.collnet_enable,
+            .traffic_class = options_.traffic_class,
+            .channels_per_net_peer = options_.channels_per_net_peer,
+            .nvlink_centric_scheduling = options_.nvlink_centric_scheduling,
+            .split_share = -1,
+            .shrink_share = -1,
+            .net_name = name(options_.net_name),
+            .comm_name = name(options_.comm_name)};
+  }
 
   // What the driver does for the first time (loading a kernel, taking memory) may wait until nothing runs on the
   // device, and so for a collective that waits for that very rank. Where ranks share a device a collective therefore
@@ -125,6 +141,7 @@ class NcclCommunicator : public Communicator {
   const int size_;
   const int ranks_on_device_;
   const std::unique_ptr<Communicator> host_;
+  const NcclOptions options_;
   const std::chrono::milliseconds timeout_;
   CudaStream* stream_ = nullptr;
   std::map<int64_t, std::vector<int64_t>> columns_;
@@ -135,12 +152,28 @@ class NcclCommunicator : public Communicator {
   ErrorCode code_ = ErrorCode::kRankFailed;
 };
 
+// A variable that NCCL did not find when it looked would be an option that is ignored.
+void CheckEnvironment(const std::map<std::string, std::string>& environment) {
+  for (const auto& [name, value] : environment) {
+    const char* seen = nullptr;
+    CheckCuda(CudaApi().nccl_environment(name.c_str(), &seen));
+    if (seen != nullptr && value == seen) continue;
+    std::string message = "parallel.nccl needs ";
+    message.append(name).append("=").append(value).append(" in the environment, but this process first used NCCL ");
+    message.append(seen == nullptr ? "without " : "with ").append(name);
+    if (seen != nullptr) message.append("=").append(seen);
+    throw Error(ErrorCode::kInvalidArgument, message);
+  }
+}
+
 }  // namespace
 
 std::vector<std::unique_ptr<Communicator>> CreateNcclGroup(const std::vector<int32_t>& devices,
+                                                           const NcclOptions& options,
                                                            std::chrono::milliseconds timeout) {
   UniqueId id{};
   CheckCuda(CudaApi().comm_unique_id(id.data()));
+  CheckEnvironment(options.environment);
   std::vector<std::unique_ptr<Communicator>> group;
   const auto size = static_cast<int>(devices.size());
   const bool shares = std::set<int32_t>(devices.begin(), devices.end()).size() < devices.size();
@@ -149,7 +182,8 @@ std::vector<std::unique_ptr<Communicator>> CreateNcclGroup(const std::vector<int
   for (int rank = 0; rank < size; ++rank) {
     const auto index = static_cast<size_t>(rank);
     const auto num_sharing = static_cast<int>(std::count(devices.begin(), devices.end(), devices[index]));
-    group.push_back(std::make_unique<NcclCommunicator>(id, rank, size, num_sharing, std::move(host[index]), timeout));
+    group.push_back(
+        std::make_unique<NcclCommunicator>(id, rank, size, num_sharing, std::move(host[index]), options, timeout));
   }
   return group;
 }

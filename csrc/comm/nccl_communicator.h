@@ -9,13 +9,16 @@
 #include <memory>
 #include <vector>
 
+#include "base/nccl_options.h"
 #include "comm/communicator.h"
 
 namespace heddle {
 
 // Creates the communicators of one group, index = rank; `devices` are the ranks' GPUs. They find each other in Connect.
-// Fails with kInvalidArgument when NCCL is not installed.
+// Fails with kInvalidArgument when NCCL is not installed, or was first used in this process with another environment
+// than the options'.
 std::vector<std::unique_ptr<Communicator>> CreateNcclGroup(const std::vector<int32_t>& devices,
+                                                           const NcclOptions& options,
                                                            std::chrono::milliseconds timeout);
 
 }  // namespace heddle

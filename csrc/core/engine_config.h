@@ -7,6 +7,7 @@
 
 #include "base/device_type.h"
 #include "base/dtype.h"
+#include "base/nccl_options.h"
 
 namespace heddle {
 
@@ -32,6 +33,7 @@ struct EngineConfig {
   std::vector<int32_t> devices;         // GPU of each rank; empty: rank i takes device i, round and round
   double gpu_memory_utilization = 0.9;  // of each GPU, less what others use
   CommunicatorType communicator = CommunicatorType::kAuto;
+  NcclOptions nccl;
   LoadFormat load_format = LoadFormat::kSafetensors;
   std::string packed_weights;  // path with which the names of files with packed weights begin; "": none are kept
   bool dtype_auto = true;      // dtype follows the checkpoint

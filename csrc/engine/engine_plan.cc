@@ -184,6 +184,7 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   worker.dtype = config.dtype_auto ? model.dtype : config.dtype;
   worker.kv_cache_dtype = config.kv_cache_dtype_auto ? worker.dtype : config.kv_cache_dtype;
   worker.packed_weights = config.packed_weights;
+  worker.nccl = config.nccl;
   worker.isa = ChooseCpuIsa(config.cpu_isa);
   const int processors = NumAvailableProcessors();
   worker.threads =

@@ -35,7 +35,7 @@ class ThreadExecutor : public Executor {
       : config_(config), ranks_(size, config.oversubscribed) {
     const std::chrono::milliseconds timeout(timeout_ms);
     auto group = config_.device == DeviceType::kCuda && size > 1
-                     ? CreateNcclGroup(config_.devices, timeout)
+                     ? CreateNcclGroup(config_.devices, config_.nccl, timeout)
                      : CreateLocalGroup(size, timeout, config_.oversubscribed);
     for (int rank = 0; rank < size; ++rank) {
       workers_.push_back(

@@ -117,6 +117,28 @@ SamplingParams ToSamplingParams(const Napi::Object& object) {
   return params;
 }
 
+NcclOptions ToNcclOptions(const Napi::Object& object) {
+  NcclOptions options;
+  options.min_ctas = Int<int>(object, "minCtas");
+  options.max_ctas = Int<int>(object, "maxCtas");
+  options.cga_cluster_size = Int<int>(object, "cgaClusterSize");
+  options.nvls_ctas = Int<int>(object, "nvlsCtas");
+  options.cta_policy = Int<int>(object, "ctaPolicy");
+  options.collnet_enable = Int<int>(object, "collnetEnable");
+  options.traffic_class = Int<int>(object, "trafficClass");
+  options.channels_per_net_peer = Int<int>(object, "channelsPerNetPeer");
+  options.nvlink_centric_scheduling = Int<int>(object, "nvlinkCentricScheduling");
+  options.net_name = Text(object, "netName");
+  options.comm_name = Text(object, "commName");
+  const Napi::Object environment = Child(object, "environment");
+  const Napi::Array names = environment.GetPropertyNames();
+  for (uint32_t i = 0; i < names.Length(); ++i) {
+    const std::string name = Text(names.Get(i), "environment");
+    options.environment[name] = Text(environment, name.c_str());
+  }
+  return options;
+}
+
 template <typename TypedArray, typename T>
 TypedArray NewTyped(Napi::Env env, const std::vector<T>& values) {
   TypedArray array = TypedArray::New(env, values.size());
@@ -205,6 +227,7 @@ EngineConfig ToEngineConfig(const Napi::Object& object) {
   config.communicator = communicator == "nccl"    ? CommunicatorType::kNccl
                         : communicator == "local" ? CommunicatorType::kLocal
                                                   : CommunicatorType::kAuto;
+  config.nccl = ToNcclOptions(Child(object, "nccl"));
   config.load_format = Text(object, "loadFormat") == "dummy" ? LoadFormat::kDummy : LoadFormat::kSafetensors;
   config.packed_weights = Text(object, "packedWeights");
   const std::string dtype = Text(object, "dtype");

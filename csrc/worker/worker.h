@@ -25,6 +25,7 @@ struct WorkerConfig {
   DType kv_cache_dtype = DType::kFloat32;
   DeviceType device = DeviceType::kCpu;
   std::vector<int32_t> devices;  // of each rank, on GPUs
+  NcclOptions nccl;              // of ranks on GPUs
   std::string packed_weights;    // as in EngineConfig; CPU only
   int max_model_len = 0;
   int num_blocks = 0;

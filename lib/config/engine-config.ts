@@ -6,10 +6,10 @@
 import path from 'node:path';
 
 import type { EngineConfig, FloatType, ParallelConfig } from '../../types/options';
+import { ncclOptions, resolveNcclOptions, type ResolvedNcclOptions } from './nccl-options';
 import {
   boolean,
   integer,
-  notYet,
   number,
   oneOf,
   readObject,
@@ -29,6 +29,7 @@ export interface ResolvedEngineConfig {
   readonly devices: Int32Array;
   readonly gpuMemoryUtilization: number;
   readonly communicator: 'auto' | 'local' | 'nccl';
+  readonly nccl: ResolvedNcclOptions;
   readonly loadFormat: 'safetensors' | 'dummy';
   /** Absolute; null: nothing is kept. */
   readonly packedWeightCache: string | null;
@@ -96,7 +97,7 @@ const parallelChecks: Checks<ParallelConfig> = {
   devices: deviceList,
   communicator: oneOf(['auto', 'local', 'nccl'], ['gloo']),
   collectiveDtype: oneOf(['native'], ['int8', 'int4']),
-  nccl: notYet,
+  nccl: ncclOptions,
   timeoutMs: integer(100, 3_600_000),
 };
 
@@ -144,6 +145,11 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
   if (devices.length > 0 && devices.length !== tensorParallelSize) {
     refuse('parallel.devices', `one device for each of ${tensorParallelSize} ranks`, parallel.devices);
   }
+  const communicator = (parallel.communicator ?? 'auto') as 'auto' | 'local' | 'nccl';
+  if (parallel.nccl !== undefined && (device === 'cpu' || communicator === 'local')) {
+    const reason = device === 'cpu' ? 'on device "cpu"' : 'with communicator "local"';
+    refuse('parallel.nccl', `left out ${reason}`, parallel.nccl);
+  }
   const loadFormat = given.loadFormat ?? 'safetensors';
   const packedWeightCache = given.packedWeightCache ?? null;
   if (loadFormat === 'dummy' && packedWeightCache !== null) {
@@ -154,7 +160,8 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
     device,
     devices,
     gpuMemoryUtilization: given.gpuMemoryUtilization ?? 0.9,
-    communicator: (parallel.communicator ?? 'auto') as 'auto' | 'local' | 'nccl',
+    communicator,
+    nccl: resolveNcclOptions(tensorParallelSize > 1 ? (parallel.nccl ?? {}) : {}),
     loadFormat,
     packedWeightCache,
     dtype: given.dtype ?? 'auto',

@@ -5,6 +5,7 @@
  */
 import type { EngineStats, MemoryPlan } from '../../types/outputs';
 import type { ResolvedEngineConfig } from '../config/engine-config';
+import { ncclEnvironment } from '../config/nccl-options';
 import type { ResolvedSamplingParams } from '../config/sampling-params';
 import type { NativeEngineConfig, NativeMemoryPlan, NativeSamplingParams, NativeStats } from '../native/binding';
 
@@ -14,8 +15,9 @@ export function toNativeConfig(
   eosTokenIds: Int32Array,
   packedWeights = '',
 ): NativeEngineConfig {
-  const { onProgress: _onProgress, packedWeightCache: _folder, ...rest } = config;
-  return { ...rest, eosTokenIds, packedWeights };
+  const { onProgress: _onProgress, packedWeightCache: _folder, nccl, ...rest } = config;
+  const environment = ncclEnvironment(nccl);
+  return { ...rest, nccl: { ...nccl.communicator, environment }, eosTokenIds, packedWeights };
 }
 
 /**

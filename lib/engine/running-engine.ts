@@ -8,6 +8,7 @@ import path from 'node:path';
 import type { EngineHealth, EngineStats } from '../../types/outputs';
 import { checkPromptLength } from '../config/prompt';
 import type { ResolvedEngineConfig } from '../config/engine-config';
+import { enterNcclEnvironment } from '../config/nccl-options';
 import type { ResolvedRequestOptions } from '../config/request-options';
 import type { ResolvedSamplingParams } from '../config/sampling-params';
 import {
@@ -96,6 +97,7 @@ export class RunningEngine {
     const [checkpoint, digest] = await Promise.all([loadCheckpoint(config.model), digestPackedWeights(config)]);
     const packedWeights = await placePackedWeights(config, digest);
     const requests = new RequestRegistry();
+    const leaveNcclEnvironment = enterNcclEnvironment(config.nccl);
     const native = await callNativeAsync(
       () =>
         loadBinding().createEngine(
@@ -105,7 +107,10 @@ export class RunningEngine {
           config.onProgress,
         ),
       site,
-    );
+    ).catch((error: unknown) => {
+      leaveNcclEnvironment();
+      throw error;
+    });
     const packed = native.stats().ranks.some(({ weightsFromCache }) => !weightsFromCache);
     if (packedWeights !== '' && packed) await dropIfChanged(config, packedWeights);
     return new RunningEngine(config, checkpoint, native, requests);

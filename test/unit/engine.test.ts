@@ -61,6 +61,20 @@ describe('Engine.create', () => {
       devices: new Int32Array(),
       gpuMemoryUtilization: 0.9,
       communicator: 'auto',
+      nccl: {
+        minCtas: -1,
+        maxCtas: -1,
+        cgaClusterSize: -1,
+        nvlsCtas: -1,
+        ctaPolicy: -1,
+        collnetEnable: -1,
+        trafficClass: -1,
+        channelsPerNetPeer: -1,
+        nvlinkCentricScheduling: -1,
+        netName: '',
+        commName: '',
+        environment: {},
+      },
       loadFormat: 'safetensors',
       packedWeights: '',
       dtype: 'auto',
@@ -82,6 +96,35 @@ describe('Engine.create', () => {
       eosTokenIds: Int32Array.of(1),
     });
     expect(seen).toEqual([1]);
+  });
+
+  describe('with settings of NCCL', () => {
+    afterEach(() => delete process.env['NCCL_DEBUG']);
+    const nccl = { debug: 'warn', maxCtas: 4 } as const;
+
+    it('puts those of the process into its environment, and gives the native side both kinds', async () => {
+      const { fake } = await start({ parallel: { tensorParallelSize: 2, nccl } });
+      expect(process.env['NCCL_DEBUG']).toBe('WARN');
+      expect(fake.config.nccl).toMatchObject({ maxCtas: 4, environment: { NCCL_DEBUG: 'WARN' } });
+    });
+
+    it('leaves the environment alone with one rank', async () => {
+      await start({ parallel: { nccl } });
+      expect(process.env).not.toHaveProperty('NCCL_DEBUG');
+    });
+
+    it('rejects where the environment says otherwise', async () => {
+      process.env['NCCL_DEBUG'] = 'INFO';
+      const engine = Engine.create({ model: bundledModel, parallel: { tensorParallelSize: 2, nccl } });
+      await expect(engine).rejects.toMatchObject({ code: 'ERR_INVALID_ARGUMENT' });
+    });
+
+    it('leaves nothing in the environment when the native side rejects', async () => {
+      fakeAddon.nextError = nativeError('ERR_INSUFFICIENT_MEMORY', 'too big');
+      const engine = Engine.create({ model: bundledModel, parallel: { tensorParallelSize: 2, nccl } });
+      await expect(engine).rejects.toThrow('too big');
+      expect(process.env).not.toHaveProperty('NCCL_DEBUG');
+    });
   });
 
   it('rejects with typed errors that show the caller', async () => {
