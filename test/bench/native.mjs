@@ -2,6 +2,7 @@
 //
 //   node test/bench/native.mjs ceilings [rounds=40]                         one line of JSON a figure
 //   node test/bench/native.mjs matmul [threads=2] [rounds=30] [cpu isa]     products beside the ceilings, in turns
+//   node test/bench/native.mjs engine MODEL cpu|cuda ...                    requests without JavaScript: engine_bench.cc
 import { mkdirSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -10,7 +11,7 @@ import { buildNative } from '../../scripts/build-native.mjs';
 import { main, root, run } from '../../scripts/common.mjs';
 import { SOURCE_SETS, flags } from '../../scripts/native-config.mjs';
 
-const PROGRAMS = { ceilings: 'ceilings_main.cc', matmul: 'matmul_bench.cc' };
+const PROGRAMS = { ceilings: 'ceilings_main.cc', matmul: 'matmul_bench.cc', engine: 'engine_bench.cc' };
 
 await main(async () => {
   const [name, ...args] = process.argv.slice(2);
@@ -25,7 +26,8 @@ await main(async () => {
   const archives = ['heddle_core', ...isas.map((isa) => `heddle_kernels_${isa}`)].map((archive) =>
     path.join(root, `build/Release/${archive}.a`),
   );
-  const compile = [...flags('core'), `-I${path.join(root, 'csrc')}`, `-I${folder}`, '-o', binary, ...sources];
+  const includes = ['csrc', 'cuda/include', 'test/bench/native'].map((include) => `-I${path.join(root, include)}`);
+  const compile = [...flags('core'), ...includes, '-o', binary, ...sources];
   await run(process.env.CXX ?? 'g++', [...compile, '-Wl,--start-group', ...archives, '-Wl,--end-group'], {
     quiet: true,
   });
