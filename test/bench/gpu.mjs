@@ -1,35 +1,29 @@
-// `npm run bench:gpu`: the Llama-3.1-8B shape with random bfloat16 weights on one GPU, through the public API. One line
-// of JSON a case: medians over the rounds of tokens a second, with their spread.
+// `npm run bench:gpu`: the Llama-3.1-8B shape in bfloat16 on one GPU, through the public API. One line of JSON a case:
+// medians over the rounds, with their spread.
 //
-//   npm run bench:gpu -- [--rounds 3]
+//   npm run bench:gpu -- [--case NAME,...] [--rounds 3] [--json FILE] [--native PROGRAM] [--copy PROGRAM]
+//                        [--folder DIR] [--device cuda] [--shape 8b]
+//
+// decode    tokens a second from the moment when every sequence has its first token
+// prefill   tokens of the prompt a second until then
+// load      GB a second of a checkpoint in the page cache until Engine.create resolves; written to DIR/, where it stays
+//
+// `--native` runs each of the requests also without JavaScript (`node test/bench/native.mjs engine` builds
+// build/bench/engine), and `--copy` what copying to the device can reach (build/cuda/bench/copy_bench). Needs nothing but
+// dist/ and build/; any device and small shapes will do to try it out.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 
-import { main } from '../../scripts/common.mjs';
+import { main, run } from '../../scripts/common.mjs';
+import { measureLoad } from './gpu/load.mjs';
+import { measureRequests, WARM_UPS } from './gpu/requests.mjs';
+import { machineFacts } from './machine.mjs';
+import { cacheBytesAToken, configFolder, SHAPES, weightBytesAStep } from './shapes.mjs';
+import { jsonLines } from './sides.mjs';
+import { median } from './statistics.mjs';
 
-/** Bytes that one decoding step reads of the weights: all of them but the embedding. */
-const WEIGHT_BYTES = 15.01e9;
-const LLAMA_8B = {
-  architectures: ['LlamaForCausalLM'],
-  model_type: 'llama',
-  torch_dtype: 'bfloat16',
-  hidden_size: 4096,
-  intermediate_size: 14336,
-  num_hidden_layers: 32,
-  num_attention_heads: 32,
-  num_key_value_heads: 8,
-  head_dim: 128,
-  vocab_size: 128256,
-  max_position_embeddings: 8192,
-  rms_norm_eps: 1e-5,
-  rope_theta: 500000,
-  hidden_act: 'silu',
-  tie_word_embeddings: false,
-  bos_token_id: 128000,
-  eos_token_id: 128001,
-};
 const CASES = [
   { name: 'decode', batch: 1, prompt: 128, output: 128 },
   { name: 'decode', batch: 8, prompt: 128, output: 64 },
@@ -37,62 +31,111 @@ const CASES = [
   { name: 'decode', batch: 128, prompt: 128, output: 64 },
   { name: 'prefill', batch: 1, prompt: 4096, output: 1 },
 ];
+const NAMES = [...new Set(CASES.map(({ name }) => name)), 'load'];
+const MAX_NUM_SEQS = 256;
+/** Twice what the largest batch needs, and little enough for the native program to have as much beside it. */
+const KV_CACHE_TOKENS = 2 ** 16;
 
 await main(async () => {
-  const { values } = parseArgs({ options: { rounds: { type: 'string', default: '3' } } });
-  const rounds = Number(values.rounds);
+  const settings = readSettings();
+  const lines = [];
+  const print = (line) => {
+    lines.push(line);
+    console.log(JSON.stringify(line));
+    if (settings.json) writeFileSync(settings.json, `${JSON.stringify(lines, null, 2)}\n`);
+  };
+  print({ name: 'machine', ...machineFacts(), gpu: await describeGpu() });
   const { Engine } = await import('../../dist/index.mjs');
-  const model = mkdtempSync(path.join(os.tmpdir(), 'heddle-bench-'));
+  if (settings.cases.length > 0) await serve(Engine, settings, print);
+  if (settings.load) await measureLoad(Engine, settings, print);
+});
+
+function readSettings() {
+  const { values } = parseArgs({
+    options: {
+      case: { type: 'string', default: NAMES.join() },
+      rounds: { type: 'string', default: '3' },
+      json: { type: 'string' },
+      native: { type: 'string' },
+      copy: { type: 'string' },
+      folder: { type: 'string', default: path.join(os.tmpdir(), 'heddle-bench') },
+      device: { type: 'string', default: 'cuda' },
+      shape: { type: 'string', default: '8b' },
+    },
+  });
+  const { case: list, ...settings } = values;
+  const names = list.split(',');
+  const unknown = names.find((name) => !NAMES.includes(name));
+  if (unknown !== undefined) throw new Error(`--case takes some of ${NAMES.join(', ')}, received ${unknown}`);
+  if (!Object.hasOwn(SHAPES, settings.shape)) throw new Error(`--shape takes one of ${Object.keys(SHAPES).join(', ')}`);
+  const rounds = Number(settings.rounds);
+  if (!(Number.isInteger(rounds) && rounds > 0)) throw new Error('--rounds takes a whole number of at least 1');
+  const cases = CASES.filter(({ name }) => names.includes(name));
+  return { ...settings, rounds, cases, load: names.includes('load') };
+}
+
+/** Name and driver of the first GPU, or null. */
+async function describeGpu() {
   try {
-    writeFileSync(path.join(model, 'config.json'), JSON.stringify(LLAMA_8B));
+    const query = ['--query-gpu=name,driver_version', '--format=csv,noheader'];
+    const { code, output } = await run('nvidia-smi', query, { capture: true, mayFail: true });
+    return code === 0 ? output.split('\n')[0] : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The cases of requests, one after another on one engine with random weights. */
+async function serve(Engine, settings, print) {
+  const folder = mkdtempSync(path.join(os.tmpdir(), 'heddle-bench-'));
+  try {
+    const model = configFolder(settings.shape, folder);
+    const kvCacheBytes = KV_CACHE_TOKENS * cacheBytesAToken(settings.shape);
     const start = performance.now();
-    const engine = await Engine.create({ model, device: 'cuda', loadFormat: 'dummy', enablePrefixCaching: false });
-    console.log(JSON.stringify({ name: 'create', seconds: round((performance.now() - start) / 1000) }));
-    for (const bench of CASES) {
-      await measure(engine, bench); // matrix products are tried out, graphs are captured
-      await measure(engine, bench);
+    const engine = await Engine.create({
+      ...{ model, device: settings.device, loadFormat: 'dummy', kvCacheBytes },
+      ...{ maxNumSeqs: MAX_NUM_SEQS, enablePrefixCaching: false },
+    });
+    print({ name: 'create', seconds: round((performance.now() - start) / 1000) });
+    for (const work of settings.cases) {
+      const { vocab } = SHAPES[settings.shape];
+      for (let i = 0; i < WARM_UPS; i++) await measureRequests(engine, work, vocab);
       const samples = [];
-      for (let i = 0; i < rounds; i++) samples.push(await measure(engine, bench));
-      console.log(JSON.stringify(summary(bench, samples)));
+      for (let i = 0; i < settings.rounds; i++) samples.push(await measureRequests(engine, work, vocab));
+      const native = settings.native && (await measureNatively(settings, model, kvCacheBytes, work));
+      print(summary(work, samples, native, settings.shape));
     }
     await engine.close();
   } finally {
-    rmSync(model, { recursive: true });
+    rmSync(folder, { recursive: true });
   }
-});
-
-/** Tokens a second: of the prompt until the first token, or of the output of all sequences together from then on. */
-async function measure(engine, { name, batch, prompt, output }) {
-  const start = performance.now();
-  let first = Infinity;
-  const params = { maxTokens: output, temperature: 0, ignoreEos: true, detokenize: false };
-  await Promise.all(
-    Array.from({ length: batch }, async (_, sequence) => {
-      const tokenIds = Array.from({ length: prompt }, (_unused, i) => (i * 7919 + sequence * 104729) % 120000);
-      for await (const delta of engine.generate({ tokenIds }, params)) {
-        if (delta.tokenIds.length > 0) first = Math.min(first, performance.now());
-      }
-    }),
-  );
-  if (name === 'prefill') return (batch * prompt) / ((first - start) / 1000);
-  return (batch * (output - 1)) / ((performance.now() - first) / 1000);
 }
 
-function summary({ name, batch, prompt, output }, samples) {
-  const sorted = samples.toSorted((a, b) => a - b);
-  const median = sorted[Math.floor(sorted.length / 2)];
+/** Samples as those of `measureRequests`. */
+async function measureNatively({ native, device, rounds }, model, kvCacheBytes, { batch, prompt, output }) {
+  const args = [model, device, kvCacheBytes, MAX_NUM_SEQS, batch, prompt, output, rounds];
+  return jsonLines((await run(path.resolve(native), args.map(String), { capture: true })).output);
+}
+
+function summary(work, samples, native, shape) {
+  const { name, batch } = work;
+  const rates = samples.map((sample) => sample[name]);
   const line = {
-    name,
-    batch,
-    prompt,
-    output,
-    tokensPerSecond: round(median),
-    from: round(sorted[0]),
-    to: round(sorted.at(-1)),
+    ...work,
+    tokensPerSecond: round(median(rates)),
+    from: round(Math.min(...rates)),
+    to: round(Math.max(...rates)),
+    outputTokensPerSecond: round(median(samples.map(({ output }) => output))),
   };
-  return name === 'decode' && batch === 1
-    ? { ...line, weightBytesPerSecond: round((median * WEIGHT_BYTES) / 1e9) * 1e9 }
-    : line;
+  if (name === 'decode' && batch === 1) line.weightBytesPerSecond = round(median(rates) * weightBytesAStep(shape));
+  if (native) {
+    line.native = round(median(native.map((sample) => sample[name])));
+    line.ofNative = round(median(rates) / line.native);
+    line.outputOfNative = round(
+      median(samples.map(({ output }) => output)) / median(native.map(({ output }) => output)),
+    );
+  }
+  return line;
 }
 
 function round(value) {

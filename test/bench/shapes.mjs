@@ -4,27 +4,55 @@ import path from 'node:path';
 
 import { root } from '../../scripts/common.mjs';
 
+/** The file of a checkpoint's weights. */
+export const WEIGHTS = 'model.safetensors';
+
 export const SHAPES = {
   tiny: { layers: 8, hidden: 256, ffn: 640, heads: 8, kv: 4, hd: 64, vocab: 4096 },
   '1.1b': { layers: 16, hidden: 2048, ffn: 8192, heads: 32, kv: 8, hd: 64, vocab: 32768 },
+  '8b': { layers: 32, hidden: 4096, ffn: 14336, heads: 32, kv: 8, hd: 128, vocab: 128256 },
 };
 
 /** Flags of `heddle bench` that load this shape: the bundled model, or random weights for a config made in `folder`. */
 export function modelFlags(name, folder) {
   if (name === 'tiny') return ['--model', path.join(root, 'examples/models/tiny-lexicon')];
-  const model = path.join(folder, `llama-${name}`);
-  writeConfig(name, model);
-  return ['--model', model, '--load-format', 'dummy'];
+  return ['--model', configFolder(name, folder), '--load-format', 'dummy'];
 }
 
 /** Flags that load this shape from a checkpoint, made in `folder` when it is not there, with its packed weights cached. */
 export function checkpointFlags(name, folder) {
-  const model = path.join(folder, `llama-${name}-checkpoint`);
-  if (!existsSync(path.join(model, 'model.safetensors'))) {
-    writeConfig(name, model);
-    writeWeights(name, path.join(model, 'model.safetensors'));
-  }
+  const model = checkpointFolder(name, folder);
   return ['--model', model, '--packed-weight-cache', path.join(folder, 'packed')];
+}
+
+/** A model folder of this shape without weights, made in `folder`. */
+export function configFolder(name, folder) {
+  const model = path.join(folder, `llama-${name}`);
+  writeConfig(name, model);
+  return model;
+}
+
+/** A model folder of this shape with weights, made in `folder` when it is not there. */
+export function checkpointFolder(name, folder) {
+  const model = path.join(folder, `llama-${name}-checkpoint`);
+  if (!existsSync(path.join(model, WEIGHTS))) {
+    writeConfig(name, model);
+    writeWeights(name, path.join(model, WEIGHTS));
+  }
+  return model;
+}
+
+/** Bytes of weights in bfloat16 that one decoding step reads: all but the embedding. */
+export function weightBytesAStep(name) {
+  const { layers, hidden, ffn, heads, kv, hd, vocab } = SHAPES[name];
+  const layer = hidden * (heads + 2 * kv) * hd + heads * hd * hidden + 3 * hidden * ffn;
+  return 2 * (layers * layer + vocab * hidden);
+}
+
+/** Bytes of keys and values of one token in bfloat16. */
+export function cacheBytesAToken(name) {
+  const { layers, kv, hd } = SHAPES[name];
+  return layers * 2 * kv * hd * 2;
 }
 
 function writeConfig(name, model) {

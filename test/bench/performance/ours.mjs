@@ -2,7 +2,7 @@
 import path from 'node:path';
 
 import { root, run } from '../../../scripts/common.mjs';
-import { modelFlags, SHAPES } from '../shapes.mjs';
+import { cacheBytesAToken, modelFlags, weightBytesAStep } from '../shapes.mjs';
 import { betterRates, jsonLines } from '../sides.mjs';
 import { median } from '../statistics.mjs';
 
@@ -46,10 +46,7 @@ export async function native(name, args) {
 
 /** Bytes that one decoding step reads: every weight but the embedding, and all keys and values. */
 function bytesAStep({ prompt, generate, sequences = 1 }) {
-  const { layers, hidden, ffn, heads, kv, hd, vocab } = SHAPES[SHAPE];
-  const layer = hidden * (heads + 2 * kv) * hd + heads * hd * hidden + 3 * hidden * ffn;
-  const cache = sequences * layers * 2 * kv * hd * (prompt + generate / 2);
-  return 2 * (layers * layer + vocab * hidden + cache);
+  return weightBytesAStep(SHAPE) + sequences * cacheBytesAToken(SHAPE) * (prompt + generate / 2);
 }
 
 /** The part of `bandwidth`, in GB/s, that decoding used for what it must read. */
