@@ -5,8 +5,9 @@
 namespace heddle {
 namespace {
 
-// Large enough that a copy runs at the bus's speed, small enough that few are half full.
-constexpr int64_t kPieceBytes = int64_t{4} << 20;
+// Large enough that a copy runs at the bus's speed, small enough to stay in a core's cache until it is copied.
+constexpr int64_t kPieceBytes = int64_t{2} << 20;
+constexpr int kBuffersPerThread = 3;
 
 void Convert(const TensorView& from, DType dtype, void* to) {
   const int64_t count = from.shape.NumElements();
@@ -17,17 +18,21 @@ void Convert(const TensorView& from, DType dtype, void* to) {
 
 WeightUploader::WeightUploader(Stream& stream, const std::atomic<bool>& cancelled)
     : stream_(stream), cancelled_(cancelled) {
-  for (int i = 0; i < 2; ++i) rounds_.push_back({{}, stream.cuda()->CreateEvent()});
+  const auto num_threads = static_cast<size_t>(stream.threads().num_threads());
+  next_buffer_.resize(num_threads);
+  for (size_t thread = 0; thread < num_threads; ++thread) {
+    std::vector<Buffer>& buffers = buffers_.emplace_back();
+    for (int i = 0; i < kBuffersPerThread; ++i) buffers.emplace_back(stream.cuda()->CreateEvent());
+  }
 }
 
 // Waits for copies out of buffers that it replaces.
 void WeightUploader::Reserve(size_t bytes) {
   if (bytes <= buffer_bytes_) return;
-  for (Round& round : rounds_) {
-    round.copied.Wait(&cancelled_);
-    round.buffers.clear();
-    for (int thread = 0; thread < stream_.threads().num_threads(); ++thread) {
-      round.buffers.push_back(stream_.cuda()->AllocatePinned(bytes));
+  for (std::vector<Buffer>& buffers : buffers_) {
+    for (Buffer& buffer : buffers) {
+      buffer.copied.Wait(&cancelled_);
+      buffer.data = stream_.cuda()->AllocatePinned(bytes);
     }
   }
   buffer_bytes_ = bytes;
@@ -49,27 +54,22 @@ void WeightUploader::Upload(const StoredTensor& stored, Range rows, Range column
   const int64_t row_bytes = stored.shape()[1] * element;
   const int64_t step = std::max<int64_t>(1, kPieceBytes / std::max<int64_t>(row_bytes, 1));
   Reserve(static_cast<size_t>(step * row_bytes));
-  const int64_t num_threads = stream_.threads().num_threads();
-  for (int64_t first = 0; first < rows.size(); first += step * num_threads) {
-    Round& round = rounds_[next_round_++ % rounds_.size()];
-    round.copied.Wait(&cancelled_);
-    const auto piece_of = [&](int64_t thread) -> Piece {
-      return {std::min(rows.size(), first + thread * step), std::min(rows.size(), first + (thread + 1) * step)};
-    };
-    stream_.threads().Run([&](int thread) {
-      const auto [begin, end] = piece_of(thread);
-      if (begin == end) return;
-      ReadPiece(stored, rows.begin + begin, end - begin, to.dtype, round.buffers[static_cast<size_t>(thread)].get());
-    });
-    for (int64_t thread = 0; thread < num_threads; ++thread) {
-      const auto [begin, end] = piece_of(thread);
-      if (begin == end) continue;
-      const char* buffer = static_cast<const char*>(round.buffers[static_cast<size_t>(thread)].get());
-      stream_.cuda()->CopyRows(to.Rows(begin, end).data, to.row_stride * element, buffer + columns.begin * element,
-                               row_bytes, columns.size() * element, end - begin);
+  std::atomic<int64_t> next_row{0};
+  stream_.threads().RunShared([&](int thread) {
+    const auto index = static_cast<size_t>(thread);
+    for (int64_t begin; (begin = next_row.fetch_add(step)) < rows.size();) {
+      const int64_t end = std::min(rows.size(), begin + step);
+      Buffer& buffer = buffers_[index][next_buffer_[index]++ % kBuffersPerThread];
+      buffer.copied.Wait(&cancelled_);
+      ReadPiece(stored, rows.begin + begin, end - begin, to.dtype, buffer.data.get());
+
+      const std::lock_guard lock(launch_mutex_);
+      stream_.cuda()->CopyRows(to.Rows(begin, end).data, to.row_stride * element,
+                               static_cast<const char*>(buffer.data.get()) + columns.begin * element, row_bytes,
+                               columns.size() * element, end - begin);
+      buffer.copied.Record();
     }
-    round.copied.Record();
-  }
+  });
 }
 
 }  // namespace heddle

@@ -1,11 +1,12 @@
-// Brings stored weights into device memory: the rank's threads read pieces into page-locked buffers while those of the
-// round before are copied.
+// Brings stored weights into device memory: each of the rank's threads reads pieces into page-locked buffers of its own
+// and has each copied as soon as it is full, so that reading and copying never wait for a slower piece.
 //
 // On the rank's thread. One a rank, for as long as its model loads.
 #pragma once
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "device/stream.h"
@@ -24,13 +25,10 @@ class WeightUploader {
   void Upload(const StoredTensor& stored, Range rows, Range columns, const TensorView& to);
 
  private:
-  struct Piece {
-    int64_t begin = 0;  // rows of `to`
-    int64_t end = 0;
-  };
-  // What one round of reading fills, a buffer a thread.
-  struct Round {
-    std::vector<std::shared_ptr<void>> buffers;
+  // Page-locked memory that is free again once `copied` is reached.
+  struct Buffer {
+    explicit Buffer(CudaEvent event) : copied(std::move(event)) {}
+    std::shared_ptr<void> data;
     CudaEvent copied;
   };
 
@@ -39,9 +37,10 @@ class WeightUploader {
 
   Stream& stream_;
   const std::atomic<bool>& cancelled_;
-  std::vector<Round> rounds_;
+  std::vector<std::vector<Buffer>> buffers_;  // of each thread, in turn
+  std::vector<size_t> next_buffer_;           // of each thread
   size_t buffer_bytes_ = 0;
-  size_t next_round_ = 0;
+  std::mutex launch_mutex_;  // a stream belongs to one thread at a time
 };
 
 }  // namespace heddle

@@ -72,7 +72,6 @@ ModelRunner::ModelRunner(const ModelConfig& config, const Options& options, cons
   const Shape logits{LogitsRows(config, options), config.vocab_size};
   logits_ = cuda == nullptr ? Tensor(DType::kFloat32, logits) : Tensor(DType::kFloat32, logits, *cuda);
   if (cuda != nullptr) {
-    host_logits_ = cuda->AllocatePinned(static_cast<size_t>(logits.NumElements()) * sizeof(float));
     clock_ = std::make_unique<StepClock>(*cuda);
     device_sampler_ = std::make_unique<DeviceSampler>(*cuda, options.max_num_seqs, config.vocab_size, SampledIds());
   }
@@ -273,6 +272,10 @@ TensorView ModelRunner::HostLogits(int64_t num_rows) {
   const TensorView logits = logits_.view().Rows(0, num_rows);
   CudaStream* const cuda = stream_.cuda();
   if (cuda == nullptr) return logits;
+  if (host_logits_ == nullptr) {
+    WaitForDevice();  // as page-locking may, and so for ranks that wait for this one
+    host_logits_ = cuda->AllocatePinned(static_cast<size_t>(logits_.view().shape.NumElements()) * sizeof(float));
+  }
   cuda->Copy(host_logits_.get(), logits.data, static_cast<size_t>(logits.shape.NumElements()) * sizeof(float));
   WaitForDevice();
   return {host_logits_.get(), DType::kFloat32, logits.shape};

@@ -117,7 +117,7 @@ class ModelRunner {
   std::deque<StepUnderWay> under_way_;  // on rank 0, oldest first
   Tensor sampled_ids_;                  // [max_num_seqs] int32, of the step before; on a GPU
   Tensor logits_;                       // [logits_rows, vocab_size] on rank 0
-  std::shared_ptr<void> host_logits_;   // as much page-locked memory, on a GPU's rank 0
+  std::shared_ptr<void> host_logits_;   // as much page-locked memory, once logits go to the host
 };
 
 }  // namespace heddle

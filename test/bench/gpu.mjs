@@ -6,7 +6,8 @@
 //
 // decode    tokens a second from the moment when every sequence has its first token
 // prefill   tokens of the prompt a second until then
-// load      GB a second of a checkpoint in the page cache until Engine.create resolves; written to DIR/, where it stays
+// load      GB a second of the weights of a checkpoint in the page cache, and seconds until Engine.create resolves; the
+//           checkpoint is written to DIR/, where it stays
 //
 // `--native` runs each of the requests also without JavaScript (`node test/bench/native.mjs engine` builds
 // build/bench/engine), and `--copy` what copying to the device can reach (build/cuda/bench/copy_bench). Needs nothing but

@@ -7,7 +7,10 @@ import { checkpointFolder, WEIGHTS } from '../shapes.mjs';
 import { jsonLines } from '../sides.mjs';
 import { median } from '../statistics.mjs';
 
-/** Prints a line for each ceiling and one for `Engine.create`, the median over the rounds. */
+/**
+ * Prints a line for each ceiling and one of medians over the rounds: `seconds` of `Engine.create`, and the rate from the
+ * first weights to the last.
+ */
 export async function measureLoad(Engine, { shape, device, folder, rounds, copy }, print) {
   const model = checkpointFolder(shape, folder);
   const file = path.join(model, WEIGHTS);
@@ -16,13 +19,21 @@ export async function measureLoad(Engine, { shape, device, folder, rounds, copy 
   for (const ceiling of ceilings) print(ceiling);
   const gigabytes = statSync(file).size / 1e9;
   const seconds = [];
+  const weights = [];
   for (let round = 0; round < rounds; round++) {
     const start = performance.now();
-    const engine = await Engine.create({ model, device });
+    let first;
+    let last;
+    const onProgress = () => {
+      last = performance.now();
+      first ??= last;
+    };
+    const engine = await Engine.create({ model, device, onProgress });
+    weights.push((last - first) / 1000);
     seconds.push((performance.now() - start) / 1000);
     await engine.close();
   }
-  const rate = gigabytes / median(seconds);
+  const rate = gigabytes / median(weights);
   const best = Math.max(...ceilings.map(({ gbPerSecond }) => gbPerSecond));
   print({
     name: 'load',
@@ -30,6 +41,7 @@ export async function measureLoad(Engine, { shape, device, folder, rounds, copy 
     seconds: round(median(seconds)),
     from: round(Math.min(...seconds)),
     to: round(Math.max(...seconds)),
+    weightSeconds: round(median(weights)),
     gbPerSecond: round(rate),
     ...(ceilings.length > 0 && { ofCopying: round(rate / best) }),
   });
