@@ -30,6 +30,14 @@ class Communicator {
   // T on a GPU; rows may be strided on CPU.
   virtual void AllReduceSum(const TensorView& x) = 0;
 
+  // residual += sum over ranks of x, then y = RmsNorm(residual), which ops::AddRmsNorm describes, in one go. False, on
+  // every rank alike and with nothing done, where AllReduceSum and ops::AddRmsNorm one after the other are the way. x
+  // is unspecified afterwards, unless it is y.
+  virtual bool TryAllReduceAddRmsNorm(const TensorView& /*x*/, const TensorView& /*residual*/,
+                                      const TensorView& /*weight*/, float /*epsilon*/, const TensorView& /*y*/) {
+    return false;
+  }
+
   // On `root`, out[:, column of r ..) = x of rank r for every rank, in rank order; elsewhere `out` is ignored. Column
   // counts may differ between ranks and add up to out.dim(1). x [rows, columns_r] f32, out [rows, columns] f32.
   virtual void GatherColumns(const TensorView& x, int root, const TensorView& out) = 0;

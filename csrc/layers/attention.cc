@@ -20,7 +20,7 @@ Attention::Attention(const BuildContext& context, const AttentionConfig& config,
   }
 }
 
-void Attention::Forward(ForwardContext& context, const TensorView& x) const {
+void Attention::Forward(ForwardContext& context, const TensorView& x, const ResidualNorm* next) const {
   Stream& stream = context.stream;
   const Arena::Scope scope(context.arena);
   const int64_t num_tokens = x.dim(0);
@@ -52,7 +52,7 @@ void Attention::Forward(ForwardContext& context, const TensorView& x) const {
                                     .sliding_window = config_.sliding_window,
                                     .soft_cap = config_.soft_cap};
   ops::PagedAttention(stream, q, cache, context.attention, params, out);
-  o_.Forward(stream, out, x);
+  o_.Forward(stream, out, x, next);
 }
 
 }  // namespace heddle

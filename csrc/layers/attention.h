@@ -38,8 +38,8 @@ class Attention {
 
   size_t weight_bytes() const { return qkv_.weight_bytes() + o_.weight_bytes(); }
 
-  // x [num_tokens, hidden_size], in place; whole on every rank.
-  void Forward(ForwardContext& context, const TensorView& x) const;
+  // x [num_tokens, hidden_size], in place; whole on every rank; then `next`, if given.
+  void Forward(ForwardContext& context, const TensorView& x, const ResidualNorm* next = nullptr) const;
 
  private:
   AttentionConfig config_;

@@ -18,12 +18,12 @@ class GatedMlp {
 
   size_t weight_bytes() const { return gate_up_.weight_bytes() + down_.weight_bytes(); }
 
-  // x [num_tokens, hidden_size], in place; whole on every rank.
-  void Forward(ForwardContext& context, const TensorView& x) const {
+  // x [num_tokens, hidden_size], in place; whole on every rank; then `next`, if given.
+  void Forward(ForwardContext& context, const TensorView& x, const ResidualNorm* next = nullptr) const {
     const Arena::Scope scope(context.arena);
     const TensorView activated = context.arena.Allocate(context.activation_dtype, {x.dim(0), gate_up_.output_size()});
     gate_up_.Forward(context.stream, x, activated);
-    down_.Forward(context.stream, activated, x);
+    down_.Forward(context.stream, activated, x, next);
   }
 
  private:

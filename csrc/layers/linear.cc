@@ -64,10 +64,18 @@ RowParallelLinear::RowParallelLinear(const BuildContext& context, const StoredMa
   if (stored.bias) bias_ = LoadVector(context, stored.prefix + ".bias", stored.rows);
 }
 
-void RowParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
+void RowParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y,
+                                const ResidualNorm* next) const {
   ops::Matmul(stream, x, weight_, y);
-  tp_.communicator->AllReduceSum(y);
+  Communicator& communicator = *tp_.communicator;
+  // A bias would come in between.
+  if (next != nullptr && bias_.empty() &&
+      communicator.TryAllReduceAddRmsNorm(y, next->residual, next->weight, next->epsilon, y)) {
+    return;
+  }
+  communicator.AllReduceSum(y);
   if (!bias_.empty()) ops::AddBias(stream, bias_, y);
+  if (next != nullptr) ops::AddRmsNorm(stream, y, next->residual, next->weight, next->epsilon, y);
 }
 
 HeadShard HeadShard::Of(const TensorParallel& tp, int num_heads, int num_kv_heads) {

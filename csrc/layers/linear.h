@@ -54,6 +54,13 @@ class ColumnParallelLinear {
   Tensor bias_;
 };
 
+// What a product that ends a branch of the residual stream flows into: residual += y, then y = RmsNorm(residual).
+struct ResidualNorm {
+  TensorView residual;  // [num_tokens, size] f32
+  TensorView weight;    // [size] f32
+  float epsilon = 0;
+};
+
 class RowParallelLinear {
  public:
   // `unit` as in TensorParallel::Shard: the shard of the input's columns.
@@ -61,8 +68,8 @@ class RowParallelLinear {
 
   size_t weight_bytes() const { return weight_.size_bytes(); }
 
-  // x [num_tokens, shard of columns] -> y [num_tokens, rows], whole on every rank.
-  void Forward(Stream& stream, const TensorView& x, const TensorView& y) const;
+  // x [num_tokens, shard of columns] -> y [num_tokens, rows], whole on every rank; then `next`, if given.
+  void Forward(Stream& stream, const TensorView& x, const TensorView& y, const ResidualNorm* next = nullptr) const;
 
  private:
   TensorParallel tp_;

@@ -82,25 +82,25 @@ void Decoder::Forward(ForwardContext& context, const TensorView& hidden) const {
   for (RotaryTable& table : rotary_tables_) table.FillTo(context.num_positions);
 
   // `hidden` carries the branch: normed residual in, what is to be added to the residual out.
+  ops::RmsNorm(stream, residual, layers_.front().input_norm, eps, hidden);
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (context.cancelled.load(std::memory_order_relaxed)) throw Error(ErrorCode::kCancelled, "the step was cancelled");
     const Layer& layer = layers_[i];
-    if (i == 0) {
-      ops::RmsNorm(stream, residual, layer.input_norm, eps, hidden);
-    } else {
-      ops::AddRmsNorm(stream, hidden, residual, layer.input_norm, eps, hidden);
-    }
-    layer.attention.Forward(context, hidden);
+    const Tensor& next_norm = i + 1 < layers_.size() ? layers_[i + 1].input_norm : final_norm_;
     if (options_.sandwich_norms) {
+      layer.attention.Forward(context, hidden);
       ops::RmsNorm(stream, hidden, layer.post_attention_norm, eps, hidden);
       ops::AddRmsNorm(stream, hidden, residual, layer.pre_mlp_norm, eps, hidden);
+      layer.mlp.Forward(context, hidden);
+      ops::RmsNorm(stream, hidden, layer.post_mlp_norm, eps, hidden);
+      ops::AddRmsNorm(stream, hidden, residual, next_norm, eps, hidden);
     } else {
-      ops::AddRmsNorm(stream, hidden, residual, layer.post_attention_norm, eps, hidden);
+      const ResidualNorm before_mlp{residual, layer.post_attention_norm, eps};
+      const ResidualNorm before_next{residual, next_norm, eps};
+      layer.attention.Forward(context, hidden, &before_mlp);
+      layer.mlp.Forward(context, hidden, &before_next);
     }
-    layer.mlp.Forward(context, hidden);
-    if (options_.sandwich_norms) ops::RmsNorm(stream, hidden, layer.post_mlp_norm, eps, hidden);
   }
-  ops::AddRmsNorm(stream, hidden, residual, final_norm_, eps, hidden);
 }
 
 void Decoder::ComputeLogits(ForwardContext& context, const TensorView& hidden, const TensorView& logits) const {

@@ -23,6 +23,12 @@ class TimedCommunicator : public Communicator {
   void AllReduceSum(const TensorView& x) override {
     Timed([&] { inner_->AllReduceSum(x); });
   }
+  bool TryAllReduceAddRmsNorm(const TensorView& x, const TensorView& residual, const TensorView& weight, float epsilon,
+                              const TensorView& y) override {
+    bool done = false;
+    Timed([&] { done = inner_->TryAllReduceAddRmsNorm(x, residual, weight, epsilon, y); });
+    return done;
+  }
   void GatherColumns(const TensorView& x, int root, const TensorView& out) override {
     Timed([&] { inner_->GatherColumns(x, root, out); });
   }
