@@ -46,8 +46,8 @@ function includeFault(file: string, name: string, tree: SourceTree, table: Layer
   if (target.startsWith('cuda/')) {
     const allowed =
       target.startsWith('cuda/include/') &&
-      /^csrc\/(device\/cuda_[^/]*|ops\/cuda\/.*\.cc|comm\/nccl_[^/]*)$/.test(file);
-    return allowed ? undefined : 'only device/cuda_*, ops/cuda/*.cc and comm/nccl_* may include cuda/include/';
+      /^csrc\/(device\/cuda_[^/]*|ops\/cuda\/.*\.cc|comm\/(nccl|peer)_[^/]*)$/.test(file);
+    return allowed ? undefined : 'only device/cuda_*, ops/cuda/*.cc and comm/{nccl,peer}_* may include cuda/include/';
   }
   const [from, to] = [file.split('/')[1]!, target.split('/')[1]!];
   return reachable(from, table).has(to) ? undefined : `${from} may not depend on ${to}`;

@@ -139,14 +139,19 @@ describe('the check of includes', () => {
       'cuda in the wrong place',
       'csrc/layers/a.cc',
       '#include "gemm.h"',
-      'only device/cuda_*, ops/cuda/*.cc and comm/nccl_*',
+      'only device/cuda_*, ops/cuda/*.cc and comm/{nccl,peer}_*',
     ],
-    ['cuda in a header', 'csrc/ops/a.h', '#include "gemm.h"', 'only device/cuda_*, ops/cuda/*.cc and comm/nccl_*'],
+    [
+      'cuda in a header',
+      'csrc/ops/a.h',
+      '#include "gemm.h"',
+      'only device/cuda_*, ops/cuda/*.cc and comm/{nccl,peer}_*',
+    ],
     [
       'internals of cuda',
       'csrc/ops/a.cc',
       '#include "common/vec.cuh"',
-      'only device/cuda_*, ops/cuda/*.cc and comm/nccl_*',
+      'only device/cuda_*, ops/cuda/*.cc and comm/{nccl,peer}_*',
     ],
     ['Node outside napi', 'csrc/engine/a.h', '#include <napi.h>', 'only napi/ knows Node'],
   ])('refuses %s', (_, file, text, message) => {
@@ -160,6 +165,7 @@ describe('the check of includes', () => {
     ['csrc/device/cuda_a.h', '#include "gemm.h"'],
     ['csrc/ops/cuda/a.cc', '#include "gemm.h"'],
     ['csrc/comm/nccl_communicator.cc', '#include "gemm.h"'],
+    ['csrc/comm/peer_communicator.cc', '#include "gemm.h"'],
     ['csrc/napi/a.cc', '#include <napi.h>\n#include "core/request.h"'],
     ['cuda/kernels/a.cu', '#include "common/vec.cuh"\n#include "gemm.h"'],
   ])('accepts %s', (file, text) => expect(nativeViolations(tree(file, text), NATIVE_LAYERS)).toEqual([]));
