@@ -16,6 +16,8 @@ export interface NativeEngineConfig {
   gpuMemoryUtilization: number;
   communicator: 'auto' | 'local' | 'nccl';
   nccl: NativeNcclOptions;
+  /** GPUs only. */
+  customAllReduce: boolean;
   loadFormat: 'safetensors' | 'dummy';
   /** The path with which the names of this checkpoint's files of packed weights begin. `''`: none are kept. */
   packedWeights: string;

@@ -34,6 +34,7 @@ struct EngineConfig {
   double gpu_memory_utilization = 0.9;  // of each GPU, less what others use
   CommunicatorType communicator = CommunicatorType::kAuto;
   NcclOptions nccl;
+  bool custom_all_reduce = true;  // on GPUs: small sums through peer memory, where ranks reach each other's
   LoadFormat load_format = LoadFormat::kSafetensors;
   std::string packed_weights;  // path with which the names of files with packed weights begin; "": none are kept
   bool dtype_auto = true;      // dtype follows the checkpoint

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "comm/local_communicator.h"
+#include "comm/peer_communicator.h"
 #include "device/cuda_library.h"
 #include "device/host_memory.h"
 
@@ -114,6 +115,15 @@ int ResolveMaxModelLen(const EngineConfig& config, const ModelConfig& model) {
   return config.max_model_len;
 }
 
+// What a rank keeps for collectives. On GPUs NCCL's own buffers come on top.
+int64_t CommunicatorBytes(const WorkerConfig& worker, int tensor_parallel_size) {
+  if (tensor_parallel_size == 1) return 0;
+  if (worker.device == DeviceType::kCuda) {
+    return worker.custom_all_reduce ? PeerCommunicatorBytes(tensor_parallel_size) : 0;
+  }
+  return LocalCommunicatorBytes(int64_t{worker.runner.max_num_batched_tokens} * worker.model.hidden_size);
+}
+
 // Blocks beside the null block, and max_model_len where it was left open.
 void SizeKVCache(const EngineConfig& config, int64_t block_bytes, int64_t weight_bytes, EnginePlan& plan) {
   SchedulerConfig& scheduler = plan.scheduler;
@@ -185,6 +195,7 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   worker.kv_cache_dtype = config.kv_cache_dtype_auto ? worker.dtype : config.kv_cache_dtype;
   worker.packed_weights = config.packed_weights;
   worker.nccl = config.nccl;
+  worker.custom_all_reduce = config.custom_all_reduce;
   worker.isa = ChooseCpuIsa(config.cpu_isa);
   const int processors = NumAvailableProcessors();
   worker.threads =
@@ -214,8 +225,7 @@ EnginePlan PlanEngine(const EngineConfig& config) {
     rank_plan.activation_bytes =
         ModelRunner::ActivationBytes(model, worker.runner, tp, ActivationDType(worker.device, worker.dtype),
                                      footprint.activation_bytes_per_token) +
-        (on_gpu ? Worker::kCudaWorkspaceBytes : 0) +
-        (tp.size > 1 && !on_gpu ? LocalCommunicatorBytes(int64_t{max_num_batched_tokens} * model.hidden_size) : 0);
+        (on_gpu ? Worker::kCudaWorkspaceBytes : 0) + CommunicatorBytes(worker, tp.size);
     // Bytes of one block for now; times the number of blocks below.
     rank_plan.kv_cache_bytes = KVCache::BytesPerBlock(worker.kv_cache_dtype, model.num_layers, config.block_size,
                                                       footprint.num_kv_heads, model.head_dim);

@@ -5,6 +5,7 @@
 
 #include "comm/local_communicator.h"
 #include "comm/nccl_communicator.h"
+#include "comm/peer_communicator.h"
 #include "device/thread_pool.h"
 
 namespace heddle {
@@ -29,14 +30,18 @@ class LoadProgress {
   int64_t done_ = 0;
 };
 
+std::vector<std::unique_ptr<Communicator>> CreateGroup(const WorkerConfig& config, int size,
+                                                       std::chrono::milliseconds timeout) {
+  if (config.device == DeviceType::kCpu || size == 1) return CreateLocalGroup(size, timeout, config.oversubscribed);
+  auto group = CreateNcclGroup(config.devices, config.nccl, timeout);
+  return config.custom_all_reduce ? CreatePeerGroup(std::move(group), timeout) : std::move(group);
+}
+
 class ThreadExecutor : public Executor {
  public:
   ThreadExecutor(const WorkerConfig& config, int size, int64_t timeout_ms, std::atomic<bool>& cancelled)
       : config_(config), ranks_(size, config.oversubscribed) {
-    const std::chrono::milliseconds timeout(timeout_ms);
-    auto group = config_.device == DeviceType::kCuda && size > 1
-                     ? CreateNcclGroup(config_.devices, config_.nccl, timeout)
-                     : CreateLocalGroup(size, timeout, config_.oversubscribed);
+    auto group = CreateGroup(config_, size, std::chrono::milliseconds(timeout_ms));
     for (int rank = 0; rank < size; ++rank) {
       workers_.push_back(
           std::make_unique<Worker>(config_, rank, size, std::move(group[static_cast<size_t>(rank)]), cancelled));

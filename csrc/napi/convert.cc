@@ -228,6 +228,7 @@ EngineConfig ToEngineConfig(const Napi::Object& object) {
                         : communicator == "local" ? CommunicatorType::kLocal
                                                   : CommunicatorType::kAuto;
   config.nccl = ToNcclOptions(Child(object, "nccl"));
+  config.custom_all_reduce = Bool(object, "customAllReduce");
   config.load_format = Text(object, "loadFormat") == "dummy" ? LoadFormat::kDummy : LoadFormat::kSafetensors;
   config.packed_weights = Text(object, "packedWeights");
   const std::string dtype = Text(object, "dtype");

@@ -24,9 +24,10 @@ struct WorkerConfig {
   DType dtype = DType::kFloat32;  // of weights
   DType kv_cache_dtype = DType::kFloat32;
   DeviceType device = DeviceType::kCpu;
-  std::vector<int32_t> devices;  // of each rank, on GPUs
-  NcclOptions nccl;              // of ranks on GPUs
-  std::string packed_weights;    // as in EngineConfig; CPU only
+  std::vector<int32_t> devices;   // of each rank, on GPUs
+  NcclOptions nccl;               // of ranks on GPUs
+  bool custom_all_reduce = true;  // as in EngineConfig
+  std::string packed_weights;     // as in EngineConfig; CPU only
   int max_model_len = 0;
   int num_blocks = 0;
   ModelRunner::Options runner;

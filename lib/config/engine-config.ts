@@ -30,6 +30,7 @@ export interface ResolvedEngineConfig {
   readonly gpuMemoryUtilization: number;
   readonly communicator: 'auto' | 'local' | 'nccl';
   readonly nccl: ResolvedNcclOptions;
+  readonly customAllReduce: boolean;
   readonly loadFormat: 'safetensors' | 'dummy';
   /** Absolute; null: nothing is kept. */
   readonly packedWeightCache: string | null;
@@ -96,6 +97,7 @@ const parallelChecks: Checks<ParallelConfig> = {
   enableExpertParallel: (value, key) => (boolean(value, key) ? refuseForNow(key) : false),
   devices: deviceList,
   communicator: oneOf(['auto', 'local', 'nccl'], ['gloo']),
+  customAllReduce: boolean,
   collectiveDtype: oneOf(['native'], ['int8', 'int4']),
   nccl: ncclOptions,
   timeoutMs: integer(100, 3_600_000),
@@ -162,6 +164,7 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
     gpuMemoryUtilization: given.gpuMemoryUtilization ?? 0.9,
     communicator,
     nccl: resolveNcclOptions(tensorParallelSize > 1 ? (parallel.nccl ?? {}) : {}),
+    customAllReduce: parallel.customAllReduce ?? true,
     loadFormat,
     packedWeightCache,
     dtype: given.dtype ?? 'auto',

@@ -28,6 +28,7 @@ describe('EngineConfig', () => {
         },
         variables: [],
       },
+      customAllReduce: true,
       loadFormat: 'safetensors',
       packedWeightCache: null,
       dtype: 'auto',
@@ -86,12 +87,14 @@ describe('EngineConfig', () => {
         ...parallel,
         devices: [0, 0, 1, 1],
         communicator: 'nccl',
+        customAllReduce: false,
         collectiveDtype: 'native',
         timeoutMs: 100,
       },
     });
     expect(config).toMatchObject({ dtype: 'bfloat16', kvCacheDtype: 'float16', tensorParallelSize: 4, timeoutMs: 100 });
     expect(config).toMatchObject({ device: 'cuda', devices: Int32Array.of(0, 0, 1, 1), communicator: 'nccl' });
+    expect(config).toMatchObject({ customAllReduce: false });
   });
 
   it.each([
@@ -145,6 +148,7 @@ describe('EngineConfig', () => {
     [{ parallel: 2 }, 'parallel'],
     [{ parallel: { tensorParallelSize: 3 } }, 'parallel.tensorParallelSize'],
     [{ parallel: { timeoutMs: 99 } }, 'parallel.timeoutMs'],
+    [{ parallel: { customAllReduce: 1 } }, 'parallel.customAllReduce'],
     [{ parallel: { tensorParalelSize: 2 } }, 'tensorParallelSize'],
     [{ maxNumSeq: 4 }, 'maxNumSeqs'],
   ])('refuses %j by name', (config, key) => expect(() => resolve(config)).toThrow(key));

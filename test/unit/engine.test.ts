@@ -75,6 +75,7 @@ describe('Engine.create', () => {
         commName: '',
         environment: {},
       },
+      customAllReduce: true,
       loadFormat: 'safetensors',
       packedWeights: '',
       dtype: 'auto',
