@@ -1,10 +1,11 @@
-// Microseconds of an all-reduce of bfloat16 in a CUDA graph: NCCL's, the one-shot kernel's, and that with AddRmsNorm.
+// Microseconds of an all-reduce of bfloat16 in a CUDA graph, NCCL's and the one-shot kernel's, alone and with the
+// AddRmsNorm that follows in a decoder: a kernel of its own after NCCL's, part of the one-shot kernel.
 //
 //   build/cuda/bench/collectives_bench [DEVICES]
 //
 // Ranks are threads of this process. With 2 and 4 ranks on one device, the default, what is measured is latency and the
-// devices' own work, not links; with more devices ranks go round them. Rows of the last column have 4096 elements, so
-// that 8 KiB is one token. Graphs hold 20 calls; the slowest rank counts.
+// devices' own work, not links; with more devices ranks go round them. Rows that are normed have 4096 elements, so that
+// 8 KiB is one token. Graphs hold 20 calls; the slowest rank counts.
 #include <algorithm>
 #include <barrier>
 #include <cstdio>
@@ -71,6 +72,7 @@ double Measure(std::vector<Rank>& ranks, const std::function<void(int)>& call) {
     Must(Api().capture_begin(stream));
     for (int i = 0; i < kCallsPerGraph; ++i) call(rank);
     Must(Api().capture_end(stream, &graph));
+    together.arrive_and_wait();  // making a graph may wait for the device, and so for a rank that waits for this one
     HeddleCudaEvent* begin = nullptr;
     HeddleCudaEvent* end = nullptr;
     Must(Api().event_create(stream, &begin));
@@ -143,8 +145,8 @@ void Bench(int size, int num_devices) {
   Must(Api().peer_group_create(streams.data(), size, kMaxOneShotBytes, kTimeoutUs, &group));
   const bool has_nccl = ConnectNccl(ranks, num_devices);
 
-  std::printf("%d ranks on %d device(s), microseconds\n%12s%12s%12s%16s\n", size, std::min(size, num_devices), "bytes",
-              "NCCL", "one-shot", "with AddRmsNorm");
+  std::printf("%d ranks on %d device(s), microseconds\n%12s%12s%12s%18s%18s\n", size, std::min(size, num_devices),
+              "bytes", "NCCL", "one-shot", "NCCL, AddRmsNorm", "one-shot with it");
   for (int64_t bytes = kSmallest; bytes <= kLargest; bytes *= 2) {
     const auto x = [&](int rank) {
       const int64_t count = bytes / 2;
@@ -166,13 +168,22 @@ void Bench(int size, int num_devices) {
     print(fits, 12, [&](int rank) {
       Must(Api().one_shot_all_reduce_sum(streams[static_cast<size_t>(rank)], group, rank, x(rank)));
     });
-    print(fits, 16, [&](int rank) {
+    const auto norm = [&](int rank) {
       const Rank& of = ranks[static_cast<size_t>(rank)];
       const int64_t rows = bytes / 2 / kHidden;
       const HeddleCudaMatrix rows_of_x{of.x, kHeddleCudaBFloat16, rows, kHidden, kHidden};
-      const HeddleCudaAddRmsNorm op{
+      return HeddleCudaAddRmsNorm{
           rows_of_x, {of.residual, kHeddleCudaFloat32, rows, kHidden, kHidden}, of.weight, 1e-5f, rows_of_x};
-      Must(Api().one_shot_all_reduce_add_rms_norm(of.stream, group, rank, &op));
+    };
+    print(has_nccl && fits, 18, [&](int rank) {
+      const Rank& of = ranks[static_cast<size_t>(rank)];
+      const HeddleCudaAddRmsNorm op = norm(rank);
+      Must(Api().all_reduce_sum(of.stream, of.comm, x(rank)));
+      Must(Api().add_rms_norm(of.stream, &op));
+    });
+    print(fits, 18, [&](int rank) {
+      const HeddleCudaAddRmsNorm op = norm(rank);
+      Must(Api().one_shot_all_reduce_add_rms_norm(streams[static_cast<size_t>(rank)], group, rank, &op));
     });
     std::printf("\n");
   }
