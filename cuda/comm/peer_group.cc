@@ -1,5 +1,6 @@
 #include "comm/peer_group.h"
 
+#include <algorithm>
 #include <atomic>
 #include <string>
 
@@ -48,6 +49,7 @@ HeddleCudaPeerGroup::HeddleCudaPeerGroup(HeddleCudaStream* const* streams, int s
     Require(streams[rank] != nullptr, "peer_group_create: a stream is null");
     Require(!streams[rank]->capturing, "peer_group_create: a stream is capturing a graph");
     ranks_[static_cast<size_t>(rank)].device = streams[rank]->properties.device;
+    ranks_[static_cast<size_t>(rank)].num_multiprocessors = streams[rank]->properties.num_multiprocessors;
   }
   try {
     ConnectDevices();
@@ -94,6 +96,12 @@ void HeddleCudaPeerGroup::CheckAlive() const {
 }
 
 void HeddleCudaPeerGroup::Abort() { std::atomic_ref(state_->aborted).store(1); }
+
+int HeddleCudaPeerGroup::max_blocks(int rank) const {
+  const int of_device =
+      std::min(heddle::cuda::kMaxPeerBlocks, ranks_[static_cast<size_t>(rank)].num_multiprocessors / 2);
+  return std::max(1, of_device / RanksOnDeviceOf(rank));
+}
 
 int HeddleCudaPeerGroup::RanksOnDeviceOf(int rank) const {
   int count = 0;

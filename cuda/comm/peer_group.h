@@ -20,8 +20,9 @@ namespace heddle::cuda {
 constexpr int kMaxPeers = 8;
 // So that 32 bits count the packs of all slots of a rank.
 constexpr int64_t kMaxSlotBytes = int64_t{1} << 30;
-// Of one rank's kernel at most, and of all kernels of one device together: few enough to be resident at once whatever
-// else runs there. Each has its own count of collectives, all of them equal between kernels.
+// Of one rank's kernel at most, and of all kernels of one device together, which must be resident at once whatever else
+// runs there: never more than half of its multiprocessors. Each has its own count of collectives, all of them equal
+// between kernels.
 constexpr int kMaxPeerBlocks = 32;
 
 // In page-locked host memory, read by every kernel that waits for long. Once one of them is set the group is broken.
@@ -55,7 +56,7 @@ struct HeddleCudaPeerGroup {
   int device(int rank) const { return ranks_[static_cast<size_t>(rank)].device; }
   int64_t max_bytes() const { return slot_packs_ * kPackBytes; }
   // Blocks that a kernel of this rank may have.
-  int max_blocks(int rank) const { return heddle::cuda::kMaxPeerBlocks / RanksOnDeviceOf(rank); }
+  int max_blocks(int rank) const;
   heddle::cuda::PeerView ViewOf(int rank) const;
 
   // Fails with kHeddleCudaTimeout or kHeddleCudaAborted once the group is broken. Any thread, as Abort.
@@ -67,6 +68,7 @@ struct HeddleCudaPeerGroup {
 
   struct Rank {
     int device = 0;
+    int num_multiprocessors = 0;
     void* memory = nullptr;  // slots, then counts
   };
 
