@@ -145,8 +145,11 @@ __global__ void __launch_bounds__(kNormThreads, 1)
   const int first_row = static_cast<int>(blockIdx.x);
 
   if (view.owns_device) AllowNext();
-  // Everything else here is in the cache; the weight has been driven out of it since the last step.
-  for (int pack = first_pack; pack < num_packs; pack += num_threads) {
+  // Everything else here is in the cache; the weight has been driven out of it since the last step. A thread keeps that
+  // of its first pack, which is its only one unless rows are long.
+  float first_weights[kPack];
+  LoadFloats(op.weight + first_pack * kPack, op.size - first_pack * kPack, first_weights);
+  for (int pack = first_pack + num_threads; pack < num_packs; pack += num_threads) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(op.weight + pack * kPack));
   }
   WaitForPrevious();
@@ -183,9 +186,9 @@ __global__ void __launch_bounds__(kNormThreads, 1)
       float values[kPack];
       float weights[kPack];
       LoadFloats(row_values + column, kPack, values);
-      LoadFloats(op.weight + column, op.size - column, weights);
+      if (pack != first_pack) LoadFloats(op.weight + column, op.size - column, weights);
 #pragma unroll
-      for (int i = 0; i < kPack; ++i) values[i] *= scale * weights[i];
+      for (int i = 0; i < kPack; ++i) values[i] *= scale * (pack == first_pack ? first_weights[i] : weights[i]);
       StorePack(op.y + row * op.y_stride + column, op.size - column, values);
     }
   }

@@ -80,9 +80,9 @@ class PeerExchange {
   // Called by all threads of the block after the last Receive. Contains a barrier.
   __device__ __forceinline__ void End() const {
     __syncthreads();  // every thread has read the count
-    if (threadIdx.x != 0) return;
-    // Those that no block of this launch has are this block's as well, so that all counts stay equal.
-    for (int i = static_cast<int>(blockIdx.x); i < kMaxPeerBlocks; i += static_cast<int>(gridDim.x)) {
+    // Those that no block of this launch has are counted by the others, so that all counts stay equal.
+    const auto step = static_cast<int>(gridDim.x * blockDim.x);
+    for (auto i = static_cast<int>(blockIdx.x + gridDim.x * threadIdx.x); i < kMaxPeerBlocks; i += step) {
       view_.num_collectives[i] = num_collectives_ + 1;
     }
   }

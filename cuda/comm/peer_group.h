@@ -23,7 +23,7 @@ constexpr int64_t kMaxSlotBytes = int64_t{1} << 30;
 // Of one rank's kernel at most, and of all kernels of one device together, which must be resident at once whatever else
 // runs there: never more than half of its multiprocessors. Each has its own count of collectives, all of them equal
 // between kernels.
-constexpr int kMaxPeerBlocks = 32;
+constexpr int kMaxPeerBlocks = 64;
 
 // In page-locked host memory, read by every kernel that waits for long. Once one of them is set the group is broken.
 struct alignas(8) PeerGroupState {
