@@ -1,0 +1,353 @@
+// A decoding step of one sequence with the shape of Llama 3.1 8B (bfloat16, context kContext), kernel by kernel as the
+// engine launches it, in one CUDA graph, against a kernel that only reads, measured in the same run.
+//
+//   decode_step_bench [LIBRARY]     build/cuda/libheddle_cuda.so by default
+//
+// Every layer has weights and a cache of its own. The step is measured whole, and with kernels left out, so that the
+// differences tell what they cost where they stand; then each product alone, on one layer's weights after another's.
+// Times are medians of kRuns launches after kWarmUpSeconds; bytes are those of the weights.
+#include <cuda_runtime.h>
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "heddle_cuda.h"
+
+namespace {
+
+constexpr int kRuns = 25;
+constexpr double kWarmUpSeconds = 0.1;
+constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
+
+constexpr int kLayers = 32;
+constexpr int64_t kHidden = 4096;
+constexpr int64_t kIntermediate = 14336;
+constexpr int64_t kVocabulary = 128256;
+constexpr int kHeads = 32;
+constexpr int kKVHeads = 8;
+constexpr int kHeadDim = 128;
+constexpr int64_t kQSize = kHeads * kHeadDim;
+constexpr int64_t kKVSize = kKVHeads * kHeadDim;
+constexpr int64_t kQkvSize = kQSize + 2 * kKVSize;
+constexpr int kContext = 200;
+constexpr int kBlockSize = 16;
+constexpr int kBlocks = (kContext + kBlockSize - 1) / kBlockSize;
+constexpr int64_t kCeilingBytes = kVocabulary * kHidden * 2;  // the head's
+constexpr HeddleCudaDType kBf16 = kHeddleCudaBFloat16;
+constexpr HeddleCudaDType kF32 = kHeddleCudaFloat32;
+
+[[noreturn]] void Die(const std::string& message) {
+  std::fprintf(stderr, "decode_step_bench: %s\n", message.c_str());
+  std::exit(1);
+}
+
+void CheckCuda(cudaError_t error) {
+  if (error != cudaSuccess) Die(cudaGetErrorString(error));
+}
+
+double Median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// The library and a stream of it. Memory lives as long as the program.
+class Device {
+ public:
+  explicit Device(const char* path) {
+    void* const file = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (file == nullptr) Die(dlerror());
+    const auto get_api = reinterpret_cast<decltype(&HeddleCudaGetApi)>(dlsym(file, "HeddleCudaGetApi"));
+    if (get_api == nullptr || get_api(HEDDLE_CUDA_API_VERSION) == nullptr) Die("the library is of another version");
+    api_ = get_api(HEDDLE_CUDA_API_VERSION);
+    Check(api_->stream_create(0, kWorkspaceBytes, &stream_));
+    for (HeddleCudaEvent*& event : events_) Check(api_->event_create(stream_, &event));
+  }
+
+  const HeddleCudaApi& api() const { return *api_; }
+  HeddleCudaStream* stream() const { return stream_; }
+  void Check(HeddleCudaStatus status) const {
+    if (status != kHeddleCudaOk) Die(api_->last_error());
+  }
+
+  // Without gaps, normally distributed.
+  HeddleCudaMatrix Random(int64_t rows, int64_t size, float deviation, HeddleCudaDType dtype = kBf16) {
+    void* memory = nullptr;
+    Check(api_->allocate(stream_, rows * size * (dtype == kF32 ? 4 : 2), &memory));
+    const HeddleCudaMatrix matrix = {memory, dtype, rows, size, size};
+    Check(api_->fill_random(stream_, matrix, ++seed_, deviation));
+    return matrix;
+  }
+  template <typename T>
+  const T* Array(const std::vector<T>& values) const {
+    void* memory = nullptr;
+    const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+    Check(api_->allocate(stream_, bytes, &memory));
+    Check(api_->copy(stream_, memory, values.data(), bytes));
+    Check(api_->stream_synchronize(stream_));
+    return static_cast<const T*>(memory);
+  }
+
+  // Of a launch of what `enqueue` puts on the stream. It runs once outside the graph too.
+  double MedianSeconds(const std::function<void()>& enqueue) const {
+    enqueue();
+    Check(api_->stream_synchronize(stream_));
+    HeddleCudaGraph* graph = nullptr;
+    Check(api_->capture_begin(stream_));
+    enqueue();
+    Check(api_->capture_end(stream_, &graph));
+    for (const double begin = Now(); Now() - begin < kWarmUpSeconds;) {
+      Check(api_->graph_launch(stream_, graph));
+      Check(api_->stream_synchronize(stream_));
+    }
+    std::vector<double> seconds(kRuns);
+    for (double& each : seconds) {
+      Check(api_->event_record(stream_, events_[0]));
+      Check(api_->graph_launch(stream_, graph));
+      Check(api_->event_record(stream_, events_[1]));
+      Check(api_->stream_synchronize(stream_));
+      Check(api_->event_elapsed(events_[0], events_[1], &each));
+    }
+    Check(api_->graph_destroy(graph));
+    return Median(seconds);
+  }
+
+ private:
+  const HeddleCudaApi* api_ = nullptr;
+  HeddleCudaStream* stream_ = nullptr;
+  HeddleCudaEvent* events_[2] = {};
+  uint64_t seed_ = 0;
+};
+
+constexpr int kReadThreads = 512;
+constexpr int kReadsInFlight = 8;
+
+__global__ void __launch_bounds__(kReadThreads) ReadKernel(const uint4* from, int64_t count, uint32_t* sink) {
+  uint32_t all = 0;
+  const int64_t stride = int64_t{gridDim.x} * kReadThreads;
+  for (int64_t i = int64_t{blockIdx.x} * kReadThreads + threadIdx.x; i < count; i += stride * kReadsInFlight) {
+    uint4 packs[kReadsInFlight];
+#pragma unroll
+    for (int j = 0; j < kReadsInFlight; ++j) {
+      const uint4* address = from + min(i + j * stride, count - 1);
+      asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                   : "=r"(packs[j].x), "=r"(packs[j].y), "=r"(packs[j].z), "=r"(packs[j].w)
+                   : "l"(address));
+    }
+#pragma unroll
+    for (const uint4& pack : packs) all ^= pack.x ^ pack.y ^ pack.z ^ pack.w;
+  }
+  if (all == 0x9e3779b9) *sink = all;  // never, or all the same: without a use there would be no reads
+}
+
+// Bytes a second of the best grid.
+double MeasureCeiling(const void* memory) {
+  int multiprocessors = 0;
+  CheckCuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
+  cudaEvent_t begin, end;
+  CheckCuda(cudaEventCreate(&begin));
+  CheckCuda(cudaEventCreate(&end));
+  uint32_t* sink = nullptr;
+  CheckCuda(cudaMalloc(&sink, sizeof(*sink)));
+  double best = 0;
+  for (const int blocks_per_multiprocessor : {2, 4, 8, 16}) {
+    std::vector<double> seconds(kRuns);
+    for (int run = -5; run < kRuns; ++run) {
+      CheckCuda(cudaEventRecord(begin));
+      ReadKernel<<<multiprocessors * blocks_per_multiprocessor, kReadThreads>>>(static_cast<const uint4*>(memory),
+                                                                                kCeilingBytes / 16, sink);
+      CheckCuda(cudaEventRecord(end));
+      CheckCuda(cudaDeviceSynchronize());
+      float milliseconds = 0;
+      CheckCuda(cudaEventElapsedTime(&milliseconds, begin, end));
+      if (run >= 0) seconds[static_cast<size_t>(run)] = milliseconds * 1e-3;
+    }
+    best = std::max(best, kCeilingBytes / Median(seconds));
+  }
+  CheckCuda(cudaFree(sink));
+  CheckCuda(cudaEventDestroy(begin));
+  CheckCuda(cudaEventDestroy(end));
+  return best;
+}
+
+int64_t BytesOf(const HeddleCudaMatrix& weight) { return weight.num_rows * weight.size * 2; }
+
+// Which kernels stand between the products.
+struct Parts {
+  bool norms;
+  bool attention;  // with what rotates and stores
+};
+
+// The model's weights and what a step works on.
+class Step {
+ public:
+  struct Layer {
+    HeddleCudaMatrix qkv, o, gate_up, down, keys, values;
+  };
+
+  explicit Step(Device& device) : device_(device) {
+    constexpr float kDeviation = 0.02f;
+    for (Layer& layer : layers_) {
+      layer = {device.Random(kQkvSize, kHidden, kDeviation),          device.Random(kHidden, kQSize, kDeviation),
+               device.Random(2 * kIntermediate, kHidden, kDeviation), device.Random(kHidden, kIntermediate, kDeviation),
+               device.Random(kBlocks * kBlockSize, kKVSize, 1),       device.Random(kBlocks * kBlockSize, kKVSize, 1)};
+    }
+    head_ = device.Random(kVocabulary, kHidden, kDeviation);
+    hidden_ = device.Random(1, kHidden, 1);
+    residual_ = device.Random(1, kHidden, 1, kF32);
+    qkv_ = device.Random(1, kQkvSize, 1);
+    attended_ = device.Random(1, kQSize, 1);
+    activated_ = device.Random(1, kIntermediate, 1);
+    logits_ = device.Random(1, kVocabulary, 1, kF32);
+    norm_ = static_cast<const float*>(device.Random(1, kHidden, 1, kF32).data);
+    cos_sin_ = static_cast<const float*>(device.Random(kContext, kHeadDim, 1, kF32).data);
+    position_ = device.Array<int32_t>({kContext - 1});
+    slot_ = device.Array<int64_t>({kContext - 1});
+    starts_ = device.Array<int32_t>({0, 1});
+    length_ = device.Array<int32_t>({kContext});
+    std::vector<int32_t> table(kBlocks);
+    std::iota(table.begin(), table.end(), 0);
+    table_ = device.Array(table);
+  }
+
+  const std::vector<Layer>& layers() const { return layers_; }
+  const HeddleCudaMatrix& head() const { return head_; }
+
+  void Enqueue(const Parts& parts) const {
+    for (const Layer& layer : layers_) EnqueueLayer(layer, parts);
+    Multiply(hidden_, head_, logits_);
+  }
+  int64_t bytes() const {
+    int64_t bytes = BytesOf(head_);
+    for (const Layer& layer : layers_) {
+      for (const HeddleCudaMatrix* weight : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) {
+        bytes += BytesOf(*weight);
+      }
+    }
+    return bytes;
+  }
+
+  void EnqueueLayer(const Layer& layer, const Parts& parts) const {
+    if (parts.norms) AddNorm();
+    Qkv(layer);
+    if (parts.attention) Attend(layer);
+    Out(layer);
+    if (parts.norms) AddNorm();
+    Gated(layer);
+    Down(layer);
+  }
+  void Qkv(const Layer& layer) const { Multiply(hidden_, layer.qkv, qkv_); }
+  void Out(const Layer& layer) const { Multiply(attended_, layer.o, hidden_); }
+  void Gated(const Layer& layer) const {
+    const HeddleCudaGatedMatmul op = {hidden_, layer.gate_up, nullptr, kHeddleCudaSilu, activated_};
+    device_.Check(device_.api().gated_matmul(device_.stream(), &op));
+  }
+  void Down(const Layer& layer) const { Multiply(activated_, layer.down, hidden_); }
+  void Head() const { Multiply(hidden_, head_, logits_); }
+
+ private:
+  void Multiply(const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight, const HeddleCudaMatrix& y) const {
+    const HeddleCudaMatmul op = {x, weight, nullptr, y};
+    device_.Check(device_.api().matmul(device_.stream(), &op));
+  }
+  void AddNorm() const {
+    const HeddleCudaAddRmsNorm op = {hidden_, residual_, norm_, 1e-5f, hidden_};
+    device_.Check(device_.api().add_rms_norm(device_.stream(), &op));
+  }
+  void Attend(const Layer& layer) const {
+    const auto columns = [this](int64_t begin, int64_t size) {
+      return HeddleCudaMatrix{static_cast<char*>(qkv_.data) + begin * 2, kBf16, 1, size, kQkvSize};
+    };
+    const HeddleCudaKVCache cache = {layer.keys.data, layer.values.data, kBf16,   kBlocks,
+                                     kKVHeads,        kBlockSize,        kHeadDim};
+    const HeddleCudaRotateAndStore rotate = {.positions = position_,
+                                             .cos_sin = cos_sin_,
+                                             .rotary_dim = kHeadDim,
+                                             .q = columns(0, kQSize),
+                                             .k = columns(kQSize, kKVSize),
+                                             .v = columns(kQSize + kKVSize, kKVSize),
+                                             .slot_mapping = slot_,
+                                             .cache = cache};
+    device_.Check(device_.api().rotate_and_store(device_.stream(), &rotate));
+    const HeddleCudaPagedAttention attention = {.q = columns(0, kQSize),
+                                                .cache = cache,
+                                                .query_start_loc = starts_,
+                                                .seq_lens = length_,
+                                                .block_table = table_,
+                                                .block_table_stride = kBlocks,
+                                                .num_seqs = 1,
+                                                .max_query_len = 1,
+                                                .max_seq_len = kBlocks * kBlockSize,
+                                                .num_heads = kHeads,
+                                                .scale = 0.0883883f,
+                                                .sliding_window = 0,
+                                                .soft_cap = 0,
+                                                .out = attended_};
+    device_.Check(device_.api().paged_attention(device_.stream(), &attention));
+  }
+
+  Device& device_;
+  std::vector<Layer> layers_{kLayers};
+  HeddleCudaMatrix head_, hidden_, residual_, qkv_, attended_, activated_, logits_;
+  const float* norm_;
+  const float* cos_sin_;
+  const int32_t* position_;
+  const int64_t* slot_;
+  const int32_t* starts_;
+  const int32_t* length_;
+  const int32_t* table_;
+};
+
+void Print(const char* what, double seconds, double count, int64_t bytes, double ceiling) {
+  const double rate = static_cast<double>(bytes) / seconds;
+  std::printf("%-34s %10.2f us %8.0f GB/s %6.1f %%\n", what, seconds / count * 1e6, rate * 1e-9, 100 * rate / ceiling);
+}
+
+void Run(Device& device) {
+  const Step step(device);
+  const void* const weights = step.head().data;
+  const double ceiling = MeasureCeiling(weights);
+  std::printf("reading %.0f GB/s\n", ceiling * 1e-9);
+
+  const double head_seconds = device.MedianSeconds([&] { step.Head(); });
+  const auto print_step = [&](const char* what, const Parts& parts) {
+    const double seconds = device.MedianSeconds([&] { step.Enqueue(parts); });
+    Print(what, seconds, 1, step.bytes(), ceiling);
+    Print("  a layer", seconds - head_seconds, kLayers, step.bytes() - BytesOf(step.head()), ceiling);
+  };
+  print_step("step", {.norms = true, .attention = true});
+  print_step("step without attention", {.norms = true, .attention = false});
+  print_step("step without norms", {.norms = false, .attention = true});
+  print_step("products alone", {.norms = false, .attention = false});
+
+  using Product = void (Step::*)(const Step::Layer&) const;
+  const auto print_product = [&](const char* what, Product product, HeddleCudaMatrix Step::Layer::*weight) {
+    const double seconds = device.MedianSeconds([&] {
+      for (const Step::Layer& layer : step.layers()) (step.*product)(layer);
+    });
+    Print(what, seconds, kLayers, kLayers * BytesOf(step.layers()[0].*weight), ceiling);
+  };
+  print_product("qkv", &Step::Qkv, &Step::Layer::qkv);
+  print_product("o", &Step::Out, &Step::Layer::o);
+  print_product("gate and up", &Step::Gated, &Step::Layer::gate_up);
+  print_product("down", &Step::Down, &Step::Layer::down);
+  Print("head", head_seconds, 1, BytesOf(step.head()), ceiling);
+  std::printf("reading %.0f GB/s at the end\n", MeasureCeiling(weights) * 1e-9);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Device device(argc > 1 ? argv[1] : "build/cuda/libheddle_cuda.so");
+  Run(device);
+  return 0;
+}
