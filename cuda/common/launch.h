@@ -1,10 +1,12 @@
 // Launching kernels so that a kernel's beginning overlaps the end of the one before it (programmatic dependent launch,
 // from compute capability 9.0 on).
 //
-// The contract that makes it safe: a kernel launched with Launch may start while kernels before it still run. Until it
-// has called WaitForPrevious it reads nothing that an op wrote and writes nothing to global memory; weights it may
-// read. Every thread block calls it before it ends. AllowNext lets the following kernel start, as soon as all blocks
-// called it or ended: call it early; it says nothing about results.
+// The contract that makes it safe: a kernel launched with Launch may start while kernels before it still run, several
+// of them. Until it has called WaitForPrevious it reads nothing that an op wrote and writes nothing to global memory;
+// weights it may read, and what says where things lie (see "Streams" in heddle_cuda.h). Every thread block calls it
+// before it ends. AllowNext lets the following kernel start, as soon as all blocks called it or ended: call it first of
+// all; it says nothing about results. The blocks that then wait take no room that an earlier kernel still needs, for
+// all of its blocks have begun.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -25,23 +27,34 @@ __device__ __forceinline__ void AllowNext() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 #endif
 }
+
+// A hint to bring the 128 bytes at `address` to L2. It may come before WaitForPrevious whatever wrote them, since L2 is
+// where writes go. What was last used a layer ago is in device memory again, and would wait there behind weights.
+__device__ __forceinline__ void PrefetchToL2(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
 #endif
 
 // Launches kernel<<<grid, block, shared_bytes>>>(arguments...). More than 48 KiB of shared memory needs AllowShared
 // once before. Fails as Check does.
+//
+// Every kernel asks for as much shared memory a multiprocessor as there is, whether it needs it or not: to divide its
+// memory anew a multiprocessor must be empty, so kernels of different divisions would not overlap.
 template <typename... Parameters, typename... Arguments>
 void Launch(const HeddleCudaStream& stream, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
             const Arguments&... arguments) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+  attributes[0].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream.stream;
-  config.attrs = &attribute;
-  config.numAttrs = stream.properties.major >= 9 ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = stream.properties.major >= 9 ? 2 : 1;
   HEDDLE_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 

@@ -10,36 +10,25 @@ namespace {
 
 constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// How a block's shared memory is divided. A long ring hides more, but beside the kernel that runs there must be room
-// for the next product's: of an SM's 228 KiB a block takes at most 112.
+// How a block's shared memory is divided: the first of these ways that a device has room for. A long ring takes nearly
+// all of a multiprocessor. The block of the next product then starts when the one before it on the same multiprocessor
+// has ended, whatever the others still do, and fills its ring while kernels in between work (attention, norms): all
+// rings together hold what an H100 reads in 7 us, about as long as those take.
 struct Division {
   int stages;       // of each warp's ring
-  int max_x_bytes;  // of all rows of x where `whole`, else of one slab
+  int max_x_bytes;  // of all rows of x, or of one slab where x is in slabs
   bool whole;
 };
-constexpr int kLongRing = 5;
-constexpr int kShortRing = 3;
+constexpr int kLongRing = 10;
+constexpr int kMediumRing = 6;
+constexpr int kShortRing = 3;  // for devices whose blocks have less than 100 KiB
 constexpr Division kDivisions[] = {
-    {kLongRing, 29 * 1024, true},
-    {kShortRing, 50 * 1024, true},
-    {kShortRing, 25 * 1024, false},
-    {kShortRing, 17 * 1024, false},  // for devices whose blocks have less than 100 KiB
+    {kLongRing, 64 * 1024, true},  {kMediumRing, 128 * 1024, true}, {kMediumRing, 32 * 1024, false},
+    {kShortRing, 64 * 1024, true}, {kShortRing, 17 * 1024, false},
 };
 
 int SharedBytes(const GemvArguments& arguments, const Division& division, int groups) {
   return RingBytes(division.stages) + XSharedBytes(arguments) + PartialSumsBytes(arguments, groups);
-}
-
-// Groups of 16 weight rows a tile: the number that leaves the busiest block with the fewest, of equals the largest, as
-// there are fewer reductions then. Where x does not stay in shared memory, each tile reads it again from L2: not 1.
-int ChooseGroups(int num_outputs, bool x_stays, int num_blocks) {
-  const int64_t groups = CeilDiv(num_outputs, kGroupRows);
-  const auto most = [&](int per_tile) { return per_tile * CeilDiv(CeilDiv(groups, per_tile), num_blocks); };
-  int best = x_stays ? 1 : 2;
-  for (int per_tile = best + 1; per_tile <= 3; ++per_tile) {
-    if (most(per_tile) <= most(best)) best = per_tile;
-  }
-  return best;
 }
 
 // Cuts k into slabs that fit, even in rounds. False where x is to stay whole and does not fit.
@@ -56,9 +45,20 @@ template <typename T, int kStages, bool kGated>
 auto KernelFor(int groups) {
   if constexpr (!kGated) {
     if (groups == 1) return GemvKernel<T, 1, kStages, false>;
-    if (groups == 3) return GemvKernel<T, 3, kStages, false>;
   }
   return GemvKernel<T, 2, kStages, kGated>;
+}
+
+template <typename T, bool kGated>
+auto KernelFor(int stages, int groups) {
+  switch (stages) {
+    case kLongRing:
+      return KernelFor<T, kLongRing, kGated>(groups);
+    case kMediumRing:
+      return KernelFor<T, kMediumRing, kGated>(groups);
+    default:
+      return KernelFor<T, kShortRing, kGated>(groups);
+  }
 }
 
 template <typename T, bool kGated>
@@ -66,17 +66,14 @@ void LaunchGemv(const HeddleCudaStream& stream, GemvArguments& arguments) {
   for (const Division& division : kDivisions) {
     if (!DivideX(division, arguments)) continue;
     const int num_blocks = stream.properties.num_multiprocessors;
-    const int groups = kGated ? 2 : ChooseGroups(arguments.num_outputs, arguments.num_slabs == 1, num_blocks);
+    // Low tiles spread evenly and read memory in order; but each tile reads x again where that does not stay.
+    const int groups = kGated || arguments.num_slabs > 1 ? 2 : 1;
     const int shared_bytes = SharedBytes(arguments, division, groups);
     if (shared_bytes > stream.properties.shared_bytes_per_block) continue;
 
     arguments.num_tiles = static_cast<int>(CeilDiv(arguments.num_outputs, kGroupRows * (kGated ? 1 : groups)));
-    const auto kernel = division.stages == kLongRing ? KernelFor<T, kLongRing, kGated>(groups)
-                                                     : KernelFor<T, kShortRing, kGated>(groups);
+    const auto kernel = KernelFor<T, kGated>(division.stages, groups);
     AllowShared(kernel, shared_bytes);
-    // Beside a block there must be room for one of the next product: with less shared memory that would have to wait.
-    HEDDLE_CUDA_CHECK(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared));
     return Launch(stream, kernel, dim3(std::min(arguments.num_tiles, num_blocks)), dim3(kGemvThreads), shared_bytes,
                   arguments);
   }

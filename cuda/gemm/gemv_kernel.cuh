@@ -1,8 +1,8 @@
 // The kernel of Gemv and GatedGemv: y = x weight^T, one pass over the weights at the speed of device memory.
 //
 // A persistent block takes every gridDim.x-th tile. Its warps share the tile's k, chunk by chunk, and add their sums in
-// shared memory at the tile's end. Blocks may have one tile more or less than others: as long as those still at work
-// keep enough bytes on their way, and 50 of 132 do, memory is no less busy for it.
+// shared memory at the tile's end. Some blocks have a tile less than others, and multiprocessors read at different
+// speeds; where one is done, the next product's block takes its place and keeps memory busy.
 #pragma once
 
 #include "common/launch.h"
@@ -77,8 +77,8 @@ __global__ void __launch_bounds__(kGemvThreads, 2) GemvKernel(const __grid_const
   auto* const partial = reinterpret_cast<float*>(shared + RingBytes(kStages) + XSharedBytes(arguments));
   const int warp = threadIdx.x / 32;
 
+  AllowNext();
   WeightRing<kGroups, kStages, kGated> ring(arguments, ring_memory + warp * kStages * kStageBytes);
-  PrefetchFirstTile<kGroups, kStages, kGated>(arguments);
   WaitForPrevious();
   XSlabs slabs(arguments, x_memory);
   slabs.LoadFirst();

@@ -54,7 +54,8 @@ class XSlabs {
   // Slab 0 of rows of whole units, by ordinary loads, as these need not wait for the rings. Past L1, which may hold
   // what kernels before wrote over.
   __device__ __forceinline__ void LoadUnits() {
-    constexpr int kAtOnce = 4;
+    // Of a row of 14,336 elements all that a thread has: the latency of L2 once, and nothing else to do meanwhile.
+    constexpr int kAtOnce = 7;
     const int units = Begin(1) * kUnitsPerRound;
     const int row_units = arguments_.row_bytes / 16;
     const int total = arguments_.num_rows * units;

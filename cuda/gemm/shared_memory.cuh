@@ -19,6 +19,21 @@ __device__ __forceinline__ void CopyAsync(uint32_t to_shared, const void* from, 
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to_shared), "l"(from), "r"(num_bytes) : "memory");
 }
 
+// How L2 is to keep what is read once: not at the price of anything else.
+__device__ __forceinline__ uint64_t ReadOncePolicy() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+// CopyAsync with a policy.
+__device__ __forceinline__ void CopyAsyncWith(uint64_t policy, uint32_t to_shared, const void* from,
+                                              int num_bytes = 16) {
+  asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to_shared), "l"(from),
+               "r"(num_bytes), "l"(policy)
+               : "memory");
+}
+
 // Ends the calling thread's group of copies; groups arrive in order.
 __device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
@@ -50,16 +65,6 @@ __device__ __forceinline__ void LoadMatrices(uint32_t (&to)[4], uint32_t from) {
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                : "r"(from)
                : "memory");
-}
-
-// Brings `num_bytes`, a multiple of 16, of global memory to L2. A hint: older devices do nothing.
-__device__ __forceinline__ void PrefetchToL2(const void* from, int num_bytes) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(num_bytes) : "memory");
-#else
-  static_cast<void>(from);
-  static_cast<void>(num_bytes);
-#endif
 }
 
 }  // namespace heddle::cuda
