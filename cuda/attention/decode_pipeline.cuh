@@ -2,6 +2,7 @@
 #pragma once
 
 #include "attention/decode_split.cuh"
+#include "common/launch.h"
 
 namespace heddle::cuda {
 
@@ -42,10 +43,15 @@ class ChunkPipeline {
  public:
   using Stage = ChunkStage<kHeadDim>;
 
-  // `stages` is the address of the warp's own num_stages stages.
+  // `stages` is the address of the warp's own num_stages stages. Reads nothing that an op wrote.
   __device__ ChunkPipeline(const DecodeParameters& p, const WorkLine& line, int begin, int end, uint32_t stages)
       : p_(p), line_(line), begin_(begin), end_(end), next_(begin), stages_(stages), plan_(PlanFrom(begin)) {
-    for (int i = 0; i < p.num_stages; ++i) Request();
+    for (int i = 0; i < p.num_stages; ++i) PrefetchChunk(i);
+  }
+
+  // Requests the first chunks. The warp has waited for the kernel before.
+  __device__ void Start() {
+    for (int i = 0; i < p_.num_stages; ++i) Request();
   }
 
   // The stage of the next chunk, once that is there. Nothing is there of a chunk that is empty.
@@ -62,6 +68,9 @@ class ChunkPipeline {
   }
 
  private:
+  static constexpr int kChunkBytes = kChunkTokens * kHeadDim * 2;  // of keys, or values
+  static constexpr int kLineBytes = 128;
+
   // What a lane knows about the copy of one chunk. The lanes look ahead 32 units together, so that the block table is
   // read well before its entries are needed.
   struct Plan {
@@ -86,6 +95,18 @@ class ChunkPipeline {
     return {(block * a.num_kv_heads + kv_head) * chunks_per_block + in_block, chunk.begin, chunk.end};
   }
 
+  // The chunk that lane `lane` has planned.
+  __device__ void PrefetchChunk(int lane) const {
+    const int chunk = __shfl_sync(0xffffffffu, plan_.chunk, lane);
+    if (__shfl_sync(0xffffffffu, plan_.end, lane) == 0) return;
+    for (int offset = static_cast<int>(threadIdx.x % 32) * kLineBytes; offset < kChunkBytes;
+         offset += 32 * kLineBytes) {
+      for (const void* from : {p_.attention.keys, p_.attention.values}) {
+        PrefetchToL2(static_cast<const char*>(from) + int64_t{chunk} * kChunkBytes + offset);
+      }
+    }
+  }
+
   // Starts the copies of one more chunk, into the stage of the oldest. One group, even of nothing.
   __device__ void Request() {
     const int lane = (next_ - begin_) % 32;
@@ -107,9 +128,9 @@ class ChunkPipeline {
   // Rows that nobody sees become zeros: a weight of zero would not keep their NaN out of the sums.
   __device__ void Copy(uint32_t to, const void* from, int chunk, int row_begin, int row_end) const {
     constexpr int kPacksPerRow = kHeadDim / 8;
-    constexpr int kPacks = kChunkTokens * kPacksPerRow;
+    constexpr int kPacks = kChunkBytes / 16;
     static_assert(kPacks % 32 == 0);
-    const char* source = static_cast<const char*>(from) + static_cast<int64_t>(chunk) * (kPacks * 16);
+    const char* source = static_cast<const char*>(from) + int64_t{chunk} * kChunkBytes;
 #pragma unroll
     for (int i = 0; i < kPacks / 32; ++i) {
       const int pack = i * 32 + static_cast<int>(threadIdx.x % 32);

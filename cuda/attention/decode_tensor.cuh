@@ -221,12 +221,13 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodeTensorKernel(const __gri
   const MergeBuffer buffer(merge_floats, p.heads_per_tile, kHeadDim);
 
   AllowNext();
-  WaitForPrevious();
   const WorkLine line(p, reinterpret_cast<int*>(merge_floats + MergeBuffer::Floats(p.heads_per_tile, kHeadDim)));
   const int block = blockIdx.x;
-  if (block >= line.num_blocks()) return;
+  if (block >= line.num_blocks()) return WaitForPrevious();
   const int end = line.Begin(block + 1);
   ChunkPipeline<kHeadDim> pipeline(p, line, line.Begin(block), end, SharedAddress(shared) + warp * warp_bytes);
+  WaitForPrevious();
+  pipeline.Start();
 
   Piece next = line.PieceAt(line.Begin(block), end);
   QueryFragments<kHeadDim, kHeads> next_q;

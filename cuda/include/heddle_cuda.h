@@ -8,7 +8,9 @@
 // Streams. Ops are launched on a stream and return at once; arguments that point to device memory must stay valid until
 // the stream has reached the end of the op. A stream, and what was made from it, belongs to one thread at a time. Where
 // ops need scratch memory they take it from the stream's workspace, which is why two ops of one stream never overlap
-// beyond what programmatic dependent launch allows. Ops may be captured into a graph.
+// beyond what programmatic dependent launch allows. Weights, tables of angles and what says where things lie
+// (positions, slot_mapping, seq_lens, block_table) are read before the ops ahead have ended: `copy` puts them where
+// they are, or fill_random, and no other op. Ops may be captured into a graph.
 //
 // Shapes. Row-major, innermost dimension contiguous; `stride` is the number of elements between rows. 16-bit and
 // 32-bit floats; T is the type of activations and weights, one for all of a model. Rows of matrices begin on 16 bytes.

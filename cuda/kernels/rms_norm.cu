@@ -73,6 +73,7 @@ __global__ void __launch_bounds__(kMaxThreads) NormInRegisters(const NormArgumen
   // A short row's weight fits into registers: loaded while the kernel before still runs.
   float weight[kVectorSize] = {};
   if (kVectors == 1 && is_mine(0)) LoadFloats(a.weight + offset(0), weight);
+  if (kAdd && is_mine(0)) PrefetchToL2(part.residual + offset(0));
   WaitForPrevious();
 
   float values[kVectors][kVectorSize] = {};

@@ -42,6 +42,37 @@ __device__ __forceinline__ bool IsSlot(const RotateArguments& a, int64_t slot) {
   return slot >= 0 && slot < a.num_slots;
 }
 
+// Calls body(token, prepare(token)) for the calling thread's tokens, of which there is one at least: what `prepare`
+// reads for the first of them is what no op writes, and comes before the kernel ahead has ended.
+template <typename Prepare, typename Body>
+__device__ __forceinline__ void ForMyTokens(const RotateArguments& a, const Prepare& prepare, const Body& body) {
+  int64_t token = blockIdx.y;
+  auto prepared = prepare(token);
+  WaitForPrevious();
+  for (;;) {
+    body(token, prepared);
+    token += gridDim.y;
+    if (token >= a.num_tokens) return;
+    prepared = prepare(token);
+  }
+}
+
+// A token's slot, and the angles of kSize pairs of its elements.
+template <int kSize>
+struct Rotation {
+  __device__ __forceinline__ Rotation(const RotateArguments& a, int64_t token, int column)
+      : slot(a.slot_mapping[token]) {
+    if (!IsSlot(a, slot)) return;
+    const float* const angles = a.cos_sin + int64_t{a.positions[token]} * (2 * a.half) + column;
+    LoadFloats(angles, cosine);
+    LoadFloats(angles + a.half, sine);
+  }
+
+  int64_t slot;
+  float cosine[kSize];
+  float sine[kSize];
+};
+
 // kSize pairs of a head, query heads first, then key heads, which go into the cache as well.
 template <typename T, typename TCache, int kSize>
 __device__ __forceinline__ void RotatePairs(const RotateArguments& a, int head, int column) {
@@ -49,46 +80,41 @@ __device__ __forceinline__ void RotatePairs(const RotateArguments& a, int head, 
   if (is_key) head -= a.num_heads;
   T* const rows = static_cast<T*>(is_key ? a.k : a.q) + int64_t{head} * a.head_dim + column;
   const int64_t stride = is_key ? a.k_stride : a.q_stride;
-  for (int64_t token = blockIdx.y; token < a.num_tokens; token += gridDim.y) {
-    // All that needs no other load is under way before the first is waited for.
-    const int64_t slot = a.slot_mapping[token];
-    const int64_t position = a.positions[token];
-    T* const x = rows + token * stride;
-    float first[kSize];
-    float second[kSize];
-    LoadFloats(x, first);
-    LoadFloats(x + a.half, second);
-    if (!IsSlot(a, slot)) continue;
-    float cosine[kSize];
-    float sine[kSize];
-    const float* const angles = a.cos_sin + position * (2 * a.half) + column;
-    LoadFloats(angles, cosine);
-    LoadFloats(angles + a.half, sine);
+  ForMyTokens(
+      a, [&](int64_t token) { return Rotation<kSize>(a, token, column); },
+      [&](int64_t token, const Rotation<kSize>& rotation) {
+        if (!IsSlot(a, rotation.slot)) return;
+        T* const x = rows + token * stride;
+        float first[kSize];
+        float second[kSize];
+        LoadFloats(x, first);
+        LoadFloats(x + a.half, second);
 #pragma unroll
-    for (int i = 0; i < kSize; ++i) {
-      const float rotated = first[i] * cosine[i] - second[i] * sine[i];
-      second[i] = second[i] * cosine[i] + first[i] * sine[i];
-      first[i] = rotated;
-    }
-    StoreFloats(first, x);
-    StoreFloats(second, x + a.half);
-    if (!is_key) continue;
-    TCache* const key = static_cast<TCache*>(a.keys) + CacheOffset(a, slot, head) + column;
-    StoreFloats(first, key);
-    StoreFloats(second, key + a.half);
-  }
+        for (int i = 0; i < kSize; ++i) {
+          const float rotated = first[i] * rotation.cosine[i] - second[i] * rotation.sine[i];
+          second[i] = second[i] * rotation.cosine[i] + first[i] * rotation.sine[i];
+          first[i] = rotated;
+        }
+        StoreFloats(first, x);
+        StoreFloats(second, x + a.half);
+        if (!is_key) return;
+        TCache* const key = static_cast<TCache*>(a.keys) + CacheOffset(a, rotation.slot, head) + column;
+        StoreFloats(first, key);
+        StoreFloats(second, key + a.half);
+      });
 }
 
 // kSize elements of a head that go into the cache as they are.
 template <typename T, typename TCache, int kSize>
 __device__ __forceinline__ void StorePlain(const RotateArguments& a, const void* from, int64_t stride, void* cache,
                                            int head, int column) {
-  for (int64_t token = blockIdx.y; token < a.num_tokens; token += gridDim.y) {
-    const int64_t slot = a.slot_mapping[token];
-    float x[kSize];
-    LoadFloats(static_cast<const T*>(from) + token * stride + int64_t{head} * a.head_dim + column, x);
-    if (IsSlot(a, slot)) StoreFloats(x, static_cast<TCache*>(cache) + CacheOffset(a, slot, head) + column);
-  }
+  ForMyTokens(
+      a, [&](int64_t token) { return a.slot_mapping[token]; },
+      [&](int64_t token, int64_t slot) {
+        float x[kSize];
+        LoadFloats(static_cast<const T*>(from) + token * stride + int64_t{head} * a.head_dim + column, x);
+        if (IsSlot(a, slot)) StoreFloats(x, static_cast<TCache*>(cache) + CacheOffset(a, slot, head) + column);
+      });
 }
 
 // Units of a token's work, each for one thread: pairs of vectors that are rotated, then vectors of key heads beyond
@@ -116,7 +142,6 @@ __global__ void __launch_bounds__(kThreads) RotateAndStoreKernel(const RotateArg
   AllowNext();
   const Units<kSize> units(a);
   int unit = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
-  WaitForPrevious();
   if (unit < units.num_rotated) {
     return RotatePairs<T, TCache, kSize>(a, unit / units.rotated_per_head, unit % units.rotated_per_head * kSize);
   }
