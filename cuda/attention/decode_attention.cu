@@ -15,11 +15,15 @@ namespace {
 constexpr int kPipelineBytes = 150 << 10;
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kGenericBlocksPerMultiprocessor = 4;
+// Of one block on average, at least, where its warps have as much on their way together: to join the results of several
+// blocks takes longer than to read it.
+constexpr int kMinPipelinedUnits = 4;
 // Blocks that share a segment on average, at most: the last of them reads the results of all.
 constexpr int kMaxSharers = 64;
 
 struct LaunchShape {
   int num_blocks = 0;
+  int min_units_per_block = 1;
   int num_stages = 0;
   size_t shared_bytes = 0;
 };
@@ -45,18 +49,23 @@ LaunchShape ShapeOf(const DeviceProperties& device, const DecodeKernel& kernel, 
   const int fixed_bytes = MergeBuffer::Floats(heads, attention.head_dim) * static_cast<int>(sizeof(float)) +
                           heads * kernel.query_bytes_per_head +
                           WorkLine::SharedInts(attention.num_seqs) * static_cast<int>(sizeof(int));
+  const int64_t num_segments = attention.num_seqs * TilesOf(kernel, attention);
+  const int64_t num_units = num_segments * max_units;
   LaunchShape shape;
   int blocks_per_multiprocessor = kGenericBlocksPerMultiprocessor;
   if (kernel.unit_bytes > 0) {
     blocks_per_multiprocessor = std::clamp(kPipelineBytes / (2 * kernel.unit_bytes), 1, kBlocksPerMultiprocessor);
-    const int wanted = kPipelineBytes / blocks_per_multiprocessor / kernel.unit_bytes;
-    const int fitting = (device.shared_bytes_per_block - fixed_bytes) / kernel.unit_bytes;
-    shape.num_stages = std::clamp(std::min(wanted, fitting), 0, kMaxStages);
+    shape.min_units_per_block = kMinPipelinedUnits;
   }
-  const int64_t num_segments = attention.num_seqs * TilesOf(kernel, attention);
-  shape.num_blocks = static_cast<int>(
-      std::min({int64_t{device.num_multiprocessors} * blocks_per_multiprocessor, num_segments * max_units,
-                num_segments * kMaxSharers, int64_t{HeddleCudaStream::kNumCounters}}));
+  shape.num_blocks = static_cast<int>(std::min(
+      {int64_t{device.num_multiprocessors} * blocks_per_multiprocessor, num_segments * kMaxSharers,
+       BlocksFor(num_units, num_segments, shape.min_units_per_block), int64_t{HeddleCudaStream::kNumCounters}}));
+  if (kernel.unit_bytes > 0) {
+    const int64_t wanted = kPipelineBytes / CeilDiv(shape.num_blocks, device.num_multiprocessors) / kernel.unit_bytes;
+    const int64_t fitting = (device.shared_bytes_per_block - fixed_bytes) / kernel.unit_bytes;
+    const int64_t useful = CeilDiv(num_units, shape.num_blocks);
+    shape.num_stages = static_cast<int>(std::clamp<int64_t>(std::min({wanted, fitting, useful}), 0, kMaxStages));
+  }
   shape.shared_bytes = static_cast<size_t>(fixed_bytes + shape.num_stages * kernel.unit_bytes);
   return shape;
 }
@@ -84,6 +93,7 @@ void LaunchDecode(HeddleCudaStream& stream, const HeddleCudaPagedAttention& op) 
   p.heads_per_tile = HeadsPerTile(kernel, attention.group_size);
   p.tiles_per_kv_head = static_cast<int>(TilesOf(kernel, attention) / attention.num_kv_heads);
   p.num_stages = shape.num_stages;
+  p.min_units_per_block = shape.min_units_per_block;
   p.dtype = op.q.dtype;
   p.counters = stream.counters;
   const int64_t partial_floats = PartialFloats(p.heads_per_tile, attention.head_dim);

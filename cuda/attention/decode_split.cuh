@@ -22,11 +22,22 @@ struct DecodeParameters {
   AttentionParameters attention;
   int32_t heads_per_tile;
   int32_t tiles_per_kv_head;
+  int32_t min_units_per_block;
   int32_t num_stages;  // chunks that a warp has on their way or at hand, up to kMaxStages
   HeddleCudaDType dtype;
   uint32_t* counters;  // zero; one a block
   float* partials;     // [blocks][kPartialsPerBlock][PartialFloats]
 };
+
+__host__ __device__ constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How many blocks units are divided among, if there are as many: no more than have min_units_per_block each on average,
+// but one for each segment.
+__host__ __device__ constexpr int64_t BlocksFor(int64_t num_units, int64_t num_segments, int min_units_per_block) {
+  const int64_t blocks = CeilDiv(num_units, min_units_per_block);
+  if (blocks >= num_segments) return blocks;
+  return num_units < num_segments ? num_units : num_segments;
+}
 
 // A block has at most two pieces that are not whole: what its stretch begins with and what it ends with.
 inline constexpr int kPartialsPerBlock = 2;
@@ -103,7 +114,8 @@ class WorkLine {
         tiles_(p.attention.num_kv_heads * p.tiles_per_kv_head) {
     Scan(p, shared, shared + 2 * num_seqs_ + 1);
     num_units_ = units_before_[num_seqs_] * tiles_;
-    num_blocks_ = min(static_cast<int>(gridDim.x), num_units_);
+    const auto wanted = static_cast<int>(BlocksFor(num_units_, int64_t{num_seqs_} * tiles_, p.min_units_per_block));
+    num_blocks_ = min(static_cast<int>(gridDim.x), wanted);
     if (num_blocks_ == 0) return;
     quotient_ = num_units_ / num_blocks_;
     remainder_ = num_units_ % num_blocks_;
