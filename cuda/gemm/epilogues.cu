@@ -8,7 +8,7 @@ namespace heddle::cuda {
 namespace {
 
 struct SumsToOutput {
-  const float* sums;
+  const void* sums;
   const float* bias;  // may be null
   void* y;
   int64_t sums_stride;
@@ -24,8 +24,8 @@ __device__ __forceinline__ void LoadBias(const float* bias, int64_t column, floa
   if (bias != nullptr) LoadFloats(bias + column, values);
 }
 
-template <int kSize>
-__device__ __forceinline__ void LoadSums(const float* from, const float (&bias)[kSize], float (&values)[kSize]) {
+template <int kSize, typename S>
+__device__ __forceinline__ void LoadSums(const S* from, const float (&bias)[kSize], float (&values)[kSize]) {
   LoadFloats(from, values);
 #pragma unroll
   for (int i = 0; i < kSize; ++i) values[i] += bias[i];
@@ -41,12 +41,13 @@ __global__ void RoundWithBiasKernel(SumsToOutput op) {
   if (column >= op.size) return;
   ForMyRows(op.num_rows, [&](int64_t row) {
     float values[kSize];
-    LoadSums(op.sums + row * op.sums_stride + column, bias, values);
+    LoadSums(static_cast<const float*>(op.sums) + row * op.sums_stride + column, bias, values);
     StoreFloats(values, static_cast<T*>(op.y) + row * op.y_stride + column);
   });
 }
 
-template <typename T, int kSize, HeddleCudaActivation kActivation>
+// Sums of S, y of T.
+template <typename S, typename T, int kSize, HeddleCudaActivation kActivation>
 __global__ void GateSumsKernel(SumsToOutput op) {
   AllowNext();
   const int64_t column = MyColumn<kSize>();
@@ -59,7 +60,7 @@ __global__ void GateSumsKernel(SumsToOutput op) {
   WaitForPrevious();
   if (column >= op.size) return;
   ForMyRows(op.num_rows, [&](int64_t row) {
-    const float* const sums = op.sums + row * op.sums_stride + column;
+    const S* const sums = static_cast<const S*>(op.sums) + row * op.sums_stride + column;
     float gate[kSize];
     float up[kSize];
     LoadSums(sums, gate_bias, gate);
@@ -70,15 +71,15 @@ __global__ void GateSumsKernel(SumsToOutput op) {
   });
 }
 
-template <typename T, int kSize>
+template <typename S, typename T, int kSize>
 auto GateKernelFor(HeddleCudaActivation activation) {
-  if (activation == kHeddleCudaSilu) return GateSumsKernel<T, kSize, kHeddleCudaSilu>;
-  return activation == kHeddleCudaGeluTanh ? GateSumsKernel<T, kSize, kHeddleCudaGeluTanh>
-                                           : GateSumsKernel<T, kSize, kHeddleCudaGelu>;
+  if (activation == kHeddleCudaSilu) return GateSumsKernel<S, T, kSize, kHeddleCudaSilu>;
+  return activation == kHeddleCudaGeluTanh ? GateSumsKernel<S, T, kSize, kHeddleCudaGeluTanh>
+                                           : GateSumsKernel<S, T, kSize, kHeddleCudaGelu>;
 }
 
 SumsToOutput SumsTo(const HeddleCudaMatrix& sums, const float* bias, const HeddleCudaMatrix& y) {
-  return {static_cast<const float*>(sums.data), bias, y.data, sums.stride, y.stride, y.num_rows, y.size};
+  return {sums.data, bias, y.data, sums.stride, y.stride, y.num_rows, y.size};
 }
 
 bool UsesVectors(const HeddleCudaMatrix& sums, const float* bias, const HeddleCudaMatrix& y) {
@@ -102,7 +103,9 @@ void GateSums(const HeddleCudaStream& stream, const HeddleCudaMatrix& sums, cons
   DispatchFloat(y.dtype, [&]<typename T>() {
     DispatchVectors(UsesVectors(sums, bias, y), [&]<int kSize>() {
       const LaunchShape shape = RowsShape<kSize>(y.num_rows, y.size);
-      Launch(stream, GateKernelFor<T, kSize>(activation), shape.grid, shape.block, 0, SumsTo(sums, bias, y));
+      const auto kernel = sums.dtype == kHeddleCudaFloat32 ? GateKernelFor<float, T, kSize>(activation)
+                                                           : GateKernelFor<T, T, kSize>(activation);
+      Launch(stream, kernel, shape.grid, shape.block, 0, SumsTo(sums, bias, y));
     });
   });
 }

@@ -1,4 +1,4 @@
-// What follows a product whose float32 sums are in scratch memory: one pass over them, at the speed of device memory.
+// What follows a product whose sums are in scratch memory: one pass over them, at the speed of device memory.
 #pragma once
 
 #include "common/stream.h"
@@ -9,8 +9,8 @@ namespace heddle::cuda {
 void RoundWithBias(const HeddleCudaStream& stream, const HeddleCudaMatrix& sums, const float* bias,
                    const HeddleCudaMatrix& y);
 
-// y = activation(gate + its bias) * (up + its bias), rounded once. sums [num_rows, 2n] float32: gate, then up; bias
-// [2n], may be null; y [num_rows, n] of any float type.
+// y = activation(gate + its bias) * (up + its bias), rounded once. sums [num_rows, 2n] float32 or of y's type: gate,
+// then up; bias [2n], may be null; y [num_rows, n] of any float type.
 void GateSums(const HeddleCudaStream& stream, const HeddleCudaMatrix& sums, const float* bias,
               HeddleCudaActivation activation, const HeddleCudaMatrix& y);
 

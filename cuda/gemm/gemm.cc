@@ -55,12 +55,13 @@ void ForParts(int64_t num_rows, int64_t part, const Body& body) {
   for (int64_t first = 0; first < num_rows; first += part) body(first, std::min(part, num_rows - first));
 }
 
-// Calls finish(sums, first) after each part of x * weight^T: float32 sums of sums.num_rows rows from `first` on, in the
-// workspace, as many at a time as fit. False when cuBLASLt has no algorithm; some parts may have been finished then.
+// Calls finish(sums, first) after each part of x * weight^T: sums, rounded to `dtype`, of sums.num_rows rows from
+// `first` on, in the workspace, as many at a time as fit. False when cuBLASLt has no algorithm; some parts may have
+// been finished then.
 template <typename Finish>
 bool MultiplyInParts(HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight,
-                     const Finish& finish) {
-  HeddleCudaMatrix sums{nullptr, kHeddleCudaFloat32, 0, weight.num_rows, (weight.num_rows + 3) / 4 * 4};
+                     HeddleCudaDType dtype, const Finish& finish) {
+  HeddleCudaMatrix sums{nullptr, dtype, 0, weight.num_rows, (weight.num_rows + 7) / 8 * 8};
   const int64_t row_bytes = sums.stride * SizeOf(sums.dtype);
   const int64_t available = BytesBeforeGemmWorkspace(stream);
   const int64_t most = std::max<int64_t>(available / row_bytes, 1);
@@ -88,7 +89,7 @@ void CublasLtMatmul(HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
   const auto finish = [&](const HeddleCudaMatrix& sums, int64_t first) {
     RoundWithBias(stream, sums, op.bias, RowsOf(op.y, first, sums.num_rows));
   };
-  if (!adds_bias && MultiplyInParts(stream, op.x, op.weight, finish)) return;
+  if (!adds_bias && MultiplyInParts(stream, op.x, op.weight, kHeddleCudaFloat32, finish)) return;
   // There are odd sizes that it does not take.
   ForParts(op.x.num_rows, kMaxGemvRows, [&](int64_t first, int64_t count) {
     Gemv(stream, {RowsOf(op.x, first, count), op.weight, op.bias, RowsOf(op.y, first, count)});
@@ -99,7 +100,10 @@ void CublasLtGatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& 
   const auto finish = [&](const HeddleCudaMatrix& sums, int64_t first) {
     GateSums(stream, sums, op.bias, op.activation, RowsOf(op.y, first, sums.num_rows));
   };
-  if (MultiplyInParts(stream, op.x, op.gate_up, finish)) return;
+  // Sums of 16 bits are half of what is written and read again. Rounding them costs no more than rounding y does, and
+  // is what others' models do; but a bias is added before anything is rounded.
+  const HeddleCudaDType dtype = op.bias == nullptr ? op.y.dtype : kHeddleCudaFloat32;
+  if (MultiplyInParts(stream, op.x, op.gate_up, dtype, finish)) return;
   ForParts(op.x.num_rows, kMaxGemvRows, [&](int64_t first, int64_t count) {
     GatedGemv(stream, {RowsOf(op.x, first, count), op.gate_up, op.bias, op.activation, RowsOf(op.y, first, count)});
   });

@@ -15,8 +15,8 @@
 // Shapes. Row-major, innermost dimension contiguous; `stride` is the number of elements between rows. 16-bit and
 // 32-bit floats; T is the type of activations and weights, one for all of a model. Rows of matrices begin on 16 bytes.
 //
-// Numbers. Products and sums are float32, rounded once to the output's type; the result of a row depends on the number
-// of rows beside it only by the order of summation.
+// Numbers. Products and sums are float32, rounded once to the output's type, unless an op says otherwise; the result of
+// a row depends on the number of rows beside it only by the order of summation and by such roundings.
 #pragma once
 
 #include <stddef.h>
@@ -106,7 +106,8 @@ typedef struct {
   HeddleCudaMatrix y;       // [m, n] T or float32
 } HeddleCudaMatmul;
 
-// y = activation(x * gate^T) * (x * up^T); gate and up are rows [0, n) and [n, 2n) of one matrix.
+// y = activation(x * gate^T) * (x * up^T); gate and up are rows [0, n) and [n, 2n) of one matrix. The two products may
+// be rounded to T before the activation, unless there is a bias.
 typedef struct {
   HeddleCudaMatrix x;        // [m, k] T
   HeddleCudaMatrix gate_up;  // [2n, k] T
