@@ -5,10 +5,10 @@
 #include <type_traits>
 
 #include "attention/prefill.h"
-#include "attention/prefill_tensor_map.h"
 #include "attention/prefill_wgmma_consumer.cuh"
 #include "attention/prefill_wgmma_producer.cuh"
 #include "common/launch.h"
+#include "common/tensor_map.h"
 
 namespace heddle::cuda {
 namespace {

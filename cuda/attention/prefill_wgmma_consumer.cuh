@@ -4,8 +4,8 @@
 #pragma once
 
 #include "attention/prefill_softmax.cuh"
-#include "attention/prefill_wgmma.cuh"
 #include "attention/prefill_wgmma_shared.cuh"
+#include "common/wgmma.cuh"
 
 namespace heddle::cuda {
 

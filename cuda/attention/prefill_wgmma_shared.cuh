@@ -4,8 +4,8 @@
 // there are.
 #pragma once
 
-#include "attention/prefill_hopper.cuh"
 #include "attention/prefill_tiles.cuh"
+#include "common/hopper.cuh"
 
 namespace heddle::cuda {
 

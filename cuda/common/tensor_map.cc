@@ -1,4 +1,4 @@
-#include "attention/prefill_tensor_map.h"
+#include "common/tensor_map.h"
 
 #include <cudaTypedefs.h>
 #include <cuda_runtime_api.h>

@@ -49,46 +49,59 @@ __device__ __forceinline__ void Settle(float (&d)[kTiles][4]) {
 #define HEDDLE_D2(j) HEDDLE_D1(j), HEDDLE_D1(j + 1)
 #define HEDDLE_D4(j) HEDDLE_D2(j), HEDDLE_D2(j + 2)
 #define HEDDLE_D8(j) HEDDLE_D4(j), HEDDLE_D4(j + 4)
-#define HEDDLE_R0TO32                                                                                              \
-  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, " \
-  "%24, %25, %26, %27, %28, %29, %30, %31"
-#define HEDDLE_R32TO40 "%32, %33, %34, %35, %36, %37, %38, %39"
-#define HEDDLE_R32TO48 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
-#define HEDDLE_R32TO64                                                                                             \
-  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, " \
-  "%54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define HEDDLE_R16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define HEDDLE_R24 HEDDLE_R16 ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define HEDDLE_R32 HEDDLE_R24 ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define HEDDLE_R40 HEDDLE_R32 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define HEDDLE_R48 HEDDLE_R40 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define HEDDLE_R56 HEDDLE_R48 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define HEDDLE_R64 HEDDLE_R56 ", %56, %57, %58, %59, %60, %61, %62, %63"
 
 // d = a * b, plus d where `add`; both operands in shared memory.
-#define HEDDLE_SHARED_BY_SHARED(type, columns, registers, a, b, add, ...)                                \
+#define HEDDLE_SHARED_BY_SHARED_OF(type, columns, registers, a, b, add, ...)                             \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add ", 0;\nwgmma.mma_async.sync.aligned.m64n" columns \
                "k16.f32." type "." type " {" registers "}, " a ", " b ", p, 1, 1, 0, 0;\n}\n"            \
                : __VA_ARGS__                                                                             \
                : "l"(left), "l"(right), "r"(static_cast<int>(kAdd)))
+#define HEDDLE_SHARED_BY_SHARED(...)                 \
+  if constexpr (std::is_same_v<T, __half>) {         \
+    HEDDLE_SHARED_BY_SHARED_OF("f16", __VA_ARGS__);  \
+  } else {                                           \
+    HEDDLE_SHARED_BY_SHARED_OF("bf16", __VA_ARGS__); \
+  }
 // d += a * b; a in registers, b transposed in shared memory.
-#define HEDDLE_REGISTERS_BY_SHARED(type, columns, registers, a, b, ...)                                            \
+#define HEDDLE_REGISTERS_BY_SHARED_OF(type, columns, registers, a, b, ...)                                         \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\nwgmma.mma_async.sync.aligned.m64n" columns "k16.f32." type \
                "." type " {" registers "}, {" a "}, " b ", p, 1, 1, 1;\n}\n"                                       \
                : __VA_ARGS__                                                                                       \
                : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "l"(right))
+#define HEDDLE_REGISTERS_BY_SHARED(...)                 \
+  if constexpr (std::is_same_v<T, __half>) {            \
+    HEDDLE_REGISTERS_BY_SHARED_OF("f16", __VA_ARGS__);  \
+  } else {                                              \
+    HEDDLE_REGISTERS_BY_SHARED_OF("bf16", __VA_ARGS__); \
+  }
 
-// d = left * right^T, plus d where kAdd. Both have rows of 64 elements, of which the product takes 16; right has one
-// row for each of the 8 * kTiles columns of d.
+// d = left * right^T, plus d where kAdd. Both have rows of 64 elements, of which the product takes 16: left 64 rows,
+// right one for each of the 8 * kTiles columns of d.
 template <typename T, bool kAdd, int kTiles>
 __device__ __forceinline__ void MultiplyTransposed(float (&d)[kTiles][4], uint64_t left, uint64_t right) {
-  static_assert(kTiles == 10 || kTiles == 16);
-  constexpr bool kHalf = std::is_same_v<T, __half>;
-  if constexpr (kTiles == 10 && kHalf) {
-    HEDDLE_SHARED_BY_SHARED("f16", "80", HEDDLE_R0TO32 ", " HEDDLE_R32TO40, "%40", "%41", "%42", HEDDLE_D8(0),
-                            HEDDLE_D2(8));
-  } else if constexpr (kTiles == 10 && !kHalf) {
-    HEDDLE_SHARED_BY_SHARED("bf16", "80", HEDDLE_R0TO32 ", " HEDDLE_R32TO40, "%40", "%41", "%42", HEDDLE_D8(0),
-                            HEDDLE_D2(8));
-  } else if constexpr (kTiles == 16 && kHalf) {
-    HEDDLE_SHARED_BY_SHARED("f16", "128", HEDDLE_R0TO32 ", " HEDDLE_R32TO64, "%64", "%65", "%66", HEDDLE_D8(0),
-                            HEDDLE_D8(8));
-  } else if constexpr (kTiles == 16 && !kHalf) {
-    HEDDLE_SHARED_BY_SHARED("bf16", "128", HEDDLE_R0TO32 ", " HEDDLE_R32TO64, "%64", "%65", "%66", HEDDLE_D8(0),
-                            HEDDLE_D8(8));
+  static_assert(kTiles == 4 || kTiles == 6 || kTiles == 8 || kTiles == 10 || kTiles == 12 || kTiles == 14 ||
+                kTiles == 16);
+  if constexpr (kTiles == 4) {
+    HEDDLE_SHARED_BY_SHARED("32", HEDDLE_R16, "%16", "%17", "%18", HEDDLE_D4(0));
+  } else if constexpr (kTiles == 6) {
+    HEDDLE_SHARED_BY_SHARED("48", HEDDLE_R24, "%24", "%25", "%26", HEDDLE_D4(0), HEDDLE_D2(4));
+  } else if constexpr (kTiles == 8) {
+    HEDDLE_SHARED_BY_SHARED("64", HEDDLE_R32, "%32", "%33", "%34", HEDDLE_D8(0));
+  } else if constexpr (kTiles == 10) {
+    HEDDLE_SHARED_BY_SHARED("80", HEDDLE_R40, "%40", "%41", "%42", HEDDLE_D8(0), HEDDLE_D2(8));
+  } else if constexpr (kTiles == 12) {
+    HEDDLE_SHARED_BY_SHARED("96", HEDDLE_R48, "%48", "%49", "%50", HEDDLE_D8(0), HEDDLE_D4(8));
+  } else if constexpr (kTiles == 14) {
+    HEDDLE_SHARED_BY_SHARED("112", HEDDLE_R56, "%56", "%57", "%58", HEDDLE_D8(0), HEDDLE_D4(8), HEDDLE_D2(12));
+  } else if constexpr (kTiles == 16) {
+    HEDDLE_SHARED_BY_SHARED("128", HEDDLE_R64, "%64", "%65", "%66", HEDDLE_D8(0), HEDDLE_D8(8));
   }
 }
 
@@ -97,23 +110,12 @@ __device__ __forceinline__ void MultiplyTransposed(float (&d)[kTiles][4], uint64
 template <typename T, int kTiles>
 __device__ __forceinline__ void MultiplyAdd(float (&d)[kTiles][4], const uint32_t (&left)[4], uint64_t right) {
   static_assert(kTiles == 8 || kTiles == 12 || kTiles == 16);
-  constexpr bool kHalf = std::is_same_v<T, __half>;
-  if constexpr (kTiles == 8 && kHalf) {
-    HEDDLE_REGISTERS_BY_SHARED("f16", "64", HEDDLE_R0TO32, "%32, %33, %34, %35", "%36", HEDDLE_D8(0));
-  } else if constexpr (kTiles == 8 && !kHalf) {
-    HEDDLE_REGISTERS_BY_SHARED("bf16", "64", HEDDLE_R0TO32, "%32, %33, %34, %35", "%36", HEDDLE_D8(0));
-  } else if constexpr (kTiles == 12 && kHalf) {
-    HEDDLE_REGISTERS_BY_SHARED("f16", "96", HEDDLE_R0TO32 ", " HEDDLE_R32TO48, "%48, %49, %50, %51", "%52",
-                               HEDDLE_D8(0), HEDDLE_D4(8));
-  } else if constexpr (kTiles == 12 && !kHalf) {
-    HEDDLE_REGISTERS_BY_SHARED("bf16", "96", HEDDLE_R0TO32 ", " HEDDLE_R32TO48, "%48, %49, %50, %51", "%52",
-                               HEDDLE_D8(0), HEDDLE_D4(8));
-  } else if constexpr (kTiles == 16 && kHalf) {
-    HEDDLE_REGISTERS_BY_SHARED("f16", "128", HEDDLE_R0TO32 ", " HEDDLE_R32TO64, "%64, %65, %66, %67", "%68",
-                               HEDDLE_D8(0), HEDDLE_D8(8));
-  } else if constexpr (kTiles == 16 && !kHalf) {
-    HEDDLE_REGISTERS_BY_SHARED("bf16", "128", HEDDLE_R0TO32 ", " HEDDLE_R32TO64, "%64, %65, %66, %67", "%68",
-                               HEDDLE_D8(0), HEDDLE_D8(8));
+  if constexpr (kTiles == 8) {
+    HEDDLE_REGISTERS_BY_SHARED("64", HEDDLE_R32, "%32, %33, %34, %35", "%36", HEDDLE_D8(0));
+  } else if constexpr (kTiles == 12) {
+    HEDDLE_REGISTERS_BY_SHARED("96", HEDDLE_R48, "%48, %49, %50, %51", "%52", HEDDLE_D8(0), HEDDLE_D4(8));
+  } else if constexpr (kTiles == 16) {
+    HEDDLE_REGISTERS_BY_SHARED("128", HEDDLE_R64, "%64, %65, %66, %67", "%68", HEDDLE_D8(0), HEDDLE_D8(8));
   }
 }
 
@@ -121,11 +123,16 @@ __device__ __forceinline__ void MultiplyAdd(float (&d)[kTiles][4], const uint32_
 #undef HEDDLE_D2
 #undef HEDDLE_D4
 #undef HEDDLE_D8
-#undef HEDDLE_R0TO32
-#undef HEDDLE_R32TO40
-#undef HEDDLE_R32TO48
-#undef HEDDLE_R32TO64
+#undef HEDDLE_R16
+#undef HEDDLE_R24
+#undef HEDDLE_R32
+#undef HEDDLE_R40
+#undef HEDDLE_R48
+#undef HEDDLE_R56
+#undef HEDDLE_R64
+#undef HEDDLE_SHARED_BY_SHARED_OF
 #undef HEDDLE_SHARED_BY_SHARED
+#undef HEDDLE_REGISTERS_BY_SHARED_OF
 #undef HEDDLE_REGISTERS_BY_SHARED
 
 }  // namespace heddle::cuda::hopper
