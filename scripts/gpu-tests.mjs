@@ -13,7 +13,7 @@ const SEVERAL_RANKS = {
   CUDA_MODULE_LOADING: 'EAGER',
   CUDA_DEVICE_MAX_CONNECTIONS: '32',
 };
-const SUITES = ['goldens', 'tiny-lexicon', 'sampling', 'scheduling', 'abort', 'lifecycle'];
+const SUITES = ['goldens', 'tiny-lexicon', 'sampling', 'scheduling', 'abort', 'lifecycle', 'device-memory'];
 
 await main(async () => {
   const reason = await whyNoGpu();

@@ -139,9 +139,9 @@ __device__ __noinline__ inline uint64_t Select(Shared& shared, Order order, Targ
     if (static_cast<int>(threadIdx.x) < num_columns) {
       seen = AddToParts(shared, candidates, order, range, shift, num_columns);
     }
-    if (seen.count > 0) shared.key = seen.key;
     const int num_seeing = __syncthreads_count(seen.count > 0);
     const bool is_alone = num_seeing == 1 && !__syncthreads_or(seen.count > 1);
+    if (is_alone && seen.count > 0) shared.key = seen.key;
 
     uint64_t sum = 0;
 #pragma unroll 4
@@ -149,7 +149,6 @@ __device__ __noinline__ inline uint64_t Select(Shared& shared, Order order, Targ
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(kAllLanes, sum, offset);
     if (lane == 0) shared.totals[warp] = sum;
-    const uint64_t key = shared.key;
     __syncthreads();
 
     const uint64_t own = lane < kParts ? shared.totals[kParts - 1 - lane] : 0;
@@ -164,7 +163,7 @@ __device__ __noinline__ inline uint64_t Select(Shared& shared, Order order, Targ
     range = {range.low + (static_cast<uint64_t>(found.part) << shift), shift};
     if (!is_alone && shift > ignored_bits) continue;
     __syncthreads();
-    return is_alone ? key : range.low;
+    return is_alone ? shared.key : range.low;
   }
 }
 
