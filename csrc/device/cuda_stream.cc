@@ -79,6 +79,9 @@ void CudaStream::Copy(void* to, const void* from, size_t bytes) const {
 
 void CudaStream::CopyRows(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t row_bytes,
                           int64_t num_rows) const {
+  if (to_stride == row_bytes && from_stride == row_bytes) {
+    return Copy(to, from, static_cast<size_t>(num_rows * row_bytes));
+  }
   CheckCuda(CudaApi().copy_2d(get(), to, to_stride, from, from_stride, row_bytes, num_rows));
 }
 

@@ -4,7 +4,8 @@
 //   npm run bench:gpu -- [--case NAME,...] [--rounds 3] [--json FILE] [--native PROGRAM] [--copy PROGRAM]
 //                        [--folder DIR] [--device cuda] [--shape 8b]
 //
-// decode    tokens a second from the moment when every sequence has its first token
+// decode    tokens a second from the moment when every sequence has its first token; and of a step the microseconds
+//           altogether, those of the host's own work, and those of the device between two steps
 // prefill   tokens of the prompt a second until then
 // load      GB a second of the weights of a checkpoint in the page cache, and seconds until Engine.create resolves; the
 //           checkpoint is written to DIR/, where it stays
@@ -30,6 +31,7 @@ const CASES = [
   { name: 'decode', batch: 8, prompt: 128, output: 64 },
   { name: 'decode', batch: 32, prompt: 128, output: 64 },
   { name: 'decode', batch: 128, prompt: 128, output: 64 },
+  { name: 'decode', batch: 256, prompt: 128, output: 64 },
   { name: 'prefill', batch: 1, prompt: 4096, output: 1 },
 ];
 const NAMES = [...new Set(CASES.map(({ name }) => name)), 'load'];
@@ -129,6 +131,11 @@ function summary(work, samples, native, shape) {
     outputTokensPerSecond: round(median(samples.map(({ output }) => output))),
   };
   if (name === 'decode' && batch === 1) line.weightBytesPerSecond = round(median(rates) * weightBytesAStep(shape));
+  const steps = samples.map(({ step }) => step).filter((step) => step !== null);
+  if (name === 'decode' && steps.length > 0) {
+    const of = (key) => round(median(steps.map((step) => step[key])));
+    line.stepMicroseconds = { total: of('total'), host: of('host'), idle: of('idle') };
+  }
   if (native) {
     line.native = round(median(native.map((sample) => sample[name])));
     line.ofNative = round(median(rates) / line.native);

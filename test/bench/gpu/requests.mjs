@@ -5,7 +5,8 @@ export const WARM_UPS = 2;
 
 /**
  * Tokens a second: `prefill` of the prompts until every sequence has its first token, `decode` from then on, `output` over
- * the whole time.
+ * the whole time. Beside them `step`, microseconds of a step while all sequences decode: altogether, of the host's own
+ * work, and of the device between two steps; null where there was no such step.
  */
 export async function measureRequests(engine, { batch, prompt, output }, vocabSize) {
   const params = { maxTokens: output, temperature: 0, ignoreEos: true, detokenize: false };
@@ -13,18 +14,26 @@ export async function measureRequests(engine, { batch, prompt, output }, vocabSi
   let allStarted = NaN;
   let decoding = false;
   let decoded = 0;
+  let before = null;
+  let after = null;
   const start = performance.now();
   await Promise.all(
     Array.from({ length: batch }, async (_, sequence) => {
       let started = false;
+      let count = 0;
       for await (const { tokenIds } of engine.generate({ tokenIds: promptOf(sequence, prompt, vocabSize) }, params)) {
         if (decoding) decoded += tokenIds.length;
+        count += tokenIds.length;
+        if (count >= output - 2) after ??= engine.stats();
         if (started || tokenIds.length === 0) continue;
         started = true;
         if (--waiting > 0) continue;
         allStarted = performance.now();
         // Not at once: others of the same step are still to be delivered.
-        setImmediate(() => (decoding = true));
+        setImmediate(() => {
+          decoding = true;
+          before = engine.stats();
+        });
       }
     }),
   );
@@ -33,7 +42,17 @@ export async function measureRequests(engine, { batch, prompt, output }, vocabSi
     prefill: (batch * prompt * 1000) / (allStarted - start),
     decode: (decoded * 1000) / (end - allStarted),
     output: (batch * output * 1000) / (end - start),
+    step: before !== null && after.steps > before.steps ? stepBetween(before, after) : null,
   };
+}
+
+/** Means over the steps between two looks at an engine. */
+function stepBetween(before, after) {
+  const mean = (secondsOf) => (1e6 * (secondsOf(after) - secondsOf(before))) / (after.steps - before.steps);
+  const total = mean(({ stepSeconds }) => stepSeconds);
+  const wait = mean(({ ranks }) => ranks[0].deviceWaitSeconds);
+  if (wait === 0) return null; // on CPU
+  return { total, host: total - wait, idle: mean(({ ranks }) => ranks[0].deviceIdleSeconds) };
 }
 
 /** Ids that differ between sequences and are clear of the special ones at the vocabulary's end. */
