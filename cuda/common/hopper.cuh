@@ -70,6 +70,16 @@ __device__ __forceinline__ void CopyBox(void* to, const CUtensorMap& map, Barrie
       : "memory");
 }
 
+// CopyBox with a policy of L2.
+__device__ __forceinline__ void CopyBoxWith(uint64_t policy, void* to, const CUtensorMap& map, Barrier* barrier, int x,
+                                            int y) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, "
+      "%4}], [%2], %5;" ::"r"(AddressOf(to)),
+      "l"(&map), "r"(AddressOf(barrier)), "r"(x), "r"(y), "l"(policy)
+      : "memory");
+}
+
 __device__ __forceinline__ void PrefetchMap(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
 }

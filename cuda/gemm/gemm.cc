@@ -7,23 +7,16 @@
 #include "common/ops.h"
 #include "gemm/epilogues.h"
 #include "gemm/gemv.h"
+#include "gemm/skinny.h"
 
 namespace heddle::cuda {
 namespace {
 
-enum class Method { kGemv, kCublasLt };
+enum class Method { kGemv, kSkinny, kCublasLt };
 
-// By rows of x: the first that has as many.
-struct MethodRange {
-  int64_t max_rows;
-  Method method;
-};
-constexpr MethodRange kMethods[] = {{kMaxGemvRows, Method::kGemv}, {INT64_MAX, Method::kCublasLt}};
-
-Method MethodFor(int64_t num_rows) {
-  return std::find_if(std::begin(kMethods), std::end(kMethods),
-                      [&](const MethodRange& range) { return num_rows <= range.max_rows; })
-      ->method;
+Method MethodFor(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight) {
+  if (x.num_rows <= kMaxGemvRows) return Method::kGemv;
+  return CanSkinny(stream, x, weight) ? Method::kSkinny : Method::kCublasLt;
 }
 
 void CheckMatrices(const std::string& op, const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight,
@@ -116,9 +109,11 @@ void Matmul(HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
   Require(op.y.dtype == op.x.dtype || op.y.dtype == kHeddleCudaFloat32,
           "matmul: y is neither of x's dtype nor float32");
   if (IsEmpty(op.y)) return;
-  switch (MethodFor(op.x.num_rows)) {
+  switch (MethodFor(stream, op.x, op.weight)) {
     case Method::kGemv:
       return Gemv(stream, op);
+    case Method::kSkinny:
+      return SkinnyMatmul(stream, op);
     case Method::kCublasLt:
       return CublasLtMatmul(stream, op);
   }
@@ -130,9 +125,11 @@ void GatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op) {
   Require(op.activation == kHeddleCudaSilu || op.activation == kHeddleCudaGeluTanh || op.activation == kHeddleCudaGelu,
           "gated_matmul: an activation that is none");
   if (IsEmpty(op.y)) return;
-  switch (MethodFor(op.x.num_rows)) {
+  switch (MethodFor(stream, op.x, op.gate_up)) {
     case Method::kGemv:
       return GatedGemv(stream, op);
+    case Method::kSkinny:
+      return SkinnyGatedMatmul(stream, op);
     case Method::kCublasLt:
       return CublasLtGatedMatmul(stream, op);
   }
