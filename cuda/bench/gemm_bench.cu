@@ -1,12 +1,9 @@
 // Products of an 8B model against what the device can do at most, measured in the same run: GB/s of few rows against a
-// kernel that only reads, TFLOP/s of many rows against a product of 8192^3.
-//
-//   gemm_bench [LIBRARY]     build/cuda/libheddle_cuda.so by default
+// kernel that only reads, with cuBLASLt's beside them, TFLOP/s of many rows against a product of 8192^3.
 //
 // One JSON object a line to stdout, then a table. Every time is the median of kRuns launches of a graph, after it has
 // run for kWarmUpSeconds. Weights are normally distributed and rotate through more memory than L2 holds.
 #include <cuda_runtime.h>
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <chrono>
@@ -18,6 +15,8 @@
 #include <string>
 #include <vector>
 
+#include "gemm/epilogues.h"
+#include "gemm/gemm.h"
 #include "heddle_cuda.h"
 
 namespace {
@@ -42,10 +41,15 @@ constexpr Shape kGated = {"gate_up gated", 28672, 4096, true};
 constexpr Shape kDown = {"down", 4096, 14336};
 constexpr Shape kHead = {"lm_head", 128256, 4096};
 constexpr Shape kShapes[] = {kQkv, kOut, kGateUp, kGated, kDown, kHead};
-constexpr int64_t kFewRows[] = {1, 2, 4, 8};
-constexpr int64_t kManyRows[] = {16, 32, 64, 128, 256, 512, 2048, 4096, 8192};
+constexpr int64_t kFewRows[] = {1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128};
+constexpr int64_t kManyRows[] = {256, 512, 2048, 4096, 8192};
 constexpr int64_t kMaxRows = 8192;
 constexpr int kLayers = 4;
+
+// Who computes a product: whatever the library chooses, or cuBLASLt as the library would use it.
+enum class Method { kChosen, kCublasLt };
+constexpr Method kMethods[] = {Method::kChosen, Method::kCublasLt};
+const char* NameOf(Method method) { return method == Method::kChosen ? "chosen" : "cuBLASLt"; }
 
 constexpr int64_t WeightBytes(const Shape& shape) { return shape.n * shape.k * 2; }
 
@@ -68,12 +72,7 @@ double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 // The library, one stream of it and what all measurements share.
 class Device {
  public:
-  explicit Device(const char* path) {
-    void* const file = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (file == nullptr) Die(dlerror());
-    const auto get_api = reinterpret_cast<decltype(&HeddleCudaGetApi)>(dlsym(file, "HeddleCudaGetApi"));
-    if (get_api == nullptr || get_api(HEDDLE_CUDA_API_VERSION) == nullptr) Die("the library is of another version");
-    api_ = get_api(HEDDLE_CUDA_API_VERSION);
+  Device() {
     Check(api_->stream_create(0, kWorkspaceBytes, &stream_));
     for (HeddleCudaEvent*& event : events_) Check(api_->event_create(stream_, &event));
     weights_ = Random(kWeightBytes / 2, 1, 0.02f);
@@ -107,12 +106,14 @@ class Device {
     return {static_cast<char*>(weights_) + offset, kBf16, shape.n, shape.k, shape.k};
   }
 
-  void Multiply(const Shape& shape, const HeddleCudaMatrix& weight, void* x, void* y, int64_t rows,
+  void Multiply(Method method, const Shape& shape, const HeddleCudaMatrix& weight, void* x, void* y, int64_t rows,
                 HeddleCudaDType y_dtype = kBf16) const {
     const int64_t size = shape.gated ? shape.n / 2 : shape.n;
     const HeddleCudaMatrix from = {x, kBf16, rows, shape.k, shape.k};
     const HeddleCudaMatrix to = {y, y_dtype, rows, size, size};
-    if (shape.gated) {
+    if (method == Method::kCublasLt) {
+      MultiplyByCublasLt(shape, weight, from, to);
+    } else if (shape.gated) {
       const HeddleCudaGatedMatmul op = {from, weight, nullptr, kHeddleCudaSilu, to};
       Check(api_->gated_matmul(stream_, &op));
     } else {
@@ -146,7 +147,15 @@ class Device {
   }
 
  private:
-  const HeddleCudaApi* api_ = nullptr;
+  void MultiplyByCublasLt(const Shape& shape, const HeddleCudaMatrix& weight, const HeddleCudaMatrix& x,
+                          const HeddleCudaMatrix& y) const {
+    const HeddleCudaMatrix sums = {stream_->workspace, kBf16, x.num_rows, shape.n, shape.n};
+    const HeddleCudaMatmul op = {x, weight, nullptr, shape.gated ? sums : y};
+    if (!heddle::cuda::GemmPlans::Of(*stream_).Multiply(*stream_, op)) Die("cuBLASLt has no algorithm");
+    if (shape.gated) heddle::cuda::GateSums(*stream_, sums, nullptr, kHeddleCudaSilu, y);
+  }
+
+  const HeddleCudaApi* api_ = HeddleCudaGetApi(HEDDLE_CUDA_API_VERSION);
   HeddleCudaStream* stream_ = nullptr;
   HeddleCudaEvent* events_[2] = {};
   void* weights_ = nullptr;
@@ -242,23 +251,25 @@ class Report {
 };
 
 // Products of one shape after another, each with its own weights.
-double SecondsOfProduct(const Device& device, const Shape& shape, void* x, void* y, int64_t rows, int64_t repeats) {
+double SecondsOfProduct(const Device& device, Method method, const Shape& shape, void* x, void* y, int64_t rows,
+                        int64_t repeats) {
   const double seconds = device.MedianSeconds([&] {
-    for (int64_t i = 0; i < repeats; ++i) device.Multiply(shape, device.Weight(shape, i), x, y, rows);
+    for (int64_t i = 0; i < repeats; ++i) device.Multiply(method, shape, device.Weight(shape, i), x, y, rows);
   });
   return seconds / static_cast<double>(repeats);
 }
 
 // A decoder without its attention: norms and the five products of kLayers layers, then the head. Returns the bytes of
 // all weights, which lie one after another.
-int64_t EnqueueDecoder(const Device& device, void* x, void* y, void* residual, const float* norm, int64_t rows) {
+int64_t EnqueueDecoder(const Device& device, Method method, void* x, void* y, void* residual, const float* norm,
+                       int64_t rows) {
   const HeddleCudaApi& api = device.api();
   int64_t offset = 0;
   const auto multiply = [&](const Shape& shape, void* from, void* to, HeddleCudaDType to_dtype = kBf16) {
     HeddleCudaMatrix weight = device.Weight(shape, 0);
     weight.data = static_cast<char*>(weight.data) + offset;
     offset += WeightBytes(shape);
-    device.Multiply(shape, weight, from, to, rows, to_dtype);
+    device.Multiply(method, shape, weight, from, to, rows, to_dtype);
   };
   const HeddleCudaMatrix hidden = {x, kBf16, rows, kOut.n, kOut.n};
   const auto add_norm = [&](void* added) {
@@ -288,36 +299,41 @@ void Run(Device& device) {
   void* const x = device.Random(kMaxRows * kDown.k, 2, 1);
   void* const y = device.Allocate(kMaxRows * kHead.n * 2);
   const auto flops = [](const Shape& shape, int64_t rows) { return 2.0 * shape.n * shape.k * rows; };
-  const double square_seconds = SecondsOfProduct(device, kSquare, x, y, 8192, 4);
+  const double square_seconds = SecondsOfProduct(device, Method::kChosen, kSquare, x, y, 8192, 4);
   const double peak = flops(kSquare, 8192) / square_seconds;
   report.Add({"product ceiling", kSquare.name, 8192, square_seconds, peak / 1e12, "TFLOP/s", 1});
 
   for (const Shape& shape : kShapes) {
     for (const int64_t rows : kFewRows) {
-      const int64_t repeats = std::max<int64_t>(kRotatedBytes / WeightBytes(shape), 2);
-      const double seconds = SecondsOfProduct(device, shape, x, y, rows, repeats);
-      const double rate = static_cast<double>(WeightBytes(shape)) / seconds;
-      report.Add({"few rows", shape.name, rows, seconds, rate / 1e9, "GB/s", rate / read});
+      for (const Method method : kMethods) {
+        const int64_t repeats = std::max<int64_t>(kRotatedBytes / WeightBytes(shape), 2);
+        const double seconds = SecondsOfProduct(device, method, shape, x, y, rows, repeats);
+        const double rate = static_cast<double>(WeightBytes(shape)) / seconds;
+        report.Add({NameOf(method), shape.name, rows, seconds, rate / 1e9, "GB/s", rate / read});
+      }
     }
   }
 
   void* const residual = device.Allocate(kMaxRows * kOut.n * 4);
   const auto* const norm = static_cast<const float*>(device.Random(kOut.n, 3, 1, kF32));
   for (const int64_t rows : kFewRows) {
-    int64_t bytes = 0;
-    const double seconds = device.MedianSeconds([&] { bytes = EnqueueDecoder(device, x, y, residual, norm, rows); });
-    const double rate = static_cast<double>(bytes) / seconds;
-    report.Add({"decoder chain", std::to_string(kLayers) + " layers", rows, seconds, rate / 1e9, "GB/s", rate / read});
+    for (const Method method : kMethods) {
+      int64_t bytes = 0;
+      const double seconds =
+          device.MedianSeconds([&] { bytes = EnqueueDecoder(device, method, x, y, residual, norm, rows); });
+      const double rate = static_cast<double>(bytes) / seconds;
+      report.Add({NameOf(method), std::to_string(kLayers) + " layers", rows, seconds, rate / 1e9, "GB/s", rate / read});
+    }
   }
 
   for (const Shape& shape : kShapes) {
     for (const int64_t rows : kManyRows) {
       const int64_t repeats = rows <= 512 ? std::max<int64_t>(kRotatedBytes / WeightBytes(shape), 2) : 2;
-      const double seconds = SecondsOfProduct(device, shape, x, y, rows, repeats);
+      const double seconds = SecondsOfProduct(device, Method::kChosen, shape, x, y, rows, repeats);
       const double rate = flops(shape, rows) / seconds;
       // Whichever of the two the shape could reach at most.
       const double bound = std::max(static_cast<double>(WeightBytes(shape)) / read, flops(shape, rows) / peak);
-      report.Add({"many rows", shape.name, rows, seconds, rate / 1e12, "TFLOP/s", bound / seconds});
+      report.Add({NameOf(Method::kChosen), shape.name, rows, seconds, rate / 1e12, "TFLOP/s", bound / seconds});
     }
   }
   report.PrintTable();
@@ -325,8 +341,8 @@ void Run(Device& device) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  Device device(argc > 1 ? argv[1] : "build/cuda/libheddle_cuda.so");
+int main() {
+  Device device;
   Run(device);
   return 0;
 }
