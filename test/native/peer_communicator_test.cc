@@ -91,7 +91,7 @@ class Ranks {
     const int num_devices = NumCudaDevices(&reason);
     if (num_devices == 0) SKIP(reason);
     for (int rank = 0; rank < size; ++rank) devices_.push_back(rank % num_devices);
-    group_ = CreatePeerGroup(CreateNcclGroup(devices_, timeout), timeout);
+    group_ = CreatePeerGroup(CreateNcclGroup(devices_, NcclOptions{}, timeout), timeout);
     streams_.resize(group_.size());
     Run([&](int rank) {
       const auto i = static_cast<size_t>(rank);
