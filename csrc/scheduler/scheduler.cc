@@ -40,7 +40,6 @@ void Scheduler::AddRequest(Request request) {
   for (int index = 0; index < state->request.sampling_params.n; ++index) state->AddSequence(++last_sequence_id_);
   RequestState& added = *requests_.emplace(id, std::move(state)).first->second;
   ++num_queued_requests_;
-  if (added.request.sampling_params.depends_on_history()) ++num_history_requests_;
   // Cannot fail while they await the prompt: so a failure from here on is undone as any request is ended.
   for (const auto& sequence : added.sequences) queue_.Insert(*sequence);
   try {
@@ -79,6 +78,14 @@ SchedulerOutput Scheduler::Schedule() {
     ++num_steps_under_way_;
   }
   return step;
+}
+
+bool Scheduler::MayScheduleAhead() const {
+  const auto awaits_history = [](const Sequence* sequence) {
+    return sequence->num_pending_tokens > 0 && sequence->request->request.sampling_params.depends_on_history();
+  };
+  const std::vector<Sequence*>& running = queue_.running();
+  return num_steps_under_way_ <= 1 && std::none_of(running.begin(), running.end(), awaits_history);
 }
 
 // False when a sequence found no free block.
@@ -207,7 +214,6 @@ void Scheduler::Preempt(Sequence& sequence) {
   queue_.Remove(sequence);
   kv_cache_.Free(sequence.blocks);
   sequence.num_computed_tokens = 0;
-  sequence.num_settled_tokens = 0;
   if (sequence.status == SequenceStatus::kRunning) {
     sequence.status = SequenceStatus::kWaiting;
     finished_.push_back(sequence.id);
@@ -235,29 +241,17 @@ void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, S
   RequestState& request = *sequence.request;
   --sequence.num_steps_under_way;
   if (scheduled.samples) --sequence.num_pending_tokens;
-  // Not if it was preempted since: then what the step left in its blocks is gone. The token it sampled is as good.
-  const bool keeps_blocks = sequence.status == SequenceStatus::kRunning;
   const int begin = sequence.num_settled_tokens;
-  if (keeps_blocks) {
-    sequence.num_settled_tokens += scheduled.num_scheduled_tokens;
-    if (result.failure == SequenceFailure::kInvalidLogits) {
-      kv_cache_.ForgetOwnBlocks(sequence.blocks);
-    } else {
-      const std::span<const int32_t> settled(sequence.token_ids.data(),
-                                             static_cast<size_t>(sequence.num_settled_tokens));
-      kv_cache_.CacheBlocks(request.request.cache_salt, settled, sequence.blocks);
-      if (!request.prompt_computed && sequence.num_settled_tokens >= request.prompt_len) ForkOthers(sequence);
-    }
-  }
+  sequence.num_settled_tokens += scheduled.num_scheduled_tokens;
+  // If it was preempted since, what the step left in its blocks is gone. What came to the host is as good.
+  if (sequence.status == SequenceStatus::kRunning) Settle(sequence, result.failure);
 
   SequenceUpdate update;
   update.request_id = request.request.id;
   update.sequence_id = sequence.id;
   update.sequence_index = sequence.order.index;
   update.num_cached_tokens = request.num_cached_tokens;
-  if (keeps_blocks) {
-    update.prompt_logprobs = TakeNewPromptLogprobs(std::move(result.prompt_logprobs), begin, sequence);
-  }
+  update.prompt_logprobs = TakeNewPromptLogprobs(std::move(result.prompt_logprobs), begin, sequence);
   if (result.failure != SequenceFailure::kNone) {
     update.finish_reason = FinishReason::kError;
     update.failure = result.failure;
@@ -268,6 +262,15 @@ void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, S
   const bool ended = update.finish_reason != FinishReason::kNone;
   if (update.sampled || ended || update.prompt_logprobs.size() > 0) updates.push_back(std::move(update));
   if (ended) Finish(sequence);
+}
+
+// Lets others find what a step has computed, or keeps them from it.
+void Scheduler::Settle(Sequence& sequence, SequenceFailure failure) {
+  if (failure == SequenceFailure::kInvalidLogits) return kv_cache_.ForgetOwnBlocks(sequence.blocks);
+  RequestState& request = *sequence.request;
+  const std::span<const int32_t> settled(sequence.token_ids.data(), static_cast<size_t>(sequence.num_settled_tokens));
+  kv_cache_.CacheBlocks(request.request.cache_salt, settled, sequence.blocks);
+  if (!request.prompt_computed && sequence.num_settled_tokens >= request.prompt_len) ForkOthers(sequence);
 }
 
 void Scheduler::AppendToken(Sequence& sequence, SequenceOutput& result, SequenceUpdate& update) {
@@ -333,7 +336,6 @@ void Scheduler::Finish(Sequence& sequence) {
     return;
   }
   if (!request.started) --num_queued_requests_;
-  if (request.request.sampling_params.depends_on_history()) --num_history_requests_;
   requests_.erase(request.request.id);
 }
 

@@ -72,9 +72,9 @@ class Scheduler {
   // or taken in: its `finished` is empty too.
   SchedulerOutput Schedule();
 
-  // Whether Schedule may be called before the step under way was taken in: not while the choice of any sequence's next
-  // token depends on the tokens before it.
-  bool MayScheduleAhead() const { return num_steps_under_way_ <= 1 && num_history_requests_ == 0; }
+  // Whether Schedule may be called before the step under way was taken in: not while that samples a token which the
+  // choice of the next depends on.
+  bool MayScheduleAhead() const;
 
   // Takes in what the oldest step under way gave: one update for each sequence that got a token, prompt
   // log-probabilities or an end, in batch order. Sequences that ended since Schedule() are skipped. A sequence with a
@@ -114,6 +114,7 @@ class Scheduler {
 
   void TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, SequenceOutput& result,
               std::vector<SequenceUpdate>& updates);
+  void Settle(Sequence& sequence, SequenceFailure failure);
   void AppendToken(Sequence& sequence, SequenceOutput& result, SequenceUpdate& update);
   void ForkOthers(const Sequence& leader);
   void Finish(Sequence& sequence);
@@ -128,9 +129,8 @@ class Scheduler {
   std::vector<SequenceId> finished_;  // to be reported with the next step
   SequenceId last_sequence_id_ = 0;
   uint64_t last_arrival_ = 0;
-  int num_queued_requests_ = 0;   // of which no sequence was ever admitted
-  int num_history_requests_ = 0;  // whose sampling depends on tokens before
-  int num_steps_under_way_ = 0;   // scheduled and not taken in
+  int num_queued_requests_ = 0;  // of which no sequence was ever admitted
+  int num_steps_under_way_ = 0;  // scheduled and not taken in
   int64_t prefix_cache_queries_ = 0;
   int64_t prefix_cache_hits_ = 0;
   int64_t num_preemptions_ = 0;

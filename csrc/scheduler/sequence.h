@@ -36,7 +36,7 @@ struct Sequence {
   std::vector<int32_t> token_ids;  // prompt, then generated; empty while kAwaitingPrompt
   BlockTable blocks;
   int num_computed_tokens = 0;  // their keys and values lie in blocks once the steps under way are done
-  int num_settled_tokens = 0;   // of these, whose steps were taken in
+  int num_settled_tokens = 0;   // of these, whose steps were taken in; of a preempted one, before
   int num_steps_under_way = 0;  // that compute some of its tokens
   int num_pending_tokens = 0;   // that these steps sample, to come after token_ids
   int num_sent_tokens = 0;      // ranks have these, while kRunning

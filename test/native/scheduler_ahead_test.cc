@@ -74,7 +74,7 @@ TEST(SchedulerAhead, "drops what a step ahead gave a sequence that ended before 
   scheduler.CheckConsistency();
 }
 
-TEST(SchedulerAhead, "waits for the tokens of a request whose sampling looks back at them, as long as it is there") {
+TEST(SchedulerAhead, "waits for the pending token of a sequence whose sampling looks back at it, unless it is paused") {
   Scheduler scheduler(RoomyConfig());
   Request request = MakeRequest(1, 5, 10);
   request.sampling_params.bad_words = {{3, 4}};
@@ -82,7 +82,7 @@ TEST(SchedulerAhead, "waits for the tokens of a request whose sampling looks bac
   scheduler.AddRequest(request);
   const SchedulerOutput prompt = scheduler.Schedule();
   EXPECT_TRUE(!scheduler.MayScheduleAhead());
-  scheduler.AbortRequest(1);
+  scheduler.SetPaused(1, true);
   EXPECT_TRUE(scheduler.MayScheduleAhead());
 }
 
