@@ -209,6 +209,7 @@ export interface NativeRankStats {
 export interface NativeMemoryPlan {
   ranks: { weightBytes: number; kvCacheBytes: number; activationBytes: number }[];
   availableBytes: number;
+  fits: boolean;
   kvCacheTokens: number;
   kvCacheBytesPerToken: number;
   maxModelLen: number;

@@ -149,7 +149,8 @@ export interface EngineStats {
   steps: number;
   /**
    * Seconds of all steps together, from scheduling to the text, since creation. What neither ops nor collectives account
-   * for is the engine's overhead: `(stepSeconds - opsSeconds - communicationSeconds) / steps` of a rank, a step.
+   * for is the engine's overhead: `(stepSeconds - opsSeconds - communicationSeconds - deviceWaitSeconds) / steps` of a
+   * rank, a step.
    */
   stepSeconds: number;
   /** One entry a rank. */
@@ -196,7 +197,7 @@ export interface MemoryPlan {
   totalBytes: number;
   /** Bytes of memory available now. */
   availableBytes: number;
-  /** Whether `totalBytes` is at most `availableBytes`. */
+  /** Whether the memory has room for its ranks; of several GPUs, each for its own. */
   fits: boolean;
   /** Tokens that the KV cache holds. */
   kvCacheTokens: number;

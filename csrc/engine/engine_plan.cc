@@ -53,33 +53,27 @@ void CheckOptions(const EngineConfig& config) {
   }
 }
 
-// Which device ranks compute on, and whether it can: a GPU that was asked for and is not there is the caller's to mend.
-DeviceType ResolveDevice(const EngineConfig& config) {
-  const bool nccl = config.communicator == CommunicatorType::kNccl;
-  if (config.device_auto && !nccl) {
-    const bool enough = NumCudaDevices() >= config.tensor_parallel_size;
-    return enough && config.communicator == CommunicatorType::kAuto ? DeviceType::kCuda : DeviceType::kCpu;
-  }
-  if (config.device == DeviceType::kCpu && !config.device_auto) {
-    if (!nccl) return DeviceType::kCpu;
-    throw Error(ErrorCode::kInvalidArgument, "parallel.communicator must be 'local' on device 'cpu', received 'nccl'");
-  }
-  if (config.communicator == CommunicatorType::kLocal && config.tensor_parallel_size > 1) {
-    throw Error(ErrorCode::kInvalidArgument, "parallel.communicator must be 'nccl' on device 'cuda', received 'local'");
-  }
+// The GPU of each rank. Fails with kInvalidArgument where there are not enough, or not such ones.
+std::vector<int32_t> ResolveDevices(const EngineConfig& config) {
   CudaApi();
   std::string reason;
-  if (NumCudaDevices(&reason) == 0) {
+  const int count = NumCudaDevices(&reason);
+  if (count == 0) {
     throw Error(ErrorCode::kInvalidArgument, "device 'cuda' needs a GPU, but none can be used: " + reason);
   }
-  return DeviceType::kCuda;
-}
-
-std::vector<int32_t> ResolveDevices(const EngineConfig& config) {
-  const int count = NumCudaDevices();
+  const int size = config.tensor_parallel_size;
   std::vector<int32_t> devices = config.devices;
-  for (int rank = static_cast<int>(devices.size()); rank < config.tensor_parallel_size; ++rank) {
-    devices.push_back(rank % count);
+  if (devices.empty()) {
+    if (size > count) {
+      throw Error(ErrorCode::kInvalidArgument,
+                  "parallel.tensorParallelSize must be at most the number of GPUs, " + std::to_string(count) +
+                      ", unless parallel.devices lets ranks share them, received " + std::to_string(size));
+    }
+    for (int rank = 0; rank < size; ++rank) devices.push_back(rank);
+  }
+  if (static_cast<int>(devices.size()) != size) {
+    throw Error(ErrorCode::kInvalidArgument, "parallel.devices must name one GPU for each of " + std::to_string(size) +
+                                                 " ranks, received " + std::to_string(devices.size()));
   }
   for (const int32_t device : devices) {
     if (device >= 0 && device < count) continue;
@@ -89,19 +83,65 @@ std::vector<int32_t> ResolveDevices(const EngineConfig& config) {
   return devices;
 }
 
-// What the engine may take of the GPUs it uses, each counted once.
-int64_t AvailableDeviceMemory(std::vector<int32_t> devices, double utilization) {
-  std::sort(devices.begin(), devices.end());
-  devices.erase(std::unique(devices.begin(), devices.end()), devices.end());
-  int64_t available = 0;
-  for (const int32_t device : devices) {
-    HeddleCudaDeviceInfo info;
-    CheckCuda(CudaApi().device_info(device, &info));
-    const int64_t others = info.total_bytes - info.free_bytes;
-    const auto share = static_cast<int64_t>(static_cast<double>(info.total_bytes) * utilization);
-    available += std::max<int64_t>(share - others, 0);
+// Fails with kInvalidArgument, naming what is missing, where GPUs cannot serve `config`.
+void CheckGpus(const EngineConfig& config) {
+  for (const int32_t device : ResolveDevices(config)) CheckCuda(CudaApi().device_check(device));
+  int32_t nccl = 0;
+  if (config.tensor_parallel_size > 1) CheckCuda(CudaApi().nccl_version(&nccl));
+}
+
+bool GpusCanServe(const EngineConfig& config) {
+  try {
+    CheckGpus(config);
+    return true;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kInvalidArgument) throw;
+    return false;
   }
-  return available;
+}
+
+// Which device ranks compute on, and whether it can: a GPU that was asked for and is not there is the caller's to mend.
+DeviceType ResolveDevice(const EngineConfig& config) {
+  const bool nccl = config.communicator == CommunicatorType::kNccl;
+  const bool local = config.communicator == CommunicatorType::kLocal && config.tensor_parallel_size > 1;
+  if (config.device_auto && !nccl) return !local && GpusCanServe(config) ? DeviceType::kCuda : DeviceType::kCpu;
+  if (config.device == DeviceType::kCpu && !config.device_auto) {
+    if (!nccl) return DeviceType::kCpu;
+    throw Error(ErrorCode::kInvalidArgument, "parallel.communicator must be 'local' on device 'cpu', received 'nccl'");
+  }
+  if (local) {
+    throw Error(ErrorCode::kInvalidArgument, "parallel.communicator must be 'nccl' on device 'cuda', received 'local'");
+  }
+  CheckGpus(config);
+  return DeviceType::kCuda;
+}
+
+// What the engine may take of a GPU.
+int64_t AvailableDeviceMemory(int32_t device, double utilization) {
+  HeddleCudaDeviceInfo info;
+  CheckCuda(CudaApi().device_info(device, &info));
+  const int64_t others = info.total_bytes - info.free_bytes;
+  const auto share = static_cast<int64_t>(static_cast<double>(info.total_bytes) * utilization);
+  return std::max<int64_t>(share - others, 0);
+}
+
+// The memories that ranks take from: each GPU's, or the host's.
+std::vector<MemoryPlan> MemoriesOf(const EngineConfig& config, const WorkerConfig& worker) {
+  std::vector<MemoryPlan> memories;
+  for (int rank = 0; rank < config.tensor_parallel_size; ++rank) {
+    const int32_t device = worker.device == DeviceType::kCuda ? worker.devices[static_cast<size_t>(rank)] : -1;
+    auto it = std::find_if(memories.begin(), memories.end(),
+                           [device](const MemoryPlan& memory) { return memory.device == device; });
+    if (it == memories.end()) {
+      it = memories.insert(
+          it, {.device = device,
+               .available_bytes =
+                   device < 0 ? AvailableHostMemory() : AvailableDeviceMemory(device, config.gpu_memory_utilization),
+               .ranks = {}});
+    }
+    it->ranks.push_back(rank);
+  }
+  return memories;
 }
 
 // The longest sequence that is served.
@@ -124,23 +164,41 @@ int64_t CommunicatorBytes(const WorkerConfig& worker, int tensor_parallel_size) 
   return LocalCommunicatorBytes(int64_t{worker.runner.max_num_batched_tokens} * worker.model.hidden_size);
 }
 
+// How many blocks fit into a memory beside what its ranks take otherwise, as far as the cache may fill it. While
+// kv_cache_bytes of each rank is that of one block.
+int64_t FittingBlocks(const EnginePlan& plan, const MemoryPlan& memory) {
+  int64_t rest = memory.available_bytes;
+  int64_t block_bytes = 0;
+  for (const int rank : memory.ranks) {
+    const RankPlan& rank_plan = plan.ranks[static_cast<size_t>(rank)];
+    rest -= rank_plan.weight_bytes + rank_plan.activation_bytes;
+    block_bytes += rank_plan.kv_cache_bytes;
+  }
+  rest = std::max<int64_t>(rest, 0);
+  if (memory.device < 0) rest = std::min(kMaxDefaultKVCacheBytes, rest / 2);
+  return rest / block_bytes;
+}
+
 // Blocks beside the null block, and max_model_len where it was left open.
-void SizeKVCache(const EngineConfig& config, int64_t block_bytes, int64_t weight_bytes, EnginePlan& plan) {
+void SizeKVCache(const EngineConfig& config, EnginePlan& plan) {
   SchedulerConfig& scheduler = plan.scheduler;
   const int64_t blocks_a_sequence = CeilDiv(scheduler.max_model_len, scheduler.block_size);
   const bool on_gpu = plan.worker.device == DeviceType::kCuda;
-  const int64_t rest = std::max<int64_t>(plan.available_bytes - weight_bytes, 0);
   const bool chosen = config.kv_cache_bytes == 0;
-  const int64_t most = on_gpu ? rest : std::min(kMaxDefaultKVCacheBytes, rest / 2);
-  const int64_t budget = chosen ? most : config.kv_cache_bytes;
-  int64_t blocks = budget / block_bytes - 1;
-  if (chosen) blocks = std::min(blocks, blocks_a_sequence * scheduler.max_num_seqs);
+  int64_t block_bytes = 0;
+  for (const RankPlan& rank : plan.ranks) block_bytes += rank.kv_cache_bytes;
+  int64_t blocks = config.kv_cache_bytes / block_bytes - 1;
+  if (chosen) {
+    blocks = blocks_a_sequence * scheduler.max_num_seqs;
+    for (const MemoryPlan& memory : plan.memories) blocks = std::min(blocks, FittingBlocks(plan, memory) - 1);
+  }
   blocks = std::min<int64_t>(blocks, 1 << 24);
   if (blocks < blocks_a_sequence) {
     if (config.max_model_len > 0 || blocks < 1) {
       const std::string given = !chosen  ? "kvCacheBytes"
                                 : on_gpu ? "what gpuMemoryUtilization leaves beside the weights"
                                          : "half of the memory that the weights leave available";
+      const int64_t budget = chosen ? (blocks + 1) * block_bytes : config.kv_cache_bytes;
       throw Error(ErrorCode::kInsufficientMemory, given + " must hold one sequence of maxModelLen " +
                                                       std::to_string(scheduler.max_model_len) + ", that is " +
                                                       std::to_string((blocks_a_sequence + 1) * block_bytes) +
@@ -151,12 +209,28 @@ void SizeKVCache(const EngineConfig& config, int64_t block_bytes, int64_t weight
   scheduler.num_blocks = static_cast<int>(blocks + 1);
 }
 
+int64_t NeededBytes(const EnginePlan& plan, const MemoryPlan& memory) {
+  int64_t needed = 0;
+  for (const int rank : memory.ranks) needed += plan.ranks[static_cast<size_t>(rank)].total_bytes();
+  return needed;
+}
+
+bool Fits(const EnginePlan& plan, const MemoryPlan& memory) {
+  return NeededBytes(plan, memory) <= memory.available_bytes;
+}
+
 }  // namespace
 
 int64_t EnginePlan::total_bytes() const {
   int64_t total = 0;
-  for (const RankPlan& rank : ranks) total += rank.weight_bytes + rank.kv_cache_bytes + rank.activation_bytes;
+  for (const RankPlan& rank : ranks) total += rank.total_bytes();
   return total;
+}
+
+int64_t EnginePlan::available_bytes() const {
+  int64_t available = 0;
+  for (const MemoryPlan& memory : memories) available += memory.available_bytes;
+  return available;
 }
 
 int64_t EnginePlan::kv_cache_bytes_per_token() const {
@@ -173,8 +247,7 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   worker.device = ResolveDevice(config);
   const bool on_gpu = worker.device == DeviceType::kCuda;
   if (on_gpu) worker.devices = ResolveDevices(config);
-  plan.available_bytes =
-      on_gpu ? AvailableDeviceMemory(worker.devices, config.gpu_memory_utilization) : AvailableHostMemory();
+  plan.memories = MemoriesOf(config, worker);
   const int max_num_seqs = config.max_num_seqs > 0 ? config.max_num_seqs : on_gpu ? 256 : 64;
   const int max_num_batched_tokens =
       config.max_num_batched_tokens > 0 ? config.max_num_batched_tokens : std::max(on_gpu ? 8192 : 256, max_num_seqs);
@@ -214,30 +287,27 @@ EnginePlan PlanEngine(const EngineConfig& config) {
                    config.block_size, scheduler.max_model_len,
                    worker.device,     std::chrono::milliseconds(config.comm_timeout_ms)};
 
-  int64_t weight_bytes = 0;
-  int64_t block_bytes = 0;
-  int64_t bytes_per_position = 0;  // alike for all ranks; a GPU fills in all of them at once
+  int64_t bytes_per_position = 0;  // alike for all ranks
   for (int rank = 0; rank < config.tensor_parallel_size; ++rank) {
     const TensorParallel tp{rank, config.tensor_parallel_size, nullptr};
     const ModelFootprint footprint = worker.family->footprint(model, tp, worker.dtype, worker.device);
+    bytes_per_position = footprint.bytes_per_position;
     RankPlan& rank_plan = plan.ranks.emplace_back();
     rank_plan.weight_bytes = footprint.weight_bytes;
+    // A GPU fills in all positions at once; on CPU they come on top of the cache.
     rank_plan.activation_bytes =
         ModelRunner::ActivationBytes(model, worker.runner, tp, ActivationDType(worker.device, worker.dtype),
                                      footprint.activation_bytes_per_token) +
-        (on_gpu ? Worker::kCudaWorkspaceBytes : 0) + CommunicatorBytes(worker, tp.size);
+        (on_gpu ? Worker::kCudaWorkspaceBytes + bytes_per_position * scheduler.max_model_len : 0) +
+        CommunicatorBytes(worker, tp.size);
     // Bytes of one block for now; times the number of blocks below.
     rank_plan.kv_cache_bytes = KVCache::BytesPerBlock(worker.kv_cache_dtype, model.num_layers, config.block_size,
                                                       footprint.num_kv_heads, model.head_dim);
-    weight_bytes += rank_plan.weight_bytes + rank_plan.activation_bytes;
-    block_bytes += rank_plan.kv_cache_bytes;
-    bytes_per_position = footprint.bytes_per_position;
-    if (on_gpu) weight_bytes += bytes_per_position * scheduler.max_model_len;
   }
-  SizeKVCache(config, block_bytes, weight_bytes, plan);
+  SizeKVCache(config, plan);
   for (RankPlan& rank : plan.ranks) {
     rank.kv_cache_bytes *= scheduler.num_blocks;
-    rank.activation_bytes += bytes_per_position * scheduler.max_model_len;
+    if (!on_gpu) rank.activation_bytes += bytes_per_position * scheduler.max_model_len;
   }
   worker.num_blocks = scheduler.num_blocks;
   worker.max_model_len = scheduler.max_model_len;
@@ -245,17 +315,26 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   return plan;
 }
 
+bool EnginePlan::fits() const {
+  return std::all_of(memories.begin(), memories.end(),
+                     [this](const MemoryPlan& memory) { return Fits(*this, memory); });
+}
+
 void CheckFits(const EnginePlan& plan) {
-  if (plan.total_bytes() <= plan.available_bytes) return;
-  int64_t weights = 0;
-  int64_t kv_cache = 0;
-  for (const RankPlan& rank : plan.ranks) {
-    weights += rank.weight_bytes;
-    kv_cache += rank.kv_cache_bytes;
+  for (const MemoryPlan& memory : plan.memories) {
+    if (Fits(plan, memory)) continue;
+    int64_t weights = 0;
+    int64_t kv_cache = 0;
+    for (const int rank : memory.ranks) {
+      weights += plan.ranks[static_cast<size_t>(rank)].weight_bytes;
+      kv_cache += plan.ranks[static_cast<size_t>(rank)].kv_cache_bytes;
+    }
+    const std::string where = memory.device < 0 ? "" : " of device " + std::to_string(memory.device);
+    throw Error(ErrorCode::kInsufficientMemory,
+                "the model needs " + Megabytes(NeededBytes(plan, memory)) + " (weights " + Megabytes(weights) +
+                    ", KV cache " + Megabytes(kv_cache) + "), but only " + Megabytes(memory.available_bytes) +
+                    " of memory" + where + " are available");
   }
-  throw Error(ErrorCode::kInsufficientMemory,
-              "the model needs " + Megabytes(plan.total_bytes()) + " (weights " + Megabytes(weights) + ", KV cache " +
-                  Megabytes(kv_cache) + "), but only " + Megabytes(plan.available_bytes) + " of memory are available");
 }
 
 }  // namespace heddle

@@ -10,15 +10,26 @@ struct RankPlan {
   int64_t weight_bytes = 0;
   int64_t kv_cache_bytes = 0;
   int64_t activation_bytes = 0;
+
+  int64_t total_bytes() const { return weight_bytes + kv_cache_bytes + activation_bytes; }
+};
+
+// A memory that ranks share: the host's, or a GPU's.
+struct MemoryPlan {
+  int32_t device = -1;  // -1: the host
+  int64_t available_bytes = 0;
+  std::vector<int> ranks;
 };
 
 struct EnginePlan {
   WorkerConfig worker;
   SchedulerConfig scheduler;
   std::vector<RankPlan> ranks;
-  int64_t available_bytes = 0;
+  std::vector<MemoryPlan> memories;
 
-  int64_t total_bytes() const;
+  int64_t total_bytes() const;  // of all ranks together, as the next
+  int64_t available_bytes() const;
+  bool fits() const;  // every memory has room for its ranks
   int64_t kv_cache_tokens() const { return int64_t{scheduler.num_blocks - 1} * scheduler.block_size; }
   int64_t kv_cache_bytes_per_token() const;  // of all ranks together
 };

@@ -366,7 +366,8 @@ Napi::Object FromPlan(Napi::Env env, const EnginePlan& plan) {
   }
   Napi::Object object = Napi::Object::New(env);
   object.Set("ranks", ranks);
-  object.Set("availableBytes", NewNumber(env, static_cast<double>(plan.available_bytes)));
+  object.Set("availableBytes", NewNumber(env, static_cast<double>(plan.available_bytes())));
+  object.Set("fits", Napi::Boolean::New(env, plan.fits()));
   object.Set("kvCacheTokens", NewNumber(env, static_cast<double>(plan.kv_cache_tokens())));
   object.Set("kvCacheBytesPerToken", NewNumber(env, static_cast<double>(plan.kv_cache_bytes_per_token())));
   object.Set("maxModelLen", NewNumber(env, plan.scheduler.max_model_len));

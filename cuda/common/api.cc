@@ -8,6 +8,7 @@
 #include "common/memory.h"
 #include "common/ops.h"
 #include "common/sampling.h"
+#include "gemm/cublaslt.h"
 
 namespace heddle::cuda::api {
 namespace {
@@ -56,6 +57,13 @@ Status DeviceCount(int32_t* count) noexcept {
 
 Status DeviceInfo(int32_t device, HeddleCudaDeviceInfo* info) noexcept {
   return Guard([&] { Give(info, [&] { return cuda::DeviceInfo(device); }); });
+}
+
+Status DeviceCheck(int32_t device) noexcept {
+  return Guard([&] {
+    PropertiesOf(device);
+    CublasLt();
+  });
 }
 
 Status StreamCreate(int32_t device, int64_t workspace_bytes, Stream** stream) noexcept {
@@ -236,6 +244,7 @@ constexpr HeddleCudaApi kTable = {
     .last_error = LastError,
     .device_count = DeviceCount,
     .device_info = DeviceInfo,
+    .device_check = DeviceCheck,
     .stream_create = StreamCreate,
     .stream_destroy = StreamDestroy,
     .stream_synchronize = StreamSynchronize,

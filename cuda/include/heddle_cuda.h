@@ -8,9 +8,9 @@
 // Streams. Ops are launched on a stream and return at once; arguments that point to device memory must stay valid until
 // the stream has reached the end of the op. A stream, and what was made from it, belongs to one thread at a time. Where
 // ops need scratch memory they take it from the stream's workspace, which is why two ops of one stream never overlap
-// beyond what programmatic dependent launch allows. Weights, tables of angles and what says where things lie
-// (positions, slot_mapping, seq_lens, block_table) are read before the ops ahead have ended: `copy` puts them where
-// they are, or fill_random, and no other op. Ops may be captured into a graph.
+// beyond what programmatic dependent launch allows. Weights, biases, tables of angles and what says where things lie
+// (positions, slot_mapping, seq_lens, block_table) are read before the ops ahead have ended: `copy`, `copy_2d`, `fill`
+// and `fill_random` may put them where they are, and no other op. Ops may be captured into a graph.
 //
 // Shapes. Row-major, innermost dimension contiguous; `stride` is the number of elements between rows. 16-bit and
 // 32-bit floats; T is the type of activations and weights, one for all of a model. Rows of matrices begin on 16 bytes.
@@ -80,7 +80,7 @@ typedef struct {
   int32_t num_heads;    // 1: whole rows
   const float* weight;  // [size]
   float epsilon;
-  HeddleCudaMatrix y;  // like x in shape, T or float32; may be x
+  HeddleCudaMatrix y;  // like x in shape, T or float32; may be x, then of the same type and stride
 } HeddleCudaRmsNorm;
 
 // residual += x, then y = RmsNorm(residual).
@@ -153,8 +153,10 @@ typedef struct {
 } HeddleCudaRotateAndStore;
 
 // Causal attention over the paged cache, which already holds the step's own keys and values. A key outside a token's
-// window contributes nothing, not even when its slot holds NaN; entries of the block table that no token of the step
-// sees are not read. A sequence of seq_lens 0 is padding: its rows of `out` are unspecified.
+// window contributes nothing, not even when its slot holds NaN; but where several tokens of a sequence are in the step,
+// a value that is not finite and that a token sees may make the outputs of tokens before it NaN too. Entries of the
+// block table that no token of the step sees are not read. A sequence of seq_lens 0 is padding: its rows of `out` are
+// unspecified.
 typedef struct {
   HeddleCudaMatrix q;  // [num_tokens, num_heads * head_dim] T
   HeddleCudaKVCache cache;
@@ -164,7 +166,7 @@ typedef struct {
   int64_t block_table_stride;
   int32_t num_seqs;
   int32_t max_query_len;  // no sequence has more tokens in this step; 1: every row is a sequence's only one
-  int32_t max_seq_len;    // no sequence is longer
+  int32_t max_seq_len;    // no sequence is longer, nor in any replay of a graph
   int32_t num_heads;
   float scale;
   int32_t sliding_window;  // a token sees itself and the window - 1 before it; 0: everything before it
@@ -263,7 +265,6 @@ typedef struct {
   int32_t traffic_class;              // of the network: service level (InfiniBand) or type of service (RoCE); from 0
   int32_t channels_per_net_peer;      // 1 to 64; NCCL 2.28
   int32_t nvlink_centric_scheduling;  // 0 or 1; NCCL 2.28
-  int32_t split_share, shrink_share;  // 0 or 1: a communicator made from this one shares its resources
   const char* net_name;               // the network module: "IB", "Socket" or a plugin's
   const char* comm_name;              // in NCCL's logs
 } HeddleCudaNcclOptions;
@@ -283,6 +284,10 @@ typedef struct {
   // The number of devices that the driver shows, or kHeddleCudaUnavailable.
   HeddleCudaStatus (*device_count)(int32_t* count);
   HeddleCudaStatus (*device_info)(int32_t device, HeddleCudaDeviceInfo* info);
+
+  // kHeddleCudaUnavailable where the device cannot serve: its compute capability is below 8.0, or cuBLASLt, which is
+  // opened at first use (libcublasLt.so.13 or .12, or the file that HEDDLE_CUBLASLT names), is not installed.
+  HeddleCudaStatus (*device_check)(int32_t device);
 
   // A stream on `device` with a workspace of `workspace_bytes`, taken at once; ops that would need more run in parts or
   // refuse. Several streams may share a device, one a rank.

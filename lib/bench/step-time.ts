@@ -15,6 +15,8 @@ export interface StepTime {
   readonly ops: number;
   /** In collectives, waiting included. */
   readonly communication: number;
+  /** Waiting for a GPU; on CPU 0. */
+  readonly wait: number;
   /** What is left: the engine's own. */
   readonly overhead: number;
 }
@@ -27,5 +29,6 @@ export function stepTimeBetween(before: EngineStats, after: EngineStats): StepTi
   const total = mean((stats) => stats.stepSeconds);
   const ops = mean((stats) => stats.ranks[0]!.opsSeconds);
   const communication = mean((stats) => stats.ranks[0]!.communicationSeconds);
-  return { steps, total, ops, communication, overhead: total - ops - communication };
+  const wait = mean((stats) => stats.ranks[0]!.deviceWaitSeconds);
+  return { steps, total, ops, communication, wait, overhead: total - ops - communication - wait };
 }

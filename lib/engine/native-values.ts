@@ -53,7 +53,7 @@ export function toMemoryPlan(plan: NativeMemoryPlan): MemoryPlan {
     ranks,
     totalBytes,
     availableBytes: plan.availableBytes,
-    fits: totalBytes <= plan.availableBytes,
+    fits: plan.fits,
     kvCacheTokens: plan.kvCacheTokens,
     kvCacheBytesPerToken: plan.kvCacheBytesPerToken,
     maxConcurrency: Math.floor(plan.kvCacheTokens / plan.maxModelLen),

@@ -16,8 +16,16 @@ export const itOnCpu = testDevice === 'cpu' ? it : it.skip;
 /** Small limits, so that engines start fast; a test overrides what it is about. */
 const testDefaults: Partial<EngineConfig> = { device: testDevice, maxNumSeqs: 8, kvCacheBytes: 64 * 2 ** 20 };
 
+/** On GPUs all ranks share the first one. */
+function onTestDevice(config: EngineConfig): EngineConfig {
+  const ranks = config.parallel?.tensorParallelSize ?? 1;
+  if (testDevice === 'cpu' || ranks === 1) return { ...testDefaults, ...config };
+  const devices = Array.from({ length: ranks }, () => 0);
+  return { ...testDefaults, ...config, parallel: { devices, ...config.parallel } };
+}
+
 export async function withEngine<T>(config: EngineConfig, use: (engine: Engine) => Promise<T>): Promise<T> {
-  const engine = await Engine.create({ ...testDefaults, ...config });
+  const engine = await Engine.create(onTestDevice(config));
   try {
     return await use(engine);
   } finally {

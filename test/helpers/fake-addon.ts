@@ -193,6 +193,7 @@ export const fakeAddon = {
     return {
       ranks: [rank, rank],
       availableBytes: 2459,
+      fits: false,
       kvCacheTokens: 5000,
       kvCacheBytesPerToken: 8,
       maxModelLen: 2048,

@@ -1,9 +1,15 @@
 import { Engine } from '../../lib/index';
 import type { NcclOptions } from '../../types/options';
-import { bundledModel, withEngine } from '../helpers/engine';
+import { bundledModel, testDevice, withEngine } from '../helpers/engine';
 
 it.each([1, 2, 4, 8])('Engine.plan knows the bytes that tp %i loads', async (tensorParallelSize) => {
-  const config = { model: bundledModel, maxNumSeqs: 8, kvCacheBytes: 2 ** 26, parallel: { tensorParallelSize } };
+  const config = {
+    model: bundledModel,
+    device: testDevice,
+    maxNumSeqs: 8,
+    kvCacheBytes: 2 ** 26,
+    parallel: { tensorParallelSize },
+  };
   const plan = await Engine.plan(config);
   await withEngine(config, async (engine) => {
     const { ranks } = engine.stats();

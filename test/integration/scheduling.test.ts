@@ -159,3 +159,33 @@ describe('n sequences of one prompt', () => {
     });
   });
 });
+
+describe('priorities', () => {
+  it('let an urgent request overtake those that wait', async () => {
+    const config = { model, schedulingPolicy: 'priority' as const, maxNumSeqs: 1 };
+    await withEngine(config, async (engine) => {
+      const order: string[] = [];
+      const run = async (name: string, priority: number) => {
+        await engine.generate({ tokenIds: ids(20, priority) }, { ...plain, maxTokens: 30 }, { priority }).final();
+        order.push(name);
+      };
+      await Promise.all([run('first', 5), run('patient', 5), run('urgent', 0)]);
+      expect(order.indexOf('urgent')).toBeLessThan(order.indexOf('patient'));
+    });
+  });
+});
+
+describe('a bounded queue', () => {
+  it('refuses what does not fit with QueueFullError and finishes the rest', async () => {
+    await withEngine({ model, maxNumSeqs: 1, maxNumWaiting: 2 }, async (engine) => {
+      const results = await Promise.allSettled(
+        Array.from({ length: 8 }, () => engine.generate({ tokenIds: ids(4) }, { ...plain, maxTokens: 50 }).final()),
+      );
+      const refused = results.filter((r) => r.status === 'rejected').map((r) => (r.reason as { code: string }).code);
+      expect(refused.length).toBeGreaterThan(0);
+      expect(new Set(refused)).toEqual(new Set(['ERR_QUEUE_FULL']));
+      expect(results.length - refused.length).toBeGreaterThanOrEqual(2);
+      expectAllBlocksBack(engine);
+    });
+  });
+});

@@ -33,7 +33,12 @@ class FakeEngine implements MeasuredEngine {
 
   stats(): EngineStats {
     const { promptTokens, generatedTokens, steps, numPreemptions } = this;
-    const rank = { weightBytes: 4000, opsSeconds: steps * STEP.ops, communicationSeconds: steps * STEP.communication };
+    const rank = {
+      weightBytes: 4000,
+      opsSeconds: steps * STEP.ops,
+      communicationSeconds: steps * STEP.communication,
+      deviceWaitSeconds: 0,
+    };
     const figures = { promptTokens, generatedTokens, steps, numPreemptions, stepSeconds: steps * STEP.step };
     return { ...figures, ranks: [rank, rank] } as unknown as EngineStats;
   }
