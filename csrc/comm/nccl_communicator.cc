@@ -101,8 +101,6 @@ class NcclCommunicator : public Communicator {
             .traffic_class = options_.traffic_class,
             .channels_per_net_peer = options_.channels_per_net_peer,
             .nvlink_centric_scheduling = options_.nvlink_centric_scheduling,
-            .split_share = -1,
-            .shrink_share = -1,
             .net_name = name(options_.net_name),
             .comm_name = name(options_.comm_name)};
   }

@@ -31,7 +31,8 @@ void CudaEvent::Record() {
   recorded_ = true;
 }
 
-void CudaEvent::Wait(const std::atomic<bool>* cancelled, std::chrono::milliseconds timeout) const {
+void CudaEvent::Wait(const std::atomic<bool>* cancelled, std::chrono::milliseconds timeout,
+                     const std::function<void()>& check) const {
   if (!recorded_) return;
   const auto start = std::chrono::steady_clock::now();
   for (;;) {
@@ -40,6 +41,7 @@ void CudaEvent::Wait(const std::atomic<bool>* cancelled, std::chrono::millisecon
     if (cancelled != nullptr && cancelled->load(std::memory_order_relaxed)) {
       throw Error(ErrorCode::kCancelled, "the step was cancelled");
     }
+    if (check) check();
     if (timeout.count() > 0 && std::chrono::steady_clock::now() - start > timeout) {
       throw Error(ErrorCode::kCommTimeout,
                   "the GPU did not finish its work within " + std::to_string(timeout.count()) + " ms");

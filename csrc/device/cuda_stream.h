@@ -22,8 +22,9 @@ class CudaEvent {
   void Record();
   // Until what was launched before Record is done; at once if it never was called. Fails with kCancelled as soon as
   // `cancelled` is set, if it is given, and with kCommTimeout when the device takes longer than `timeout`, if it is not
-  // zero.
-  void Wait(const std::atomic<bool>* cancelled = nullptr, std::chrono::milliseconds timeout = {}) const;
+  // zero. Calls `check` every now and then meanwhile, if it is given; what it throws ends the wait.
+  void Wait(const std::atomic<bool>* cancelled = nullptr, std::chrono::milliseconds timeout = {},
+            const std::function<void()>& check = nullptr) const;
   // What the device's clock counted between the two. REQUIRES: both were waited for.
   std::chrono::nanoseconds TimeSince(const CudaEvent& earlier) const;
 

@@ -26,6 +26,14 @@ WeightUploader::WeightUploader(Stream& stream, const std::atomic<bool>& cancelle
   }
 }
 
+WeightUploader::~WeightUploader() {
+  try {
+    stream_.cuda()->Synchronize();  // the buffers are being copied
+  } catch (const Error&) {
+    // The device is lost, and with it the copies.
+  }
+}
+
 // Waits for copies out of buffers that it replaces.
 void WeightUploader::Reserve(size_t bytes) {
   if (bytes <= buffer_bytes_) return;
@@ -53,7 +61,7 @@ void WeightUploader::Upload(const StoredTensor& stored, Range rows, Range column
   const auto element = static_cast<int64_t>(DTypeSize(to.dtype));
   const int64_t row_bytes = stored.shape()[1] * element;
   const int64_t step = std::max<int64_t>(1, kPieceBytes / std::max<int64_t>(row_bytes, 1));
-  Reserve(static_cast<size_t>(step * row_bytes));
+  Reserve(static_cast<size_t>(std::max(kPieceBytes, row_bytes)));
   std::atomic<int64_t> next_row{0};
   stream_.threads().RunShared([&](int thread) {
     const auto index = static_cast<size_t>(thread);

@@ -19,6 +19,9 @@ class WeightUploader {
  public:
   // REQUIRES: the stream is a GPU's. `cancelled` outlives this.
   WeightUploader(Stream& stream, const std::atomic<bool>& cancelled);
+  ~WeightUploader();
+  WeightUploader(const WeightUploader&) = delete;
+  WeightUploader& operator=(const WeightUploader&) = delete;
 
   // to = the block rows x columns of `stored`, converted to its dtype. `to` [rows, columns] is device memory; the
   // copies are done when the stream has come so far. Fails with kCancelled, and as StoredTensor::Read does.

@@ -113,7 +113,8 @@ void ModelRunner::Submit(const SchedulerOutput& step) {
 ModelOutput ModelRunner::Wait() {
   HEDDLE_CHECK(!under_way_.empty(), "no step was submitted");
   if (clock_ != nullptr) {
-    clock_->Wait(cancelled_, options_.timeout);
+    // A rank that fails keeps the others' collectives waiting: the communicator knows before the deadline does.
+    clock_->Wait(cancelled_, options_.timeout, [this] { tp_.communicator->CheckHealth(); });
     tp_.communicator->CheckHealth();
     Collect(under_way_.front());
   }

@@ -1,4 +1,4 @@
-// The steps of a rank on its GPU: when each is done, how long the host waited for it, and how long the device had
+// The steps of rank 0 on its GPU: when each is done, how long the host waited for it, and how long the device had
 // nothing to do between one and the next.
 //
 // Rank thread only.
@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <functional>
 
 #include "device/cuda_stream.h"
 
@@ -24,7 +25,7 @@ class StepClock {
   // After its last.
   void End();
   // Waits, as CudaEvent::Wait, for the end of the oldest step that was not waited for.
-  void Wait(const std::atomic<bool>& cancelled, std::chrono::milliseconds timeout);
+  void Wait(const std::atomic<bool>& cancelled, std::chrono::milliseconds timeout, const std::function<void()>& check);
 
   std::chrono::nanoseconds wait_time() const { return wait_time_; }
   // From the end of each step to the beginning of the next, whether or not there was anything to do.

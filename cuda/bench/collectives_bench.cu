@@ -104,7 +104,7 @@ bool ConnectNccl(std::vector<Rank>& ranks, int num_devices) {
   }
   const int size = static_cast<int>(ranks.size());
   const int ranks_on_device = (size + num_devices - 1) / num_devices;
-  const HeddleCudaNcclOptions options{ranks_on_device, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, nullptr, nullptr};
+  const HeddleCudaNcclOptions options{ranks_on_device, -1, -1, -1, -1, -1, -1, -1, -1, -1, nullptr, nullptr};
   for (int rank = 0; rank < size; ++rank) {
     Rank& of = ranks[static_cast<size_t>(rank)];
     if (Api().comm_create(of.stream, id, size, rank, &options, kTimeoutUs, &of.comm) == kHeddleCudaOk) continue;

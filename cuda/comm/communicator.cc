@@ -108,7 +108,7 @@ bool HeddleCudaCommunicator::Finish() {
       RequireConnected();
       Nccl().comm_destroy(std::exchange(comm_, nullptr));
       return true;
-    } catch (const Failure&) {
+    } catch (...) {
       // Whoever failed has broken the communicator, and what is left is to wait for its aborter.
     }
   }

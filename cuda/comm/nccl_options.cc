@@ -58,8 +58,6 @@ ncclConfig_t NcclConfig(const HeddleCudaNcclOptions& options, NcclNames& names) 
   Set(config.trafficClass, "traffic_class", options.traffic_class, 0, kAnyNumber);
   Set(config.nChannelsPerNetPeer, "channels_per_net_peer", options.channels_per_net_peer, 1, kMaxCtas);
   Set(config.nvlinkCentricSched, "nvlink_centric_scheduling", options.nvlink_centric_scheduling, 0, 1);
-  Set(config.splitShare, "split_share", options.split_share, 0, 1);
-  Set(config.shrinkShare, "shrink_share", options.shrink_share, 0, 1);
   Set(config.netName, options.net_name, names.net);
   Set(config.commName, options.comm_name, names.comm);
 

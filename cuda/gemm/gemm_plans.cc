@@ -195,9 +195,14 @@ bool GemmPlans::Multiply(const HeddleCudaStream& stream, const HeddleCudaMatmul&
   if (shared.state != Plan::State::kNone && Run(stream, problem, shared.algorithm) == CUBLAS_STATUS_SUCCESS)
     return true;
   // The algorithm may be one that does not take this number of rows, though it took another of the bucket's.
-  const Plan& own = PlanFor(stream, problem, -op.x.num_rows);
+  Plan& own = PlanFor(stream, problem, -op.x.num_rows);
   if (own.state == Plan::State::kNone) return false;
-  CheckCublasLt(Run(stream, problem, own.algorithm), "cublasLtMatmul");
+  const cublasStatus_t status = Run(stream, problem, own.algorithm);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
+    own.state = Plan::State::kNone;
+    return false;
+  }
+  CheckCublasLt(status, "cublasLtMatmul");
   return true;
 }
 
@@ -212,14 +217,14 @@ GemmPlans::Plan GemmPlans::Choose(const HeddleCudaStream& stream, const Problem&
   const auto candidates = problem.Candidates(handle_.get(), stream.workspace_bytes - BytesBeforeGemmWorkspace(stream));
   if (candidates.empty()) return {Plan::State::kNone, {}};
   if (stream.capturing) return {Plan::State::kGuessed, candidates.front()};
-  Plan best{Plan::State::kMeasured, candidates.front()};
-  if (candidates.size() == 1) return best;
+  if (candidates.size() == 1) return {Plan::State::kMeasured, candidates.front()};
+  Plan best{Plan::State::kNone, {}};
   float least = std::numeric_limits<float>::infinity();
   for (const cublasLtMatmulAlgo_t& candidate : candidates) {
     const float seconds = Seconds(stream, problem, candidate);
     if (seconds < least) {
       least = seconds;
-      best.algorithm = candidate;
+      best = {Plan::State::kMeasured, candidate};
     }
   }
   return best;

@@ -163,6 +163,8 @@ void RmsNorm(HeddleCudaStream& stream, const HeddleCudaRmsNorm& op) {
   CheckMatrix(op.x, "rms_norm: x");
   CheckMatrix(op.y, "rms_norm: y");
   CheckSameShape(op.x, op.y, "rms_norm: x and y differ in shape");
+  Require(op.x.data != op.y.data || (op.x.dtype == op.y.dtype && op.x.stride == op.y.stride),
+          "rms_norm: y lies where x does, in another layout");
   Require(op.num_heads >= 1 && op.x.size % op.num_heads == 0, "rms_norm: rows are not divided into num_heads parts");
   if (IsEmpty(op.x)) return;
   Require(op.weight != nullptr, "rms_norm: weight is null");

@@ -17,7 +17,7 @@ constexpr int64_t kTimeoutUs = 30'000'000;
 constexpr int32_t kOldestVersion = 23000;
 
 HeddleCudaNcclOptions Options(int ranks_on_device) {
-  return {ranks_on_device, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, nullptr, nullptr};
+  return {ranks_on_device, -1, -1, -1, -1, -1, -1, -1, -1, -1, nullptr, nullptr};
 }
 
 void RequireNccl() {
