@@ -6,8 +6,8 @@ namespace heddle {
 namespace {
 
 // Large enough that a copy runs at the bus's speed, small enough to stay in a core's cache until it is copied.
-constexpr int64_t kPieceBytes = int64_t{1} << 20;
-constexpr int kBuffersPerThread = 3;
+constexpr int64_t kPieceBytes = int64_t{2} << 20;
+constexpr int kBuffersPerThread = 2;
 
 void Convert(const TensorView& from, DType dtype, void* to) {
   const int64_t count = from.shape.NumElements();

@@ -1,6 +1,6 @@
 /** The engine in other people's processes: workers, exits, many engines, many times. Children run the built package. */
 import { Engine } from '../../lib/index';
-import { bundledModel, withEngine } from '../helpers/engine';
+import { bundledModel, itOnCpu, withEngine } from '../helpers/engine';
 import { builtPackage, runScript } from '../helpers/script';
 
 describe('the end of the process', () => {
@@ -93,7 +93,7 @@ describe('worker threads', () => {
 });
 
 describe('several engines', () => {
-  it('run in one process without knowing of each other', async () => {
+  itOnCpu('run in one process without knowing of each other', async () => {
     await withEngine({ model: bundledModel, threads: 1 }, (a) =>
       withEngine({ model: bundledModel, threads: 1, parallel: { tensorParallelSize: 2 } }, async (b) => {
         const params = { maxTokens: 20, temperature: 0 };

@@ -109,7 +109,7 @@ describe('64 concurrent streams with a shared prefix of 200 tokens', () => {
 });
 
 describe('more ranks than cores', () => {
-  it('tp 8 gives what tp 1 gives', async () => {
+  itOnCpu('tp 8 gives what tp 1 gives', async () => {
     const run = (tensorParallelSize: number) =>
       withEngine({ model, threads: 1, parallel: { tensorParallelSize } }, async (engine) => {
         const output = await engine.generate({ tokenIds: ids(100) }, { ...plain, maxTokens: 32 }).final();
