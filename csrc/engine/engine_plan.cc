@@ -176,6 +176,7 @@ int64_t FittingBlocks(const EnginePlan& plan, const MemoryPlan& memory) {
   }
   rest = std::max<int64_t>(rest, 0);
   if (memory.device < 0) rest = std::min(kMaxDefaultKVCacheBytes, rest / 2);
+  HEDDLE_CHECK(block_bytes > 0, "a memory without ranks");
   return rest / block_bytes;
 }
 
@@ -187,6 +188,7 @@ void SizeKVCache(const EngineConfig& config, EnginePlan& plan) {
   const bool chosen = config.kv_cache_bytes == 0;
   int64_t block_bytes = 0;
   for (const RankPlan& rank : plan.ranks) block_bytes += rank.kv_cache_bytes;
+  HEDDLE_CHECK(block_bytes > 0, "a plan without ranks");
   int64_t blocks = config.kv_cache_bytes / block_bytes - 1;
   if (chosen) {
     blocks = blocks_a_sequence * scheduler.max_num_seqs;
