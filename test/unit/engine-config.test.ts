@@ -1,6 +1,7 @@
 import path from 'node:path';
 
 import { resolveEngineConfig } from '../../lib/config/engine-config';
+import { NCCL_DEFAULTS } from '../helpers/nccl';
 
 const resolve = (config: object) => resolveEngineConfig({ model: 'some/folder', ...config });
 
@@ -13,19 +14,7 @@ describe('EngineConfig', () => {
       gpuMemoryUtilization: 0.9,
       communicator: 'auto',
       nccl: {
-        communicator: {
-          minCtas: -1,
-          maxCtas: -1,
-          cgaClusterSize: -1,
-          nvlsCtas: -1,
-          ctaPolicy: -1,
-          collnetEnable: -1,
-          trafficClass: -1,
-          channelsPerNetPeer: -1,
-          nvlinkCentricScheduling: -1,
-          netName: '',
-          commName: '',
-        },
+        communicator: NCCL_DEFAULTS,
         variables: [],
       },
       customAllReduce: true,

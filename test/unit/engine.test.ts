@@ -10,6 +10,7 @@ import { TemplateWorker } from '../../lib/tokenizer/template-worker';
 import type { EngineConfig, GenerationDelta, GenerationStream } from '../../types/index';
 import { bundledModel } from '../helpers/engine';
 import { fakeAddon, nativeError, type FakeEngine } from '../helpers/fake-addon';
+import { NCCL_DEFAULTS } from '../helpers/nccl';
 
 jest.mock('bindings', () => () => jest.requireActual<{ fakeAddon: unknown }>('../helpers/fake-addon').fakeAddon);
 
@@ -62,17 +63,7 @@ describe('Engine.create', () => {
       gpuMemoryUtilization: 0.9,
       communicator: 'auto',
       nccl: {
-        minCtas: -1,
-        maxCtas: -1,
-        cgaClusterSize: -1,
-        nvlsCtas: -1,
-        ctaPolicy: -1,
-        collnetEnable: -1,
-        trafficClass: -1,
-        channelsPerNetPeer: -1,
-        nvlinkCentricScheduling: -1,
-        netName: '',
-        commName: '',
+        ...NCCL_DEFAULTS,
         environment: {},
       },
       customAllReduce: true,

@@ -1,20 +1,7 @@
 import { resolveEngineConfig } from '../../lib/config/engine-config';
 import { enterNcclEnvironment, ncclEnvironment } from '../../lib/config/nccl-options';
 import type { EngineConfig, NcclOptions } from '../../types/options';
-
-const OF_NCCL = {
-  minCtas: -1,
-  maxCtas: -1,
-  cgaClusterSize: -1,
-  nvlsCtas: -1,
-  ctaPolicy: -1,
-  collnetEnable: -1,
-  trafficClass: -1,
-  channelsPerNetPeer: -1,
-  nvlinkCentricScheduling: -1,
-  netName: '',
-  commName: '',
-};
+import { NCCL_DEFAULTS } from '../helpers/nccl';
 
 const resolve = (nccl: unknown, config: Partial<EngineConfig> = {}) =>
   resolveEngineConfig({
@@ -26,11 +13,11 @@ const resolve = (nccl: unknown, config: Partial<EngineConfig> = {}) =>
 describe('NcclOptions', () => {
   it('leave everything to NCCL by default', () => {
     for (const nccl of [resolve(undefined), resolve({}), resolve({ maxCtas: undefined })]) {
-      expect(nccl).toEqual({ communicator: OF_NCCL, variables: [] });
+      expect(nccl).toEqual({ communicator: NCCL_DEFAULTS, variables: [] });
     }
   });
 
-  it.each<[NcclOptions, Partial<typeof OF_NCCL>]>([
+  it.each<[NcclOptions, Partial<typeof NCCL_DEFAULTS>]>([
     [
       { minCtas: 2, maxCtas: 2 },
       { minCtas: 2, maxCtas: 2 },
@@ -51,7 +38,7 @@ describe('NcclOptions', () => {
     ],
   ])('give %j to the communicator, and need no variable', (given, fields) => {
     const nccl = resolve(given);
-    expect(nccl.communicator).toEqual({ ...OF_NCCL, ...fields });
+    expect(nccl.communicator).toEqual({ ...NCCL_DEFAULTS, ...fields });
     expect(ncclEnvironment(nccl)).toEqual({});
   });
 
@@ -70,7 +57,7 @@ describe('NcclOptions', () => {
   ])('spell %j as NCCL reads it from its environment', (given, environment) => {
     const nccl = resolve(given);
     expect(ncclEnvironment(nccl)).toEqual(environment);
-    expect(nccl.communicator).toEqual(OF_NCCL);
+    expect(nccl.communicator).toEqual(NCCL_DEFAULTS);
   });
 
   it.each([
