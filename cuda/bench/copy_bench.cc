@@ -1,5 +1,5 @@
-// What copying to the device can reach: from page-locked memory on one stream, and as weights are loaded, where threads
-// fill one set of page-locked buffers from pageable memory while those filled before are copied. One line of JSON each.
+// What copying to the device can reach: from page-locked memory on one stream, and from pageable memory, where threads
+// fill one set of page-locked buffers while those filled before are copied. One line of JSON each.
 //
 //   copy_bench [device=0] [threads=processors]
 #include <algorithm>
@@ -16,7 +16,7 @@
 namespace {
 
 constexpr int64_t kBytes = int64_t{2} << 30;
-constexpr int64_t kPieceBytes = int64_t{4} << 20;  // as the engine's loader has them
+constexpr int64_t kPieceBytes = int64_t{4} << 20;
 constexpr int kRounds = 7;
 
 const HeddleCudaApi& api = *HeddleCudaGetApi(HEDDLE_CUDA_API_VERSION);
