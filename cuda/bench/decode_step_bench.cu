@@ -6,24 +6,21 @@
 // Every layer has weights and a cache of its own. The step is measured whole, and with kernels left out, so that the
 // differences tell what they cost where they stand; then each product alone, on one layer's weights after another's.
 // Times are medians of kRuns launches after kWarmUpSeconds; bytes are those of the weights.
-#include <cuda_runtime.h>
-#include <dlfcn.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <functional>
 #include <numeric>
 #include <string>
 #include <vector>
 
-#include "heddle_cuda.h"
+#include "bench/read_bandwidth.cuh"
 
 namespace {
 
-constexpr int kRuns = 25;
+using heddle::bench::MeasureCeiling;
+using heddle::bench::OpenLibrary;
+
 constexpr double kWarmUpSeconds = 0.1;
 constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
 
@@ -44,140 +41,32 @@ constexpr int64_t kCeilingBytes = kVocabulary * kHidden * 2;  // the head's
 constexpr HeddleCudaDType kBf16 = kHeddleCudaBFloat16;
 constexpr HeddleCudaDType kF32 = kHeddleCudaFloat32;
 
-[[noreturn]] void Die(const std::string& message) {
-  std::fprintf(stderr, "decode_step_bench: %s\n", message.c_str());
-  std::exit(1);
-}
-
-void CheckCuda(cudaError_t error) {
-  if (error != cudaSuccess) Die(cudaGetErrorString(error));
-}
-
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
-
-double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
 // The library and a stream of it. Memory lives as long as the program.
-class Device {
+class Device : public heddle::bench::Device {
  public:
-  explicit Device(const char* path) {
-    void* const file = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (file == nullptr) Die(dlerror());
-    const auto get_api = reinterpret_cast<decltype(&HeddleCudaGetApi)>(dlsym(file, "HeddleCudaGetApi"));
-    if (get_api == nullptr || get_api(HEDDLE_CUDA_API_VERSION) == nullptr) Die("the library is of another version");
-    api_ = get_api(HEDDLE_CUDA_API_VERSION);
-    Check(api_->stream_create(0, kWorkspaceBytes, &stream_));
-    for (HeddleCudaEvent*& event : events_) Check(api_->event_create(stream_, &event));
-  }
-
-  const HeddleCudaApi& api() const { return *api_; }
-  HeddleCudaStream* stream() const { return stream_; }
-  void Check(HeddleCudaStatus status) const {
-    if (status != kHeddleCudaOk) Die(api_->last_error());
-  }
+  explicit Device(const char* path) : heddle::bench::Device(OpenLibrary(path), kWorkspaceBytes, kWarmUpSeconds) {}
 
   // Without gaps, normally distributed.
   HeddleCudaMatrix Random(int64_t rows, int64_t size, float deviation, HeddleCudaDType dtype = kBf16) {
     void* memory = nullptr;
-    Check(api_->allocate(stream_, rows * size * (dtype == kF32 ? 4 : 2), &memory));
+    Check(api().allocate(stream(), rows * size * (dtype == kF32 ? 4 : 2), &memory));
     const HeddleCudaMatrix matrix = {memory, dtype, rows, size, size};
-    Check(api_->fill_random(stream_, matrix, ++seed_, deviation));
+    Check(api().fill_random(stream(), matrix, ++seed_, deviation));
     return matrix;
   }
   template <typename T>
   const T* Array(const std::vector<T>& values) const {
     void* memory = nullptr;
     const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
-    Check(api_->allocate(stream_, bytes, &memory));
-    Check(api_->copy(stream_, memory, values.data(), bytes));
-    Check(api_->stream_synchronize(stream_));
+    Check(api().allocate(stream(), bytes, &memory));
+    Check(api().copy(stream(), memory, values.data(), bytes));
+    Check(api().stream_synchronize(stream()));
     return static_cast<const T*>(memory);
   }
 
-  // Of a launch of what `enqueue` puts on the stream. It runs once outside the graph too.
-  double MedianSeconds(const std::function<void()>& enqueue) const {
-    enqueue();
-    Check(api_->stream_synchronize(stream_));
-    HeddleCudaGraph* graph = nullptr;
-    Check(api_->capture_begin(stream_));
-    enqueue();
-    Check(api_->capture_end(stream_, &graph));
-    for (const double begin = Now(); Now() - begin < kWarmUpSeconds;) {
-      Check(api_->graph_launch(stream_, graph));
-      Check(api_->stream_synchronize(stream_));
-    }
-    std::vector<double> seconds(kRuns);
-    for (double& each : seconds) {
-      Check(api_->event_record(stream_, events_[0]));
-      Check(api_->graph_launch(stream_, graph));
-      Check(api_->event_record(stream_, events_[1]));
-      Check(api_->stream_synchronize(stream_));
-      Check(api_->event_elapsed(events_[0], events_[1], &each));
-    }
-    Check(api_->graph_destroy(graph));
-    return Median(seconds);
-  }
-
  private:
-  const HeddleCudaApi* api_ = nullptr;
-  HeddleCudaStream* stream_ = nullptr;
-  HeddleCudaEvent* events_[2] = {};
   uint64_t seed_ = 0;
 };
-
-constexpr int kReadThreads = 512;
-constexpr int kReadsInFlight = 8;
-
-__global__ void __launch_bounds__(kReadThreads) ReadKernel(const uint4* from, int64_t count, uint32_t* sink) {
-  uint32_t all = 0;
-  const int64_t stride = int64_t{gridDim.x} * kReadThreads;
-  for (int64_t i = int64_t{blockIdx.x} * kReadThreads + threadIdx.x; i < count; i += stride * kReadsInFlight) {
-    uint4 packs[kReadsInFlight];
-#pragma unroll
-    for (int j = 0; j < kReadsInFlight; ++j) {
-      const uint4* address = from + min(i + j * stride, count - 1);
-      asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                   : "=r"(packs[j].x), "=r"(packs[j].y), "=r"(packs[j].z), "=r"(packs[j].w)
-                   : "l"(address));
-    }
-#pragma unroll
-    for (const uint4& pack : packs) all ^= pack.x ^ pack.y ^ pack.z ^ pack.w;
-  }
-  if (all == 0x9e3779b9) *sink = all;  // never, or all the same: without a use there would be no reads
-}
-
-// Bytes a second of the best grid.
-double MeasureCeiling(const void* memory) {
-  int multiprocessors = 0;
-  CheckCuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
-  cudaEvent_t begin, end;
-  CheckCuda(cudaEventCreate(&begin));
-  CheckCuda(cudaEventCreate(&end));
-  uint32_t* sink = nullptr;
-  CheckCuda(cudaMalloc(&sink, sizeof(*sink)));
-  double best = 0;
-  for (const int blocks_per_multiprocessor : {2, 4, 8, 16}) {
-    std::vector<double> seconds(kRuns);
-    for (int run = -5; run < kRuns; ++run) {
-      CheckCuda(cudaEventRecord(begin));
-      ReadKernel<<<multiprocessors * blocks_per_multiprocessor, kReadThreads>>>(static_cast<const uint4*>(memory),
-                                                                                kCeilingBytes / 16, sink);
-      CheckCuda(cudaEventRecord(end));
-      CheckCuda(cudaDeviceSynchronize());
-      float milliseconds = 0;
-      CheckCuda(cudaEventElapsedTime(&milliseconds, begin, end));
-      if (run >= 0) seconds[static_cast<size_t>(run)] = milliseconds * 1e-3;
-    }
-    best = std::max(best, kCeilingBytes / Median(seconds));
-  }
-  CheckCuda(cudaFree(sink));
-  CheckCuda(cudaEventDestroy(begin));
-  CheckCuda(cudaEventDestroy(end));
-  return best;
-}
 
 int64_t BytesOf(const HeddleCudaMatrix& weight) { return weight.num_rows * weight.size * 2; }
 
@@ -315,7 +204,7 @@ void Print(const char* what, double seconds, double count, int64_t bytes, double
 void Run(Device& device) {
   const Step step(device);
   const void* const weights = step.head().data;
-  const double ceiling = MeasureCeiling(weights);
+  const double ceiling = MeasureCeiling(weights, kCeilingBytes);
   std::printf("reading %.0f GB/s\n", ceiling * 1e-9);
 
   const double head_seconds = device.MedianSeconds([&] { step.Head(); });
@@ -341,7 +230,7 @@ void Run(Device& device) {
   print_product("gate and up", &Step::Gated, &Step::Layer::gate_up);
   print_product("down", &Step::Down, &Step::Layer::down);
   Print("head", head_seconds, 1, BytesOf(step.head()), ceiling);
-  std::printf("reading %.0f GB/s at the end\n", MeasureCeiling(weights) * 1e-9);
+  std::printf("reading %.0f GB/s at the end\n", MeasureCeiling(weights, kCeilingBytes) * 1e-9);
 }
 
 }  // namespace

@@ -3,25 +3,25 @@
 //
 // One JSON object a line to stdout, then a table. Every time is the median of kRuns launches of a graph, after it has
 // run for kWarmUpSeconds. Weights are normally distributed and rotate through more memory than L2 holds.
-#include <cuda_runtime.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <functional>
 #include <iterator>
 #include <string>
 #include <vector>
 
+#include "bench/bench.h"
 #include "gemm/epilogues.h"
 #include "gemm/gemm.h"
-#include "heddle_cuda.h"
 
 namespace {
 
-constexpr int kRuns = 25;
+using heddle::bench::CheckCuda;
+using heddle::bench::Die;
+using heddle::bench::kRuns;
+using heddle::bench::Median;
+
 constexpr double kWarmUpSeconds = 0.1;
 constexpr int64_t kWeightBytes = int64_t{3} << 30;
 constexpr int64_t kRotatedBytes = int64_t{1} << 30;
@@ -53,50 +53,26 @@ const char* NameOf(Method method) { return method == Method::kChosen ? "chosen" 
 
 constexpr int64_t WeightBytes(const Shape& shape) { return shape.n * shape.k * 2; }
 
-[[noreturn]] void Die(const std::string& message) {
-  std::fprintf(stderr, "gemm_bench: %s\n", message.c_str());
-  std::exit(1);
-}
-
-void CheckCuda(cudaError_t error) {
-  if (error != cudaSuccess) Die(cudaGetErrorString(error));
-}
-
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
-
-double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
 // The library, one stream of it and what all measurements share.
-class Device {
+class Device : public heddle::bench::Device {
  public:
-  Device() {
-    Check(api_->stream_create(0, kWorkspaceBytes, &stream_));
-    for (HeddleCudaEvent*& event : events_) Check(api_->event_create(stream_, &event));
+  Device() : heddle::bench::Device(*HeddleCudaGetApi(HEDDLE_CUDA_API_VERSION), kWorkspaceBytes, kWarmUpSeconds) {
     weights_ = Random(kWeightBytes / 2, 1, 0.02f);
   }
 
-  const HeddleCudaApi& api() const { return *api_; }
-  HeddleCudaStream* stream() const { return stream_; }
   const void* weights() const { return weights_; }
-
-  void Check(HeddleCudaStatus status) const {
-    if (status != kHeddleCudaOk) Die(api_->last_error());
-  }
 
   // `count` normally distributed numbers, in rows of 4096.
   void* Random(int64_t count, uint64_t seed, float deviation, HeddleCudaDType dtype = kBf16) {
     constexpr int64_t kRow = 4096;
     void* const memory = Allocate(count * (dtype == kF32 ? 4 : 2));
-    Check(api_->fill_random(stream_, {memory, dtype, count / kRow, kRow, kRow}, seed, deviation));
+    Check(api().fill_random(stream(), {memory, dtype, count / kRow, kRow, kRow}, seed, deviation));
     return memory;
   }
   void* Allocate(int64_t bytes) {
     void* memory = nullptr;
-    Check(api_->allocate(stream_, bytes, &memory));
-    Check(api_->fill(stream_, memory, 0, bytes));
+    Check(api().allocate(stream(), bytes, &memory));
+    Check(api().fill(stream(), memory, 0, bytes));
     return memory;
   }
 
@@ -115,49 +91,22 @@ class Device {
       MultiplyByCublasLt(shape, weight, from, to);
     } else if (shape.gated) {
       const HeddleCudaGatedMatmul op = {from, weight, nullptr, kHeddleCudaSilu, to};
-      Check(api_->gated_matmul(stream_, &op));
+      Check(api().gated_matmul(stream(), &op));
     } else {
       const HeddleCudaMatmul op = {from, weight, nullptr, to};
-      Check(api_->matmul(stream_, &op));
+      Check(api().matmul(stream(), &op));
     }
-  }
-
-  // Of what `enqueue` puts on the stream. It also runs once outside the graph, where algorithms are chosen.
-  double MedianSeconds(const std::function<void()>& enqueue) const {
-    enqueue();
-    Check(api_->stream_synchronize(stream_));
-    HeddleCudaGraph* graph = nullptr;
-    Check(api_->capture_begin(stream_));
-    enqueue();
-    Check(api_->capture_end(stream_, &graph));
-    for (const double begin = Now(); Now() - begin < kWarmUpSeconds;) {
-      Check(api_->graph_launch(stream_, graph));
-      Check(api_->stream_synchronize(stream_));
-    }
-    std::vector<double> seconds(kRuns);
-    for (double& each : seconds) {
-      Check(api_->event_record(stream_, events_[0]));
-      Check(api_->graph_launch(stream_, graph));
-      Check(api_->event_record(stream_, events_[1]));
-      Check(api_->event_wait(events_[1], 10'000'000));
-      Check(api_->event_elapsed(events_[0], events_[1], &each));
-    }
-    Check(api_->graph_destroy(graph));
-    return Median(seconds);
   }
 
  private:
   void MultiplyByCublasLt(const Shape& shape, const HeddleCudaMatrix& weight, const HeddleCudaMatrix& x,
                           const HeddleCudaMatrix& y) const {
-    const HeddleCudaMatrix sums = {stream_->workspace, kBf16, x.num_rows, shape.n, shape.n};
+    const HeddleCudaMatrix sums = {stream()->workspace, kBf16, x.num_rows, shape.n, shape.n};
     const HeddleCudaMatmul op = {x, weight, nullptr, shape.gated ? sums : y};
-    if (!heddle::cuda::GemmPlans::Of(*stream_).Multiply(*stream_, op)) Die("cuBLASLt has no algorithm");
-    if (shape.gated) heddle::cuda::GateSums(*stream_, sums, nullptr, kHeddleCudaSilu, y);
+    if (!heddle::cuda::GemmPlans::Of(*stream()).Multiply(*stream(), op)) Die("cuBLASLt has no algorithm");
+    if (shape.gated) heddle::cuda::GateSums(*stream(), sums, nullptr, kHeddleCudaSilu, y);
   }
 
-  const HeddleCudaApi* api_ = HeddleCudaGetApi(HEDDLE_CUDA_API_VERSION);
-  HeddleCudaStream* stream_ = nullptr;
-  HeddleCudaEvent* events_[2] = {};
   void* weights_ = nullptr;
 };
 

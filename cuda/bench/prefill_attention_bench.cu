@@ -6,24 +6,21 @@
 // Operations are counted as if the mask saved all that it hides: 4 * head_dim * heads for every token and key that it
 // sees. Times are of a CUDA graph of kOps ops, medians of kRuns launches after kWarmUpSeconds. Blocks lie in no order.
 // The share is of kPeak, what cuBLASLt reaches on an H100 with bfloat16 matrices of 8192 squared.
-#include <dlfcn.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "heddle_cuda.h"
+#include "bench/bench.h"
 
 namespace {
 
-constexpr int kRuns = 25;
+using heddle::bench::OpenLibrary;
+
 constexpr int kOps = 8;
 constexpr double kWarmUpSeconds = 0.3;
 constexpr double kPeak = 790e12;
@@ -54,94 +51,41 @@ constexpr Case kCases[] = {
     {80, 32, 32, 0, 1024, 0, 0, ""},
 };
 
-[[noreturn]] void Die(const std::string& message) {
-  std::fprintf(stderr, "prefill_attention_bench: %s\n", message.c_str());
-  std::exit(1);
-}
-
-double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
-
-double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
 // The library and a stream of it.
-class Device {
+class Device : public heddle::bench::Device {
  public:
-  explicit Device(const char* path) {
-    void* const file = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (file == nullptr) Die(dlerror());
-    const auto get_api = reinterpret_cast<decltype(&HeddleCudaGetApi)>(dlsym(file, "HeddleCudaGetApi"));
-    if (get_api == nullptr || get_api(HEDDLE_CUDA_API_VERSION) == nullptr) Die("the library is of another version");
-    api_ = get_api(HEDDLE_CUDA_API_VERSION);
-    Check(api_->stream_create(0, kWorkspaceBytes, &stream_));
-    for (HeddleCudaEvent*& event : events_) Check(api_->event_create(stream_, &event));
-  }
+  explicit Device(const char* path) : heddle::bench::Device(OpenLibrary(path), kWorkspaceBytes, kWarmUpSeconds) {}
 
-  const HeddleCudaApi& api() const { return *api_; }
-  HeddleCudaStream* stream() const { return stream_; }
-  void Check(HeddleCudaStatus status) const {
-    if (status != kHeddleCudaOk) Die(api_->last_error());
-  }
   std::string Name() const {
     HeddleCudaDeviceInfo info = {};
-    Check(api_->device_info(0, &info));
+    Check(api().device_info(0, &info));
     return info.name;
   }
 
   HeddleCudaMatrix Random(int64_t rows, int64_t size, uint64_t seed) {
     const HeddleCudaMatrix matrix = {Allocate(rows * size * 2), kT, rows, size, size};
-    Check(api_->fill_random(stream_, matrix, seed, 1));
+    Check(api().fill_random(stream(), matrix, seed, 1));
     return matrix;
   }
   int32_t* Ints(const std::vector<int32_t>& values) {
     const auto bytes = static_cast<int64_t>(values.size() * sizeof(int32_t));
     void* const memory = Allocate(bytes);
-    Check(api_->copy(stream_, memory, values.data(), bytes));
-    Check(api_->stream_synchronize(stream_));
+    Check(api().copy(stream(), memory, values.data(), bytes));
+    Check(api().stream_synchronize(stream()));
     return static_cast<int32_t*>(memory);
   }
   void FreeAll() {
-    for (void* memory : memory_) Check(api_->free(stream_, memory));
+    for (void* memory : memory_) Check(api().free(stream(), memory));
     memory_.clear();
-  }
-
-  // Of a launch of what `enqueue` puts on the stream.
-  template <typename Enqueue>
-  double MedianSeconds(const Enqueue& enqueue) const {
-    HeddleCudaGraph* graph = nullptr;
-    enqueue();
-    Check(api_->stream_synchronize(stream_));
-    Check(api_->capture_begin(stream_));
-    enqueue();
-    Check(api_->capture_end(stream_, &graph));
-    for (const double begin = Now(); Now() - begin < kWarmUpSeconds;) {
-      Check(api_->graph_launch(stream_, graph));
-      Check(api_->stream_synchronize(stream_));
-    }
-    std::vector<double> seconds(kRuns);
-    for (double& each : seconds) {
-      Check(api_->event_record(stream_, events_[0]));
-      Check(api_->graph_launch(stream_, graph));
-      Check(api_->event_record(stream_, events_[1]));
-      Check(api_->stream_synchronize(stream_));
-      Check(api_->event_elapsed(events_[0], events_[1], &each));
-    }
-    Check(api_->graph_destroy(graph));
-    return Median(seconds);
   }
 
  private:
   void* Allocate(int64_t bytes) {
     memory_.push_back(nullptr);
-    Check(api_->allocate(stream_, bytes, &memory_.back()));
+    Check(api().allocate(stream(), bytes, &memory_.back()));
     return memory_.back();
   }
 
-  const HeddleCudaApi* api_ = nullptr;
-  HeddleCudaStream* stream_ = nullptr;
-  HeddleCudaEvent* events_[2] = {};
   std::vector<void*> memory_;
 };
 
