@@ -5,16 +5,14 @@
 #pragma once
 
 #include <cstdlib>
-#include <exception>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <stdexcept>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "cuda_testing.h"
+#include "rank_threads.h"
 
 namespace heddle::test {
 
@@ -38,22 +36,7 @@ class Ranks {
   // body(rank) on a thread for each rank. The first exception breaks the group, so that no rank waits for the one that
   // threw, and comes out here.
   void Run(const std::function<void(int)>& body) {
-    std::mutex mutex;
-    std::exception_ptr first;
-    std::vector<std::thread> threads;
-    for (int rank = 0; rank < size(); ++rank) {
-      threads.emplace_back([&, rank] {
-        try {
-          body(rank);
-        } catch (...) {
-          const std::lock_guard lock(mutex);
-          if (!first) first = std::current_exception();
-          BreakGroup();
-        }
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
-    if (first) std::rethrow_exception(first);
+    RunOnRanks(size(), body, [this] { BreakGroup(); });
   }
 
  private:

@@ -3,12 +3,11 @@
 
 #include <chrono>
 #include <cstdlib>
-#include <exception>
 #include <functional>
-#include <mutex>
 #include <thread>
 
 #include "comm/nccl_communicator.h"
+#include "rank_threads.h"
 #include "tensor_testing.h"
 
 namespace heddle {
@@ -116,22 +115,7 @@ class Ranks {
 
   // body(rank) on a thread for each rank. What the first throws comes out here.
   void Run(const std::function<void(int)>& body) const {
-    std::mutex mutex;
-    std::exception_ptr first;
-    std::vector<std::thread> threads;
-    for (int rank = 0; rank < size(); ++rank) {
-      threads.emplace_back([&, rank] {
-        try {
-          body(rank);
-        } catch (...) {
-          const std::lock_guard lock(mutex);
-          if (!first) first = std::current_exception();
-          Abort(ErrorCode::kRankFailed);
-        }
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
-    if (first) std::rethrow_exception(first);
+    test::RunOnRanks(size(), body, [this] { Abort(ErrorCode::kRankFailed); });
   }
 
  private:
