@@ -126,12 +126,12 @@ int64_t AvailableDeviceMemory(int32_t device, double utilization) {
 }
 
 // The memories that ranks take from: each GPU's, or the host's.
-std::vector<MemoryPlan> MemoriesOf(const EngineConfig& config, const WorkerConfig& worker) {
-  std::vector<MemoryPlan> memories;
+std::vector<MemoryBudget> MemoriesOf(const EngineConfig& config, const WorkerConfig& worker) {
+  std::vector<MemoryBudget> memories;
   for (int rank = 0; rank < config.tensor_parallel_size; ++rank) {
     const int32_t device = worker.device == DeviceType::kCuda ? worker.devices[static_cast<size_t>(rank)] : -1;
     auto it = std::find_if(memories.begin(), memories.end(),
-                           [device](const MemoryPlan& memory) { return memory.device == device; });
+                           [device](const MemoryBudget& memory) { return memory.device == device; });
     if (it == memories.end()) {
       it = memories.insert(
           it, {.device = device,
@@ -166,7 +166,7 @@ int64_t CommunicatorBytes(const WorkerConfig& worker, int tensor_parallel_size) 
 
 // How many blocks fit into a memory beside what its ranks take otherwise, as far as the cache may fill it. While
 // kv_cache_bytes of each rank is that of one block.
-int64_t FittingBlocks(const EnginePlan& plan, const MemoryPlan& memory) {
+int64_t FittingBlocks(const EnginePlan& plan, const MemoryBudget& memory) {
   int64_t rest = memory.available_bytes;
   int64_t block_bytes = 0;
   for (const int rank : memory.ranks) {
@@ -192,7 +192,7 @@ void SizeKVCache(const EngineConfig& config, EnginePlan& plan) {
   int64_t blocks = config.kv_cache_bytes / block_bytes - 1;
   if (chosen) {
     blocks = blocks_a_sequence * scheduler.max_num_seqs;
-    for (const MemoryPlan& memory : plan.memories) blocks = std::min(blocks, FittingBlocks(plan, memory) - 1);
+    for (const MemoryBudget& memory : plan.memories) blocks = std::min(blocks, FittingBlocks(plan, memory) - 1);
   }
   blocks = std::min<int64_t>(blocks, 1 << 24);
   if (blocks < blocks_a_sequence) {
@@ -211,13 +211,13 @@ void SizeKVCache(const EngineConfig& config, EnginePlan& plan) {
   scheduler.num_blocks = static_cast<int>(blocks + 1);
 }
 
-int64_t NeededBytes(const EnginePlan& plan, const MemoryPlan& memory) {
+int64_t NeededBytes(const EnginePlan& plan, const MemoryBudget& memory) {
   int64_t needed = 0;
   for (const int rank : memory.ranks) needed += plan.ranks[static_cast<size_t>(rank)].total_bytes();
   return needed;
 }
 
-bool Fits(const EnginePlan& plan, const MemoryPlan& memory) {
+bool Fits(const EnginePlan& plan, const MemoryBudget& memory) {
   return NeededBytes(plan, memory) <= memory.available_bytes;
 }
 
@@ -231,7 +231,7 @@ int64_t EnginePlan::total_bytes() const {
 
 int64_t EnginePlan::available_bytes() const {
   int64_t available = 0;
-  for (const MemoryPlan& memory : memories) available += memory.available_bytes;
+  for (const MemoryBudget& memory : memories) available += memory.available_bytes;
   return available;
 }
 
@@ -319,11 +319,11 @@ EnginePlan PlanEngine(const EngineConfig& config) {
 
 bool EnginePlan::fits() const {
   return std::all_of(memories.begin(), memories.end(),
-                     [this](const MemoryPlan& memory) { return Fits(*this, memory); });
+                     [this](const MemoryBudget& memory) { return Fits(*this, memory); });
 }
 
 void CheckFits(const EnginePlan& plan) {
-  for (const MemoryPlan& memory : plan.memories) {
+  for (const MemoryBudget& memory : plan.memories) {
     if (Fits(plan, memory)) continue;
     int64_t weights = 0;
     int64_t kv_cache = 0;

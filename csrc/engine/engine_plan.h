@@ -14,8 +14,8 @@ struct RankPlan {
   int64_t total_bytes() const { return weight_bytes + kv_cache_bytes + activation_bytes; }
 };
 
-// A memory that ranks share: the host's, or a GPU's.
-struct MemoryPlan {
+// A memory that ranks share, the host's or a GPU's, and what they may take of it.
+struct MemoryBudget {
   int32_t device = -1;  // -1: the host
   int64_t available_bytes = 0;
   std::vector<int> ranks;
@@ -25,7 +25,7 @@ struct EnginePlan {
   WorkerConfig worker;
   SchedulerConfig scheduler;
   std::vector<RankPlan> ranks;
-  std::vector<MemoryPlan> memories;
+  std::vector<MemoryBudget> memories;
 
   int64_t total_bytes() const;  // of all ranks together, as the next
   int64_t available_bytes() const;
