@@ -49,7 +49,7 @@ RequestId ThreadedEngine::AddRequest(Request request, bool derive_seed) {
     ++num_queued_requests_;
   }
   const RequestId id = request.id;
-  Enqueue(std::move(request));
+  Enqueue(std::make_unique<Request>(std::move(request)));
   return id;
 }
 
@@ -156,9 +156,9 @@ void ThreadedEngine::Loop() {
 void ThreadedEngine::RunCommands(std::vector<Command>& commands, EngineOutput& output) {
   int num_added = 0;
   for (Command& command : commands) {
-    if (auto* request = std::get_if<Request>(&command)) {
+    if (auto* request = std::get_if<std::unique_ptr<Request>>(&command)) {
       ++num_added;
-      core_->AddRequest(std::move(*request), output);
+      core_->AddRequest(std::move(**request), output);
     } else if (const auto* abort = std::get_if<AbortCommand>(&command)) {
       core_->AbortRequest(abort->id, output);
     } else {

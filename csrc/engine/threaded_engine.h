@@ -84,7 +84,8 @@ class ThreadedEngine {
     RequestId id;
     int num_tokens;
   };
-  using Command = std::variant<Request, AbortCommand, AcknowledgeCommand>;
+  // Small, since an acknowledgement comes for every token: a request lies elsewhere.
+  using Command = std::variant<std::unique_ptr<Request>, AbortCommand, AcknowledgeCommand>;
 
   void Main();
   bool Load();
