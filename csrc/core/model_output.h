@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,6 +34,14 @@ struct LogprobsData {
   }
 };
 
+// Null where nobody asked for any, as hardly anybody does: what a step carries for each sequence is small.
+using OptionalLogprobs = std::unique_ptr<LogprobsData>;
+
+inline void AppendLogprobs(OptionalLogprobs& to, LogprobsData&& rows) {
+  if (to == nullptr) to = std::make_unique<LogprobsData>();
+  to->Append(std::move(rows));
+}
+
 // Why a sequence can have no next token.
 enum class SequenceFailure {
   kNone,
@@ -46,8 +55,8 @@ struct SequenceOutput {
   int32_t token_id = 0;
   float logprob = 0;  // of token_id, from the model's own distribution
   SequenceFailure failure = SequenceFailure::kNone;
-  LogprobsData logprobs;         // one row when asked for
-  LogprobsData prompt_logprobs;  // rows of prompt tokens that this step predicted
+  OptionalLogprobs logprobs;         // one row when asked for
+  OptionalLogprobs prompt_logprobs;  // rows of prompt tokens that this step predicted
 };
 
 struct ModelOutput {

@@ -27,9 +27,9 @@ struct NewSequenceData {
 // A sequence that ranks know.
 struct CachedSequenceData {
   SequenceId id = 0;
-  std::vector<int32_t> new_token_ids;  // that ranks do not know yet; the last one to compute may be pending: the step
-                                       // before samples it
-  std::vector<int32_t> new_block_ids;
+  int num_new_tokens = 0;  // that ranks do not know yet; the last one to compute may be pending: the step before
+                           // samples it
+  int num_new_blocks = 0;
   int num_computed_tokens = 0;
 };
 
@@ -42,7 +42,9 @@ struct ScheduledSequence {
 struct SchedulerOutput {
   std::vector<NewSequenceData> new_sequences;
   std::vector<CachedSequenceData> cached_sequences;
-  std::vector<ScheduledSequence> scheduled;  // in batch order; all of the above appear here
+  std::vector<int32_t> new_token_ids;        // of cached_sequences, one after another
+  std::vector<int32_t> new_block_ids;        // the same
+  std::vector<ScheduledSequence> scheduled;  // in batch order: cached_sequences, then new_sequences
   std::vector<SequenceId> finished;          // ended or preempted since the last step: forget them
   int total_num_scheduled_tokens = 0;
 

@@ -31,7 +31,8 @@ void EngineCore::AddRequest(Request request, EngineOutput& output) {
       delta.request_id = id;
       delta.index = index;
       delta.finish_reason = FinishReason::kError;
-      delta.error = failure;
+      delta.end = std::make_unique<EndDetail>();
+      delta.end->error = failure;
     }
   }
 }
@@ -73,6 +74,7 @@ bool EngineCore::Step(EngineOutput& output) {
   under_way_.pop_front();
   const SchedulerOutput& step = done.step;
   output.deltas.reserve(output.deltas.size() + step.scheduled.size());
+  output.token_ids.reserve(output.token_ids.size() + step.scheduled.size());
   for (SequenceUpdate& update : scheduler_.Update(step, std::move(model_output))) {
     const auto it = requests_.find(update.request_id);
     if (it == requests_.end()) continue;  // failed at another of its sequences just now
@@ -128,11 +130,9 @@ void EngineCore::CountToken(OpenRequest& request) {
 
 void EngineCore::Emit(OpenRequests::iterator it, EngineOutput& output) {
   OpenRequest& request = it->second;
-  const size_t first = output.deltas.size();
-  request.output.TakeDue(output.deltas);
-  for (size_t i = first; i < output.deltas.size(); ++i) {
-    request.unacknowledged += static_cast<int64_t>(output.deltas[i].token_ids.size());
-  }
+  const auto num_tokens_before = std::ssize(output.token_ids);
+  request.output.TakeDue(output);
+  request.unacknowledged += std::ssize(output.token_ids) - num_tokens_before;
   if (request.output.done()) {
     if (!request.started) --num_waiting_requests_;
     requests_.erase(it);

@@ -15,7 +15,7 @@ EngineFailure Describe(SequenceFailure failure) {
 }  // namespace
 
 RequestOutput::RequestOutput(const Request& request, const std::shared_ptr<const Vocabulary>& vocabulary)
-    : params_(request.sampling_params), num_open_(request.sampling_params.n) {
+    : num_open_(request.sampling_params.n), params_(request.sampling_params) {
   sequences_.resize(static_cast<size_t>(num_open_));
   for (int i = 0; i < num_open_; ++i) {
     Sequence& sequence = sequences_[static_cast<size_t>(i)];
@@ -35,17 +35,16 @@ bool RequestOutput::Put(SequenceUpdate update) {
   if (sequence.ended) return false;
   SequenceDelta& pending = sequence.pending;
   if (update.sequence_index == 0 && !sequence.emitted) pending.num_cached_tokens = update.num_cached_tokens;
-  if (update.prompt_logprobs.size() > 0) pending.prompt_logprobs.Append(std::move(update.prompt_logprobs));
+  if (update.prompt_logprobs != nullptr) AppendLogprobs(pending.prompt_logprobs, std::move(*update.prompt_logprobs));
   if (update.finish_reason == FinishReason::kError) {
-    pending.error = Describe(update.failure);
-    End(sequence, FinishReason::kError);
+    End(sequence, FinishReason::kError).error = Describe(update.failure);
     return false;
   }
   if (!update.sampled) return false;
 
-  pending.token_ids.push_back(update.token_id);
+  sequence.token_ids.push_back(update.token_id);
   pending.logprob += update.logprob;
-  if (update.logprobs.size() > 0) pending.logprobs.Append(std::move(update.logprobs));
+  if (update.logprobs != nullptr) AppendLogprobs(pending.logprobs, std::move(*update.logprobs));
 
   // The token that ended the sequence belongs to its ids, but not to its text, unless asked for.
   const bool stopped_by_token = update.stop_token_id >= 0;
@@ -53,25 +52,27 @@ bool RequestOutput::Put(SequenceUpdate update) {
     const bool match_stop = update.num_generated_tokens > params_.min_tokens;
     pending.text += sequence.streamer->Put(update.token_id, match_stop);
     if (sequence.streamer->stop_index()) {
-      pending.stop_string = params_.stop[static_cast<size_t>(*sequence.streamer->stop_index())];
-      End(sequence, FinishReason::kStop);
+      const auto index = static_cast<size_t>(*sequence.streamer->stop_index());
+      End(sequence, FinishReason::kStop).stop_string = params_.stop[index];
       return update.finish_reason == FinishReason::kNone;
     }
   }
   if (update.finish_reason != FinishReason::kNone) {
-    if (stopped_by_token && !update.stopped_by_eos) pending.stop_token_id = update.stop_token_id;
-    pending.stopped_by_repetition = update.stopped_by_repetition;
-    End(sequence, update.finish_reason);
+    EndDetail& end = End(sequence, update.finish_reason);
+    if (stopped_by_token && !update.stopped_by_eos) end.stop_token_id = update.stop_token_id;
+    end.stopped_by_repetition = update.stopped_by_repetition;
   }
   return false;
 }
 
-void RequestOutput::End(Sequence& sequence, FinishReason reason) {
+EndDetail& RequestOutput::End(Sequence& sequence, FinishReason reason) {
   if (sequence.streamer != nullptr && !sequence.streamer->stop_index()) {
     sequence.pending.text += sequence.streamer->Finish();
   }
   sequence.pending.finish_reason = reason;
+  sequence.pending.end = std::make_unique<EndDetail>();
   sequence.ended = true;
+  return *sequence.pending.end;
 }
 
 void RequestOutput::Abort() {
@@ -84,26 +85,27 @@ void RequestOutput::Fail(const EngineFailure& failure) {
   for (Sequence& sequence : sequences_) {
     if (sequence.ended) continue;
     sequence.streamer.reset();
-    sequence.pending.error = failure;
-    End(sequence, FinishReason::kError);
+    End(sequence, FinishReason::kError).error = failure;
   }
 }
 
 bool RequestOutput::IsDue(const Sequence& sequence) const {
   if (sequence.closed) return false;
   if (sequence.ended) return true;
-  if (params_.final_only || sequence.pending.token_ids.empty()) return false;
-  return !sequence.emitted || static_cast<int>(sequence.pending.token_ids.size()) >= params_.stream_interval;
+  if (params_.final_only || sequence.token_ids.empty()) return false;
+  return !sequence.emitted || static_cast<int>(sequence.token_ids.size()) >= params_.stream_interval;
 }
 
-void RequestOutput::TakeDue(std::vector<SequenceDelta>& deltas) {
+void RequestOutput::TakeDue(EngineOutput& output) {
   for (Sequence& sequence : sequences_) {
     if (!IsDue(sequence)) continue;
-    SequenceDelta next;
-    next.request_id = sequence.pending.request_id;
-    next.index = sequence.pending.index;
-    deltas.push_back(std::move(sequence.pending));
-    sequence.pending = std::move(next);
+    SequenceDelta& delta = output.deltas.emplace_back(std::move(sequence.pending));
+    delta.num_tokens = static_cast<int>(sequence.token_ids.size());
+    output.token_ids.insert(output.token_ids.end(), sequence.token_ids.begin(), sequence.token_ids.end());
+    sequence.token_ids.clear();
+    sequence.pending = SequenceDelta();
+    sequence.pending.request_id = delta.request_id;
+    sequence.pending.index = delta.index;
     sequence.emitted = true;
     if (sequence.ended) {
       sequence.closed = true;

@@ -25,7 +25,7 @@ class RequestOutput {
   void Fail(const EngineFailure& failure);
 
   // Moves what is due out: after stream_interval tokens (the first at once), at the end, or only at the end.
-  void TakeDue(std::vector<SequenceDelta>& deltas);
+  void TakeDue(EngineOutput& output);
 
   // All sequences ended and were taken.
   bool done() const { return num_open_ == 0; }
@@ -34,17 +34,19 @@ class RequestOutput {
   struct Sequence {
     std::unique_ptr<TextStreamer> streamer;  // null without text
     SequenceDelta pending;
-    bool emitted = false;  // something was, so stream_interval counts
-    bool ended = false;    // nothing may be added
-    bool closed = false;   // its last delta was taken
+    std::vector<int32_t> token_ids;  // of it
+    bool emitted = false;            // something was, so stream_interval counts
+    bool ended = false;              // nothing may be added
+    bool closed = false;             // its last delta was taken
   };
 
-  void End(Sequence& sequence, FinishReason reason);
+  // Returns what else there is to say.
+  static EndDetail& End(Sequence& sequence, FinishReason reason);
   bool IsDue(const Sequence& sequence) const;
 
-  SamplingParams params_;
   std::vector<Sequence> sequences_;
   int num_open_ = 0;
+  SamplingParams params_;
 };
 
 }  // namespace heddle

@@ -140,10 +140,15 @@ NcclOptions ToNcclOptions(const Napi::Object& object) {
 }
 
 template <typename TypedArray, typename T>
-TypedArray NewTyped(Napi::Env env, const std::vector<T>& values) {
+TypedArray NewTyped(Napi::Env env, std::span<const T> values) {
   TypedArray array = TypedArray::New(env, values.size());
   std::copy(values.begin(), values.end(), array.Data());
   return array;
+}
+
+template <typename TypedArray, typename T>
+TypedArray NewTyped(Napi::Env env, const std::vector<T>& values) {
+  return NewTyped<TypedArray>(env, std::span<const T>(values));
 }
 
 Napi::Number NewNumber(Napi::Env env, double value) { return Napi::Number::New(env, value); }
@@ -172,23 +177,24 @@ const char* FinishReasonName(FinishReason reason) {
   return "error";
 }
 
-Napi::Object FromDelta(Napi::Env env, const SequenceDelta& delta) {
+Napi::Object FromDelta(Napi::Env env, const SequenceDelta& delta, std::span<const int32_t> token_ids) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("requestId", NewNumber(env, static_cast<double>(delta.request_id)));
   object.Set("index", NewNumber(env, delta.index));
-  object.Set("tokenIds", NewTyped<Napi::Int32Array>(env, delta.token_ids));
+  object.Set("tokenIds", NewTyped<Napi::Int32Array>(env, token_ids));
   object.Set("text", Napi::String::New(env, delta.text));
   object.Set("logprob", NewNumber(env, delta.logprob));
-  if (delta.logprobs.size() > 0) object.Set("logprobs", FromLogprobs(env, delta.logprobs));
-  if (delta.prompt_logprobs.size() > 0) object.Set("promptLogprobs", FromLogprobs(env, delta.prompt_logprobs));
+  if (delta.logprobs != nullptr) object.Set("logprobs", FromLogprobs(env, *delta.logprobs));
+  if (delta.prompt_logprobs != nullptr) object.Set("promptLogprobs", FromLogprobs(env, *delta.prompt_logprobs));
   if (delta.num_cached_tokens) object.Set("numCachedTokens", NewNumber(env, *delta.num_cached_tokens));
   if (delta.finish_reason == FinishReason::kNone) return object;
 
   object.Set("finishReason", FinishReasonName(delta.finish_reason));
-  if (delta.stop_string) object.Set("stopReason", *delta.stop_string);
-  if (delta.stop_token_id) object.Set("stopReason", NewNumber(env, *delta.stop_token_id));
-  if (delta.stopped_by_repetition) object.Set("stopReason", "repetition");
-  if (delta.error) object.Set("error", FromFailure(env, *delta.error));
+  const EndDetail& end = *delta.end;
+  if (end.stop_string) object.Set("stopReason", *end.stop_string);
+  if (end.stop_token_id) object.Set("stopReason", NewNumber(env, *end.stop_token_id));
+  if (end.stopped_by_repetition) object.Set("stopReason", "repetition");
+  if (end.error) object.Set("error", FromFailure(env, *end.error));
   return object;
 }
 
@@ -300,10 +306,13 @@ Napi::Object FromFailure(Napi::Env env, const EngineFailure& failure) {
 
 Napi::Object FromOutput(Napi::Env env, const EngineOutput& output) {
   Napi::Array deltas = Napi::Array::New(env, output.deltas.size());
+  std::span<const int32_t> token_ids = output.token_ids;
   for (size_t i = 0; i < output.deltas.size(); ++i) {
     // A scope each: a coalesced step may carry thousands of deltas.
     const Napi::HandleScope scope(env);
-    deltas.Set(static_cast<uint32_t>(i), FromDelta(env, output.deltas[i]));
+    const auto num_tokens = static_cast<size_t>(output.deltas[i].num_tokens);
+    deltas.Set(static_cast<uint32_t>(i), FromDelta(env, output.deltas[i], token_ids.first(num_tokens)));
+    token_ids = token_ids.subspan(num_tokens);
   }
   Napi::Array started = Napi::Array::New(env, output.started.size());
   for (size_t i = 0; i < output.started.size(); ++i) {

@@ -195,7 +195,7 @@ void DeviceSampler::Take(size_t launch, size_t i, SequenceOutput& out) const {
   LogprobsData row{.k = k, .token_ids = {token.token_id}, .logprobs = {token.logprob}, .ranks = {token.rank}};
   row.token_ids.insert(row.token_ids.end(), ids + first, ids + first + k);
   row.logprobs.insert(row.logprobs.end(), logprobs + first, logprobs + first + k);
-  (exchange.is_given[i] ? out.prompt_logprobs : out.logprobs).Append(std::move(row));
+  AppendLogprobs(exchange.is_given[i] ? out.prompt_logprobs : out.logprobs, std::move(row));
 }
 
 }  // namespace heddle

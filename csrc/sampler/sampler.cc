@@ -56,7 +56,9 @@ void Sampler::Sample(std::span<const float> logits, const SamplingInput& input, 
   out.sampled = true;
   out.token_id = *token;
   out.logprob = logits[static_cast<size_t>(*token)] - log_sum;
-  if (input.params->logprobs >= 0) AppendRow(logits, log_sum, *token, input.params->logprobs, out.logprobs);
+  if (input.params->logprobs < 0) return;
+  out.logprobs = std::make_unique<LogprobsData>();
+  AppendRow(logits, log_sum, *token, input.params->logprobs, *out.logprobs);
 }
 
 bool Sampler::AppendLogprobs(std::span<const float> logits, int32_t token_id, int k, LogprobsData& out) {

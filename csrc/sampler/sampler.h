@@ -33,7 +33,7 @@ class Sampler {
   explicit Sampler(int vocab_size, CpuIsa isa);
 
   // Samples the token after input.token_ids from `logits` [vocab_size]. Sets token_id, logprob and sampled of `out`,
-  // and appends to its logprobs when params.logprobs >= 0 (at most vocab_size). When no token can be sampled, sets
+  // and gives it logprobs when params.logprobs >= 0 (at most vocab_size). When no token can be sampled, sets
   // failure instead and leaves the rest alone.
   void Sample(std::span<const float> logits, const SamplingInput& input, SequenceOutput& out);
 

@@ -36,8 +36,8 @@ struct SequenceUpdate {
   float logprob = 0;
   int num_generated_tokens = 0;  // including this one
   int num_cached_tokens = 0;     // prompt tokens that a prefix hit spared, of its first admission
-  LogprobsData logprobs;
-  LogprobsData prompt_logprobs;
+  OptionalLogprobs logprobs;
+  OptionalLogprobs prompt_logprobs;
   FinishReason finish_reason = FinishReason::kNone;
   SequenceFailure failure = SequenceFailure::kNone;  // with kError
   int32_t stop_token_id = -1;                        // the stop or end-of-sequence id that ended it

@@ -19,6 +19,12 @@ const SchedulerConfig& Checked(const SchedulerConfig& config) {
   return config;
 }
 
+// Appends values [begin, end) to `to`, and returns how many these are.
+int AppendFrom(int begin, const std::vector<int32_t>& values, std::vector<int32_t>& to) {
+  to.insert(to.end(), values.begin() + begin, values.end());
+  return static_cast<int>(values.size()) - begin;
+}
+
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerConfig& config)
@@ -93,6 +99,7 @@ bool Scheduler::ScheduleRunning(SchedulerOutput& step) {
   const std::vector<Sequence*>& running = queue_.running();
   step.scheduled.reserve(running.size());
   step.cached_sequences.reserve(running.size());
+  step.new_token_ids.reserve(running.size());
   bool enough_blocks = true;
   // Victims come after the sequence in need, so they were not scheduled in this step, and nothing before i moves.
   for (size_t i = 0; i < running.size(); ++i) {
@@ -110,13 +117,10 @@ bool Scheduler::ScheduleRunning(SchedulerOutput& step) {
       Preempt(*victim);
       if (victim == &sequence) return false;
     }
-    step.cached_sequences.emplace_back();
-    CachedSequenceData& data = step.cached_sequences.back();
-    data.id = sequence.id;
-    data.num_computed_tokens = sequence.num_computed_tokens;
-    data.new_token_ids.assign(sequence.token_ids.begin() + sequence.num_sent_tokens, sequence.token_ids.end());
-    data.new_block_ids.assign(sequence.blocks.block_ids.begin() + sequence.num_sent_blocks,
-                              sequence.blocks.block_ids.end());
+    step.cached_sequences.push_back(
+        {sequence.id, AppendFrom(sequence.num_sent_tokens, sequence.token_ids, step.new_token_ids),
+         AppendFrom(sequence.num_sent_blocks, sequence.blocks.block_ids, step.new_block_ids),
+         sequence.num_computed_tokens});
     AppendScheduled(sequence, num_tokens, step);
   }
   return enough_blocks;
@@ -260,7 +264,7 @@ void Scheduler::TakeIn(Sequence& sequence, const ScheduledSequence& scheduled, S
   }
   update.num_generated_tokens = sequence.num_generated_tokens();
   const bool ended = update.finish_reason != FinishReason::kNone;
-  if (update.sampled || ended || update.prompt_logprobs.size() > 0) updates.push_back(std::move(update));
+  if (update.sampled || ended || update.prompt_logprobs != nullptr) updates.push_back(std::move(update));
   if (ended) Finish(sequence);
 }
 

@@ -88,18 +88,16 @@ bool MayReadPrefixCache(const Sequence& sequence) {
   return !gives_prompt_logprobs || sequence.num_prompt_logprobs == sequence.request->prompt_len - 1;
 }
 
-LogprobsData TakeNewPromptLogprobs(LogprobsData&& rows, int begin, Sequence& sequence) {
-  const int skipped = std::clamp(sequence.num_prompt_logprobs - begin, 0, rows.size());
-  if (skipped == rows.size()) return {};
-  sequence.num_prompt_logprobs = begin + rows.size();
-  if (skipped == 0) return std::move(rows);
-  const std::ptrdiff_t skipped_ids = std::ptrdiff_t{skipped} * (rows.k + 1);
-  LogprobsData fresh;
-  fresh.k = rows.k;
-  fresh.token_ids.assign(rows.token_ids.begin() + skipped_ids, rows.token_ids.end());
-  fresh.logprobs.assign(rows.logprobs.begin() + skipped_ids, rows.logprobs.end());
-  fresh.ranks.assign(rows.ranks.begin() + skipped, rows.ranks.end());
-  return fresh;
+OptionalLogprobs TakeNewPromptLogprobs(OptionalLogprobs rows, int begin, Sequence& sequence) {
+  if (rows == nullptr) return nullptr;
+  const int skipped = std::clamp(sequence.num_prompt_logprobs - begin, 0, rows->size());
+  if (skipped == rows->size()) return nullptr;
+  sequence.num_prompt_logprobs = begin + rows->size();
+  const std::ptrdiff_t skipped_ids = std::ptrdiff_t{skipped} * (rows->k + 1);
+  rows->token_ids.erase(rows->token_ids.begin(), rows->token_ids.begin() + skipped_ids);
+  rows->logprobs.erase(rows->logprobs.begin(), rows->logprobs.begin() + skipped_ids);
+  rows->ranks.erase(rows->ranks.begin(), rows->ranks.begin() + skipped);
+  return rows;
 }
 
 }  // namespace heddle

@@ -83,7 +83,7 @@ StopVerdict CheckStop(const Sequence& sequence, int max_model_len);
 bool MayReadPrefixCache(const Sequence& sequence);
 
 // Takes the rows that the sequence has not delivered yet out of those of a step that began at prompt position `begin`,
-// and counts them as delivered.
-LogprobsData TakeNewPromptLogprobs(LogprobsData&& rows, int begin, Sequence& sequence);
+// and counts them as delivered. Null where there are none.
+OptionalLogprobs TakeNewPromptLogprobs(OptionalLogprobs rows, int begin, Sequence& sequence);
 
 }  // namespace heddle

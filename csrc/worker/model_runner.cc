@@ -307,9 +307,9 @@ void ModelRunner::ConsumeRow(Sampler& sampler, const LogitsRow& row, std::span<c
                              ModelOutput& output) const {
   SequenceOutput& sequence = output.sequences[row.output];
   if (sequence.failure != SequenceFailure::kNone) return;
-  if (row.prompt_token < 0) {
-    sampler.Sample(logits, InputOf(*states_[row.output]), sequence);
-  } else if (!sampler.AppendLogprobs(logits, row.prompt_token, row.num_logprobs, sequence.prompt_logprobs)) {
+  if (row.prompt_token < 0) return sampler.Sample(logits, InputOf(*states_[row.output]), sequence);
+  if (sequence.prompt_logprobs == nullptr) sequence.prompt_logprobs = std::make_unique<LogprobsData>();
+  if (!sampler.AppendLogprobs(logits, row.prompt_token, row.num_logprobs, *sequence.prompt_logprobs)) {
     sequence.failure = SequenceFailure::kInvalidLogits;
   }
 }

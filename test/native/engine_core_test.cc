@@ -76,8 +76,8 @@ class Driver {
       Ending& ending = endings[{delta.request_id, delta.index}];
       EXPECT_TRUE(ending.reason == FinishReason::kNone);
       ending.reason = delta.finish_reason;
-      ending.error = delta.error;
-      ending.num_tokens += static_cast<int>(delta.token_ids.size());
+      if (delta.end != nullptr) ending.error = delta.end->error;
+      ending.num_tokens += delta.num_tokens;
     }
     return endings;
   }
@@ -137,7 +137,8 @@ TEST(EngineCore, "ends a request that the queue has no room for, as such") {
 TEST(EngineCore, "ends all sequences of a request whose output cannot be made, and goes on with the others") {
   // Rows of two widths cannot be joined: what the ranks never give.
   Driver driver([](SequenceOutput& sequence, int step) {
-    sequence.logprobs = {.k = sequence.id == 1 ? step : 0, .token_ids = {1}, .logprobs = {0}, .ranks = {1}};
+    AppendLogprobs(sequence.logprobs,
+                   {.k = sequence.id == 1 ? step : 0, .token_ids = {1}, .logprobs = {0}, .ranks = {1}});
   });
   Request broken = Forked(1, 3);
   broken.sampling_params.stream_interval = 4;

@@ -14,6 +14,11 @@ std::shared_ptr<const Vocabulary> Letters() {
                                       std::vector<uint8_t>{0, 0, 0, 0, 0, 1});
 }
 
+SequenceDelta Only(std::vector<SequenceDelta> deltas) {
+  EXPECT_EQ(deltas.size(), 1u);
+  return std::move(deltas.at(0));
+}
+
 class Fixture {
  public:
   explicit Fixture(const SamplingParams& params) : output_(RequestWith(params), Letters()) {}
@@ -31,7 +36,7 @@ class Fixture {
     update.finish_reason = FinishReason::kStop;
     update.stop_token_id = token;
     update.stopped_by_eos = by_eos;
-    return Take(std::move(update)).at(0);
+    return Only(Take(std::move(update)));
   }
 
   std::vector<SequenceDelta> Abort() {
@@ -72,9 +77,12 @@ class Fixture {
   }
 
   std::vector<SequenceDelta> Due() {
-    std::vector<SequenceDelta> deltas;
-    output_.TakeDue(deltas);
-    return deltas;
+    EngineOutput output;
+    output_.TakeDue(output);
+    int num_tokens = 0;
+    for (const SequenceDelta& delta : output.deltas) num_tokens += delta.num_tokens;
+    EXPECT_EQ(output.token_ids.size(), static_cast<size_t>(num_tokens));
+    return std::move(output).deltas;
   }
 
   RequestOutput output_;
@@ -86,16 +94,16 @@ TEST(RequestOutput, "gives the first token at once, then as many as stream_inter
   SamplingParams params;
   params.stream_interval = 3;
   Fixture fixture(params);
-  std::vector<size_t> sizes;
+  std::vector<int> sizes;
   std::string text;
   for (int i = 0; i < 6; ++i) {
     for (const SequenceDelta& delta : fixture.Put(i % 5, i == 5 ? FinishReason::kLength : FinishReason::kNone)) {
-      sizes.push_back(delta.token_ids.size());
+      sizes.push_back(delta.num_tokens);
       text += delta.text;
-      EXPECT_NEAR(delta.logprob, -0.5 * static_cast<double>(delta.token_ids.size()), 1e-9);
+      EXPECT_NEAR(delta.logprob, -0.5 * delta.num_tokens, 1e-9);
     }
   }
-  EXPECT_TRUE(sizes == (std::vector<size_t>{1, 3, 2}));
+  EXPECT_TRUE(sizes == (std::vector<int>{1, 3, 2}));
   EXPECT_EQ(text, "abcdea");
   EXPECT_TRUE(fixture.done());
 }
@@ -107,11 +115,11 @@ TEST(RequestOutput, "gives one delta at the end when final_only, for each sequen
   Fixture fixture(params);
   EXPECT_TRUE(fixture.Put(0).empty());
   EXPECT_TRUE(fixture.Put(1, FinishReason::kNone, 1).empty());
-  const SequenceDelta first = fixture.Put(1, FinishReason::kLength).at(0);
+  const SequenceDelta first = Only(fixture.Put(1, FinishReason::kLength));
   EXPECT_EQ(first.text, "ab");
   EXPECT_TRUE(first.num_cached_tokens == 3);
   EXPECT_TRUE(!fixture.done());
-  const SequenceDelta second = fixture.Put(2, FinishReason::kLength, 1).at(0);
+  const SequenceDelta second = Only(fixture.Put(2, FinishReason::kLength, 1));
   EXPECT_EQ(second.index, 1);
   EXPECT_EQ(second.text, "bc");
   EXPECT_TRUE(!second.num_cached_tokens);
@@ -128,9 +136,9 @@ TEST(RequestOutput, "keeps the token that ended a sequence out of its text, not 
       fixture.Put(0);
       const SequenceDelta last = fixture.Stop(by_eos ? kEnd : 3, by_eos);
       EXPECT_EQ(last.text, !included ? "" : by_eos ? "<end>" : "d");
-      EXPECT_EQ(last.token_ids.size(), 1u);
+      EXPECT_EQ(last.num_tokens, 1);
       EXPECT_TRUE(last.finish_reason == FinishReason::kStop);
-      EXPECT_TRUE(last.stop_token_id == (by_eos ? std::nullopt : std::optional<int32_t>(3)));
+      EXPECT_TRUE(last.end->stop_token_id == (by_eos ? std::nullopt : std::optional<int32_t>(3)));
     }
   }
 }
@@ -141,10 +149,10 @@ TEST(RequestOutput, "ends a sequence where its text completes a stop string, and
   Fixture fixture(params);
   EXPECT_EQ(fixture.Put(0).at(0).text, "a");
   EXPECT_EQ(fixture.Put(1).at(0).text, "");
-  const SequenceDelta last = fixture.Put(2).at(0);
+  const SequenceDelta last = Only(fixture.Put(2));
   EXPECT_TRUE(fixture.ended_by_text() && fixture.done());
   EXPECT_EQ(last.text, "");
-  EXPECT_TRUE(last.stop_string == "bc");
+  EXPECT_TRUE(last.end->stop_string == "bc");
   EXPECT_TRUE(last.finish_reason == FinishReason::kStop);
 }
 
@@ -156,7 +164,7 @@ TEST(RequestOutput, "passes over stop strings in the first min_tokens tokens") {
   std::string text;
   for (const int32_t token : {0, 1, 2}) text += fixture.Put(token).at(0).text;
   EXPECT_EQ(text, "abc");
-  EXPECT_TRUE(fixture.Put(1).at(0).stop_string == "b");
+  EXPECT_TRUE(fixture.Put(1).at(0).end->stop_string == "b");
 }
 
 TEST(RequestOutput, "gives held-back text when aborted, and the scheduler's reason when a stop string comes last") {
@@ -164,7 +172,7 @@ TEST(RequestOutput, "gives held-back text when aborted, and the scheduler's reas
   params.stop = {"bc"};
   Fixture aborted(params);
   aborted.Put(1);
-  const SequenceDelta last = aborted.Abort().at(0);
+  const SequenceDelta last = Only(aborted.Abort());
   EXPECT_EQ(last.text, "b");
   EXPECT_TRUE(last.finish_reason == FinishReason::kAbort && aborted.done());
 
@@ -179,13 +187,13 @@ TEST(RequestOutput, "ends what is open with its error when it fails, and leaves 
   params.n = 2;
   params.stop = {"bc"};
   Fixture fixture(params);
-  EXPECT_TRUE(!fixture.Put(0, FinishReason::kLength).at(0).error);
+  EXPECT_TRUE(!fixture.Put(0, FinishReason::kLength).at(0).end->error);
   fixture.Put(1, FinishReason::kNone, 1);
   const std::vector<SequenceDelta> deltas = fixture.Fail();
   EXPECT_EQ(deltas.size(), 1u);
   EXPECT_EQ(deltas[0].index, 1);
   EXPECT_TRUE(deltas[0].finish_reason == FinishReason::kError);
-  EXPECT_TRUE(deltas[0].error && deltas[0].error->message == "why");
+  EXPECT_TRUE(deltas[0].end->error && deltas[0].end->error->message == "why");
   EXPECT_TRUE(fixture.done());
 }
 

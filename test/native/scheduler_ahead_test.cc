@@ -32,14 +32,15 @@ TEST(SchedulerAhead, "computes the pending token, and tells ranks of it a step l
   EXPECT_TRUE(scheduler.MayScheduleAhead());
   const SchedulerOutput ahead = scheduler.Schedule();
   EXPECT_EQ(ahead.cached_sequences.at(0).num_computed_tokens, 5);
-  EXPECT_TRUE(ahead.cached_sequences.at(0).new_token_ids.empty());
+  EXPECT_EQ(ahead.cached_sequences.at(0).num_new_tokens, 0);
+  EXPECT_TRUE(ahead.new_token_ids.empty());
   EXPECT_EQ(ahead.scheduled.at(0).num_scheduled_tokens, 1);
   EXPECT_TRUE(ahead.scheduled.at(0).samples);
   EXPECT_TRUE(!scheduler.MayScheduleAhead());
 
   EXPECT_EQ(scheduler.Update(prompt, OutputOf(prompt, 7)).at(0).token_id, 7);
   const SchedulerOutput next = scheduler.Schedule();
-  EXPECT_TRUE(next.cached_sequences.at(0).new_token_ids == std::vector<int32_t>{7});
+  EXPECT_TRUE(next.new_token_ids == std::vector<int32_t>{7});
   EXPECT_EQ(next.cached_sequences.at(0).num_computed_tokens, 6);
   EXPECT_EQ(scheduler.Update(ahead, OutputOf(ahead, 8)).at(0).num_generated_tokens, 2);
   scheduler.CheckConsistency();

@@ -51,7 +51,7 @@ class Scenario {
       if (runs_ahead_ && !under_way_.empty() && scheduler_->MayScheduleAhead() && Chance(90)) Submit();
       if (under_way_.empty()) continue;
       DisturbInFlight();
-      TakeIn(scheduler_->Update(under_way_.front().step, under_way_.front().output));
+      TakeIn(scheduler_->Update(under_way_.front().step, std::move(under_way_.front().output)));
       under_way_.pop_front();
       scheduler_->CheckConsistency();
     }
@@ -231,7 +231,7 @@ class Scenario {
       if (update.sampled) outcome.token_ids.push_back(update.token_id);
       Require(update.num_generated_tokens == static_cast<int>(outcome.token_ids.size()), "tokens are counted");
       outcome.reason = update.finish_reason;
-      if (update.prompt_logprobs.size() > 0) plan.prompt_logprobs.Append(update.prompt_logprobs);
+      if (update.prompt_logprobs != nullptr) plan.prompt_logprobs.Append(*update.prompt_logprobs);
       const bool stop_string = update.sampled && update.num_generated_tokens == plan.stop_after[index];
       if (stop_string && outcome.reason == FinishReason::kNone) {
         scheduler_->FinishSequence(update.sequence_id);

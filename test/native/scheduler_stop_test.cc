@@ -30,7 +30,7 @@ SequenceUpdate Feed(const Request& request, const std::vector<int32_t>& tokens) 
   }
   EXPECT_EQ(driver.scheduler.HasRequests(), driver.updates.at(0).finish_reason == FinishReason::kNone);
   EXPECT_EQ(driver.updates[0].num_generated_tokens, static_cast<int>(tokens.size()));
-  return driver.updates[0];
+  return std::move(driver.updates[0]);
 }
 
 TEST(Stopping, "stops at an end-of-sequence id") {

@@ -115,12 +115,14 @@ TEST(Scheduler, "sends ranks all of a new sequence and then only what changed") 
 
   driver.Step();
   EXPECT_TRUE(driver.step.new_sequences.empty());
-  EXPECT_TRUE(driver.step.cached_sequences[0].new_token_ids == std::vector<int32_t>{42});
-  EXPECT_TRUE(driver.step.cached_sequences[0].new_block_ids.empty());
+  EXPECT_EQ(driver.step.cached_sequences[0].num_new_tokens, 1);
+  EXPECT_TRUE(driver.step.new_token_ids == std::vector<int32_t>{42});
+  EXPECT_TRUE(driver.step.new_block_ids.empty());
   EXPECT_EQ(driver.step.cached_sequences[0].num_computed_tokens, 7);
 
   driver.Step();
-  EXPECT_EQ(driver.step.cached_sequences[0].new_block_ids.size(), 1u);
+  EXPECT_EQ(driver.step.cached_sequences[0].num_new_blocks, 1);
+  EXPECT_EQ(driver.step.new_block_ids.size(), 1u);
   EXPECT_EQ(driver.step.cached_sequences[0].num_computed_tokens, 8);
 }
 
@@ -356,7 +358,8 @@ TEST(Scheduler, "leaves a paused request out and resumes it where it was") {
   driver.Step();
   EXPECT_TRUE(driver.Scheduled() == Ids{1});
   EXPECT_TRUE(driver.step.new_sequences.empty());
-  EXPECT_EQ(driver.step.cached_sequences[0].new_token_ids.size(), 1u);
+  EXPECT_EQ(driver.step.cached_sequences[0].num_new_tokens, 1);
+  EXPECT_EQ(driver.step.new_token_ids.size(), 1u);
 }
 
 TEST(Scheduler, "admits others past a paused request at the head of the line") {

@@ -57,7 +57,7 @@ class SchedulerDriver {
       sequence.token_id = scheduled.samples ? token(scheduled.id) : 0;
       if (edit) edit(sequence);
     }
-    updates = scheduler.Update(step, output);
+    updates = scheduler.Update(step, std::move(output));
     scheduler.CheckConsistency();
     return updates;
   }

@@ -298,11 +298,11 @@ TEST(PromptLogprobs, "arrive once and in order, although the prompt is computed 
       const SchedulerOutput& scheduled = driver.step;
       const int begin = scheduled.new_sequences.empty() ? scheduled.cached_sequences.at(0).num_computed_tokens
                                                         : scheduled.new_sequences[0].num_computed_tokens;
-      output.prompt_logprobs = PromptRows(begin, scheduled.scheduled[0].num_scheduled_tokens, 20);
-      num_computed_rows += output.prompt_logprobs.size();
+      AppendLogprobs(output.prompt_logprobs, PromptRows(begin, scheduled.scheduled[0].num_scheduled_tokens, 20));
+      num_computed_rows += output.prompt_logprobs->size();
     };
     for (const SequenceUpdate& update : driver.Update()) {
-      if (update.prompt_logprobs.size() > 0) arrived.Append(update.prompt_logprobs);
+      if (update.prompt_logprobs != nullptr) arrived.Append(*update.prompt_logprobs);
     }
   };
   step();

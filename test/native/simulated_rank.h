@@ -123,13 +123,21 @@ class SimulatedRank {
       state.num_computed = data.num_computed_tokens;
       Require(sequences_.emplace(data.id, state).second, "a new sequence is unknown");
     }
+    int num_tokens = 0;
+    int num_blocks = 0;
     for (const CachedSequenceData& data : step.cached_sequences) {
       Require(sequences_.count(data.id) == 1, "a cached sequence is known");
       State& state = sequences_.at(data.id);
-      Append(data.new_token_ids, state);
-      state.block_ids.insert(state.block_ids.end(), data.new_block_ids.begin(), data.new_block_ids.end());
+      const auto token = step.new_token_ids.begin() + num_tokens;
+      Append({token, token + data.num_new_tokens}, state);
+      const auto block = step.new_block_ids.begin() + num_blocks;
+      state.block_ids.insert(state.block_ids.end(), block, block + data.num_new_blocks);
+      num_tokens += data.num_new_tokens;
+      num_blocks += data.num_new_blocks;
       Require(state.num_computed == data.num_computed_tokens, "computed tokens stay computed");
     }
+    Require(num_tokens == static_cast<int>(step.new_token_ids.size()), "each new token is of a sequence");
+    Require(num_blocks == static_cast<int>(step.new_block_ids.size()), "each new block is of a sequence");
   }
 
   ModelOutput Compute(const SchedulerOutput& step) {
@@ -238,9 +246,9 @@ class SimulatedRank {
       const int prompt_len = static_cast<int>(state.plan->request.prompt_token_ids.size());
       const int begin = state.num_computed - scheduled.num_scheduled_tokens;
       for (int position = begin; position < std::min(state.num_computed, prompt_len - 1); ++position) {
-        output.prompt_logprobs.token_ids.push_back(state.token_ids[static_cast<size_t>(position) + 1]);
-        output.prompt_logprobs.logprobs.push_back(0);
-        output.prompt_logprobs.ranks.push_back(position + 1);
+        AppendLogprobs(output.prompt_logprobs, {.token_ids = {state.token_ids[static_cast<size_t>(position) + 1]},
+                                                .logprobs = {0},
+                                                .ranks = {position + 1}});
       }
     }
     return output;

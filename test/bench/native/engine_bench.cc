@@ -106,15 +106,15 @@ Rates Measure(ThreadedEngine& engine, Inbox& inbox, const Workload& work, int64_
     waiting.insert(engine.AddRequest(MakeRequest(work, sequence, vocab_size), true));
   }
   double all_started = 0;
-  size_t decoded = 0;
+  int64_t decoded = 0;
   for (int open = work.batch; open > 0;) {
     const bool decoding = waiting.empty();
     for (const SequenceDelta& delta : inbox.AwaitDeltas()) {
-      if (delta.error) throw std::runtime_error(delta.error->message);
-      if (!delta.token_ids.empty()) waiting.erase(delta.request_id);
-      if (decoding) decoded += delta.token_ids.size();
+      if (delta.end != nullptr && delta.end->error) throw std::runtime_error(delta.end->error->message);
+      if (delta.num_tokens > 0) waiting.erase(delta.request_id);
+      if (decoding) decoded += delta.num_tokens;
       if (delta.finish_reason != FinishReason::kNone) --open;
-      engine.Acknowledge(delta.request_id, static_cast<int>(delta.token_ids.size()));
+      engine.Acknowledge(delta.request_id, delta.num_tokens);
     }
     if (!decoding && waiting.empty()) all_started = SecondsNow();
   }
