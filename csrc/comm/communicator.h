@@ -51,7 +51,7 @@ class Communicator {
   // its device are here too, and nothing runs there. Itself collective.
   virtual void Quiesce() {}
 
-  // Fails where a collective that was launched did.
+  // Fails where a collective that was launched did. Any thread of the rank; before Connect all is well.
   virtual void CheckHealth() {}
 
   // Makes every present and future call of every rank fail with `code`. The only call that any thread may make.

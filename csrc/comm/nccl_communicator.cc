@@ -70,11 +70,13 @@ class NcclCommunicator : public Communicator {
 
   void Quiesce() override {
     if (host_ == nullptr) return;
-    stream_->Synchronize(nullptr, timeout_);
+    stream_->Synchronize();
     host_->Barrier();
   }
 
-  void CheckHealth() override { Check(CudaApi().comm_async_error(comm_.get())); }
+  void CheckHealth() override {
+    if (comm_ != nullptr) Check(CudaApi().comm_async_error(comm_.get()));
+  }
 
   void Abort(ErrorCode code) override {
     const std::lock_guard lock(mutex_);
@@ -113,7 +115,7 @@ class NcclCommunicator : public Communicator {
     if (host_ == nullptr || stream_->is_capturing()) return Check(collective());
     Quiesce();
     Check(collective());
-    stream_->Synchronize(nullptr, timeout_);
+    stream_->Synchronize();
   }
 
   // Ranks ask each other once for every width.

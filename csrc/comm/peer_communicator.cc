@@ -41,7 +41,6 @@ class PeerGroup {
 
   // Null before Create, and where that made nothing.
   HeddleCudaPeerGroup* get() const { return group_.get(); }
-  std::chrono::milliseconds timeout() const { return timeout_; }
 
   void Abort(ErrorCode code) {
     const std::lock_guard lock(mutex_);
@@ -87,7 +86,7 @@ class PeerCommunicator : public Communicator {
     stream_ = stream.cuda();
     group_->Join(rank(), stream_->get());
     // Making a group waits for the devices: no rank may wait for another in a kernel meanwhile.
-    stream_->Synchronize(nullptr, group_->timeout());
+    stream_->Synchronize();
     host_->Barrier();
     if (rank() == 0) group_->Create();
     host_->Barrier();

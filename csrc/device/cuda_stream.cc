@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <utility>
 
 #include "base/error.h"
 
@@ -11,42 +12,57 @@ namespace {
 // How long a cancelled engine waits for the device to be asked again.
 constexpr int64_t kPollMicroseconds = 20'000;
 
-std::shared_ptr<HeddleCudaStream> CreateStream(int device, int64_t workspace_bytes) {
-  const HeddleCudaApi& api = CudaApi();
-  HeddleCudaStream* stream = nullptr;
-  CheckCuda(api.stream_create(device, workspace_bytes, &stream));
-  return {stream, [&api](HeddleCudaStream* s) { api.stream_destroy(s); }};
-}
-
 }  // namespace
 
-CudaEvent::CudaEvent(std::shared_ptr<HeddleCudaStream> stream) : stream_(std::move(stream)) {
+CudaStreamHandle::CudaStreamHandle(int device, int64_t workspace_bytes, WaitLimits wait_limits)
+    : limits(std::move(wait_limits)) {
+  const auto timeout_us = std::chrono::microseconds(limits.timeout).count();
+  CheckCuda(CudaApi().stream_create(device, workspace_bytes, timeout_us, &stream));
+}
+
+CudaStreamHandle::~CudaStreamHandle() {
+  if (!is_abandoned) CudaApi().stream_destroy(stream);
+}
+
+CudaEvent::CudaEvent(std::shared_ptr<CudaStreamHandle> handle) : handle_(std::move(handle)) {
   HeddleCudaEvent* event = nullptr;
-  CheckCuda(CudaApi().event_create(stream_.get(), &event));
+  CheckCuda(CudaApi().event_create(handle_->stream, &event));
   event_.reset(event);
 }
 
 void CudaEvent::Record() {
-  CheckCuda(CudaApi().event_record(stream_.get(), event_.get()));
+  CheckCuda(CudaApi().event_record(handle_->stream, event_.get()));
   recorded_ = true;
 }
 
-void CudaEvent::Wait(const std::atomic<bool>* cancelled, std::chrono::milliseconds timeout,
-                     const std::function<void()>& check) const {
+void CudaEvent::Wait(const std::function<void()>& check) const {
+  const WaitLimits& limits = handle_->limits;
+  WaitWithin(limits.timeout, [&] {
+    if (limits.cancelled != nullptr && limits.cancelled->load(std::memory_order_relaxed)) {
+      throw Error(ErrorCode::kCancelled, "the step was cancelled");
+    }
+    if (limits.check) limits.check();
+    if (check) check();
+  });
+}
+
+void CudaEvent::WaitWithin(std::chrono::milliseconds timeout, const std::function<void()>& check) const {
   if (!recorded_) return;
   const auto start = std::chrono::steady_clock::now();
   for (;;) {
     const HeddleCudaStatus status = CudaApi().event_wait(event_.get(), kPollMicroseconds);
     if (status != kHeddleCudaTimeout) return CheckCuda(status);
-    if (cancelled != nullptr && cancelled->load(std::memory_order_relaxed)) {
-      throw Error(ErrorCode::kCancelled, "the step was cancelled");
-    }
-    if (check) check();
-    if (timeout.count() > 0 && std::chrono::steady_clock::now() - start > timeout) {
+    check();
+    if (std::chrono::steady_clock::now() - start > timeout) {
       throw Error(ErrorCode::kCommTimeout,
                   "the GPU did not finish its work within " + std::to_string(timeout.count()) + " ms");
     }
   }
+}
+
+void CudaEvent::CheckDevice() const {
+  const HeddleCudaStatus status = CudaApi().event_wait(event_.get(), 0);
+  if (status != kHeddleCudaTimeout) CheckCuda(status);
 }
 
 std::chrono::nanoseconds CudaEvent::TimeSince(const CudaEvent& earlier) const {
@@ -55,15 +71,17 @@ std::chrono::nanoseconds CudaEvent::TimeSince(const CudaEvent& earlier) const {
   return std::chrono::nanoseconds(static_cast<int64_t>(seconds * 1e9));
 }
 
-CudaStream::CudaStream(int device, int64_t workspace_bytes)
-    : handle_(CreateStream(device, workspace_bytes)), event_(handle_) {}
+CudaStream::CudaStream(int device, int64_t workspace_bytes, WaitLimits limits)
+    : handle_(std::make_shared<CudaStreamHandle>(device, workspace_bytes, std::move(limits))), event_(handle_) {}
 
 std::shared_ptr<void> CudaStream::Allocate(size_t bytes) {
   const HeddleCudaApi& api = CudaApi();
   void* memory = nullptr;
   const auto size = static_cast<int64_t>(std::max<size_t>(bytes, 1));
   CheckCuda(api.allocate(get(), size, &memory));
-  std::shared_ptr<void> owner(memory, [stream = handle_, &api](void* p) { api.free(stream.get(), p); });
+  std::shared_ptr<void> owner(memory, [handle = handle_, &api](void* p) {
+    if (!handle->is_abandoned) api.free(handle->stream, p);
+  });
   CheckCuda(api.fill(get(), memory, 0, size));
   return owner;
 }
@@ -72,7 +90,9 @@ std::shared_ptr<void> CudaStream::AllocatePinned(size_t bytes) const {
   const HeddleCudaApi& api = CudaApi();
   void* memory = nullptr;
   CheckCuda(api.allocate_host(get(), static_cast<int64_t>(std::max<size_t>(bytes, 1)), &memory));
-  return {memory, [stream = handle_, &api](void* p) { api.free_host(stream.get(), p); }};
+  return {memory, [handle = handle_, &api](void* p) {
+            if (!handle->is_abandoned) api.free_host(handle->stream, p);
+          }};
 }
 
 void CudaStream::Copy(void* to, const void* from, size_t bytes) const {
@@ -105,9 +125,19 @@ CudaGraph CudaStream::Capture(const std::function<void()>& launch) {
   return owner;
 }
 
-void CudaStream::Synchronize(const std::atomic<bool>* cancelled, std::chrono::milliseconds timeout) {
+void CudaStream::Synchronize() {
   event_.Record();
-  event_.Wait(cancelled, timeout);
+  event_.Wait();
+}
+
+void CudaStream::Drain() noexcept {
+  try {
+    event_.Record();
+    event_.WaitWithin(handle_->limits.timeout, [] {});
+  } catch (const Error& error) {
+    // A device that is lost does nothing any more.
+    handle_->is_abandoned = error.code() == ErrorCode::kCommTimeout;
+  }
 }
 
 }  // namespace heddle

@@ -14,17 +14,37 @@
 
 namespace heddle {
 
-// A point in a stream that the host can wait for. May outlive the stream object.
+// What ends a wait for a stream's device before the device does. Asked every now and then, by whichever thread waits.
+struct WaitLimits {
+  const std::atomic<bool>* cancelled = nullptr;               // once set: kCancelled
+  std::chrono::milliseconds timeout = std::chrono::hours(1);  // of one wait: kCommTimeout
+  std::function<void()> check = nullptr;                      // throws when waiting is in vain
+};
+
+// A stream of the library, shared by all that came from it.
+struct CudaStreamHandle {
+  CudaStreamHandle(int device, int64_t workspace_bytes, WaitLimits wait_limits);
+  ~CudaStreamHandle();
+  CudaStreamHandle(const CudaStreamHandle&) = delete;
+  CudaStreamHandle& operator=(const CudaStreamHandle&) = delete;
+
+  HeddleCudaStream* stream = nullptr;
+  const WaitLimits limits;
+  // The device did not end its work in time and may still be at it: nothing that came from the stream is given back.
+  bool is_abandoned = false;
+};
+
+// A point in a stream that the host can wait for. May outlive the stream object; waits within what the limits name.
 class CudaEvent {
  public:
-  explicit CudaEvent(std::shared_ptr<HeddleCudaStream> stream);
+  explicit CudaEvent(std::shared_ptr<CudaStreamHandle> handle);
 
   void Record();
-  // Until what was launched before Record is done; at once if it never was called. Fails with kCancelled as soon as
-  // `cancelled` is set, if it is given, and with kCommTimeout when the device takes longer than `timeout`, if it is not
-  // zero. Calls `check` every now and then meanwhile, if it is given; what it throws ends the wait.
-  void Wait(const std::atomic<bool>* cancelled = nullptr, std::chrono::milliseconds timeout = {},
-            const std::function<void()>& check = nullptr) const;
+  // Until what was launched before Record is done; at once if it never was called. Fails as the stream's limits have
+  // it, and as `check` does, if it is given, which is asked like theirs; with kRankFailed when the device is lost.
+  void Wait(const std::function<void()>& check = nullptr) const;
+  // Waits for nothing. Fails when the device is lost. Any thread that does not run beside Record.
+  void CheckDevice() const;
   // What the device's clock counted between the two. REQUIRES: both were waited for.
   std::chrono::nanoseconds TimeSince(const CudaEvent& earlier) const;
 
@@ -33,7 +53,11 @@ class CudaEvent {
     void operator()(HeddleCudaEvent* event) const { CudaApi().event_destroy(event); }
   };
 
-  std::shared_ptr<HeddleCudaStream> stream_;
+  friend class CudaStream;
+  // Asks `check` while the device is not there yet.
+  void WaitWithin(std::chrono::milliseconds timeout, const std::function<void()>& check) const;
+
+  std::shared_ptr<CudaStreamHandle> handle_;
   std::unique_ptr<HeddleCudaEvent, Deleter> event_;
   bool recorded_ = false;
 };
@@ -54,9 +78,9 @@ class CudaGraph {
 class CudaStream : public Allocator {
  public:
   // Fails with kInvalidArgument when there is no such device, kInsufficientMemory.
-  CudaStream(int device, int64_t workspace_bytes);
+  CudaStream(int device, int64_t workspace_bytes, WaitLimits limits = {});
 
-  HeddleCudaStream* get() const { return handle_.get(); }
+  HeddleCudaStream* get() const { return handle_->stream; }
 
   // Zeroed device memory.
   std::shared_ptr<void> Allocate(size_t bytes) override;
@@ -79,10 +103,13 @@ class CudaStream : public Allocator {
   void Launch(const CudaGraph& graph) const { CheckCuda(CudaApi().graph_launch(get(), graph.get())); }
 
   // Waits for all that was launched, as CudaEvent::Wait.
-  void Synchronize(const std::atomic<bool>* cancelled = nullptr, std::chrono::milliseconds timeout = {});
+  void Synchronize();
+  // For destructors: waits for all that was launched, whatever was cancelled. Once that takes longer than the limits
+  // allow, what came from the stream stays where it is, since the device may still use it.
+  void Drain() noexcept;
 
  private:
-  std::shared_ptr<HeddleCudaStream> handle_;
+  std::shared_ptr<CudaStreamHandle> handle_;
   CudaEvent event_;
   bool is_capturing_ = false;
 };

@@ -271,6 +271,7 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   worker.packed_weights = config.packed_weights;
   worker.nccl = config.nccl;
   worker.custom_all_reduce = config.custom_all_reduce;
+  worker.timeout = std::chrono::milliseconds(config.comm_timeout_ms);
   worker.isa = ChooseCpuIsa(config.cpu_isa);
   const int processors = NumAvailableProcessors();
   worker.threads =
@@ -285,9 +286,7 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   scheduler.enable_prefix_caching = config.enable_prefix_caching;
   scheduler.policy = config.scheduling_policy;
   scheduler.max_model_len = ResolveMaxModelLen(config, model);
-  worker.runner = {max_num_seqs,      max_num_batched_tokens,
-                   config.block_size, scheduler.max_model_len,
-                   worker.device,     std::chrono::milliseconds(config.comm_timeout_ms)};
+  worker.runner = {max_num_seqs, max_num_batched_tokens, config.block_size, scheduler.max_model_len, worker.device};
 
   int64_t bytes_per_position = 0;  // alike for all ranks
   for (int rank = 0; rank < config.tensor_parallel_size; ++rank) {

@@ -27,11 +27,7 @@ WeightUploader::WeightUploader(Stream& stream, const std::atomic<bool>& cancelle
 }
 
 WeightUploader::~WeightUploader() {
-  try {
-    stream_.cuda()->Synchronize();  // the buffers are being copied
-  } catch (const Error&) {
-    // The device is lost, and with it the copies.
-  }
+  stream_.cuda()->Drain();  // the buffers are being copied
 }
 
 // Waits for copies out of buffers that it replaces.
@@ -39,7 +35,7 @@ void WeightUploader::Reserve(size_t bytes) {
   if (bytes <= buffer_bytes_) return;
   for (std::vector<Buffer>& buffers : buffers_) {
     for (Buffer& buffer : buffers) {
-      buffer.copied.Wait(&cancelled_);
+      buffer.copied.Wait();
       buffer.data = stream_.cuda()->AllocatePinned(bytes);
     }
   }
@@ -68,7 +64,7 @@ void WeightUploader::Upload(const StoredTensor& stored, Range rows, Range column
     for (int64_t begin; (begin = next_row.fetch_add(step)) < rows.size();) {
       const int64_t end = std::min(rows.size(), begin + step);
       Buffer& buffer = buffers_[index][next_buffer_[index]++ % kBuffersPerThread];
-      buffer.copied.Wait(&cancelled_);
+      buffer.copied.Wait();
       ReadPiece(stored, rows.begin + begin, end - begin, to.dtype, buffer.data.get());
 
       const std::lock_guard lock(launch_mutex_);

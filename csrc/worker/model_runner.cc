@@ -81,12 +81,7 @@ ModelRunner::ModelRunner(const ModelConfig& config, const Options& options, cons
 }
 
 ModelRunner::~ModelRunner() {
-  if (stream_.cuda() == nullptr) return;
-  try {
-    stream_.cuda()->Synchronize(nullptr, options_.timeout);
-  } catch (const Error&) {
-    // The device is lost, and with it what it was given to do.
-  }
+  if (stream_.cuda() != nullptr) stream_.cuda()->Drain();
 }
 
 void ModelRunner::Submit(const SchedulerOutput& step) {
@@ -113,8 +108,7 @@ void ModelRunner::Submit(const SchedulerOutput& step) {
 ModelOutput ModelRunner::Wait() {
   HEDDLE_CHECK(!under_way_.empty(), "no step was submitted");
   if (clock_ != nullptr) {
-    // A rank that fails keeps the others' collectives waiting: the communicator knows before the deadline does.
-    clock_->Wait(cancelled_, options_.timeout, [this] { tp_.communicator->CheckHealth(); });
+    clock_->Wait();
     tp_.communicator->CheckHealth();
     Collect(under_way_.front());
   }
@@ -204,7 +198,7 @@ void ModelRunner::Collect(StepUnderWay& step) {
 }
 
 void ModelRunner::WaitForDevice() {
-  stream_.cuda()->Synchronize(&cancelled_, options_.timeout);
+  stream_.cuda()->Synchronize();
   tp_.communicator->CheckHealth();
   for (StepUnderWay& step : under_way_) Collect(step);
 }

@@ -29,7 +29,6 @@ class ModelRunner {
     int block_size = 0;
     int max_model_len = 0;
     DeviceType device = DeviceType::kCpu;
-    std::chrono::milliseconds timeout{0};  // of a GPU's step; 0: none
   };
 
   // Everything given outlives this. Reserves the activations of the largest step.

@@ -13,12 +13,11 @@ void StepClock::Begin() {
 
 void StepClock::End() { steps_[num_begun_++ % kRing].end.Record(); }
 
-void StepClock::Wait(const std::atomic<bool>& cancelled, std::chrono::milliseconds timeout,
-                     const std::function<void()>& check) {
+void StepClock::Wait(const std::function<void()>& check) {
   HEDDLE_CHECK(num_waited_ < num_begun_, "no step has begun");
   const Step& step = steps_[num_waited_ % kRing];
   const auto start = std::chrono::steady_clock::now();
-  step.end.Wait(&cancelled, timeout, check);
+  step.end.Wait(check);
   wait_time_ += std::chrono::steady_clock::now() - start;
   if (num_waited_ > 0) idle_time_ += step.begin.TimeSince(steps_[(num_waited_ - 1) % kRing].end);
   ++num_waited_;

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <chrono>
 #include <functional>
 
@@ -25,7 +24,7 @@ class StepClock {
   // After its last.
   void End();
   // Waits, as CudaEvent::Wait, for the end of the oldest step that was not waited for.
-  void Wait(const std::atomic<bool>& cancelled, std::chrono::milliseconds timeout, const std::function<void()>& check);
+  void Wait(const std::function<void()>& check = nullptr);
 
   std::chrono::nanoseconds wait_time() const { return wait_time_; }
   // From the end of each step to the beginning of the next, whether or not there was anything to do.

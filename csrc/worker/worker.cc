@@ -124,7 +124,7 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
   runner_ = std::make_unique<ModelRunner>(model, config_.runner, tp_, *stream_, *model_, *kv_cache_,
                                           ActivationDType(config_.device, config_.dtype),
                                           footprint.activation_bytes_per_token, cancelled_);
-  if (cuda != nullptr) cuda->Synchronize(&cancelled_);
+  if (cuda != nullptr) cuda->Synchronize();
   stats_.weight_bytes = static_cast<int64_t>(model_->weight_bytes());
   stats_.kv_cache_bytes =
       config_.num_blocks * KVCache::BytesPerBlock(config_.kv_cache_dtype, model.num_layers, config_.runner.block_size,
@@ -137,7 +137,10 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
 
 std::unique_ptr<CudaStream> Worker::CreateCudaStream() const {
   if (config_.device == DeviceType::kCpu) return nullptr;
-  return std::make_unique<CudaStream>(config_.devices[static_cast<size_t>(tp_.rank)], kCudaWorkspaceBytes);
+  // A rank that fails keeps the others' collectives waiting: the communicator knows before the time limit does.
+  return std::make_unique<CudaStream>(
+      config_.devices[static_cast<size_t>(tp_.rank)], kCudaWorkspaceBytes,
+      WaitLimits{&cancelled_, config_.timeout, [this] { communicator_->CheckHealth(); }});
 }
 
 void Worker::Submit(const SchedulerOutput& step) {

@@ -34,6 +34,7 @@ struct WorkerConfig {
   int threads = 1;
   bool oversubscribed = false;
   CpuIsa isa = CpuIsa::kScalar;
+  std::chrono::milliseconds timeout = std::chrono::hours(1);  // of a wait for a GPU
 };
 
 // Read by any thread; a snapshot need not be consistent across fields.

@@ -50,12 +50,14 @@ inline const HeddleCudaApi& OpenLibrary(const char* path) {
   return *api;
 }
 
+constexpr int64_t kTimeoutUs = 60'000'000;
+
 // The first device: a library's table, and a stream of it for as long as the program lives.
 class Device {
  public:
   Device(const HeddleCudaApi& api, int64_t workspace_bytes, double warm_up_seconds)
       : api_(api), warm_up_seconds_(warm_up_seconds) {
-    Check(api_.stream_create(0, workspace_bytes, &stream_));
+    Check(api_.stream_create(0, workspace_bytes, kTimeoutUs, &stream_));
     for (HeddleCudaEvent*& event : events_) Check(api_.event_create(stream_, &event));
   }
 

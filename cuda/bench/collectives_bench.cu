@@ -120,7 +120,7 @@ bool ConnectNccl(std::vector<Rank>& ranks, int num_devices) {
 }
 
 void PrepareRank(Rank& rank, int device) {
-  Must(Api().stream_create(device, int64_t{64} << 20, &rank.stream));
+  Must(Api().stream_create(device, int64_t{64} << 20, kTimeoutUs, &rank.stream));
   Must(Api().allocate(rank.stream, kLargest, &rank.x));
   void* memory = nullptr;
   Must(Api().allocate(rank.stream, 2 * kMaxOneShotBytes, &memory));

@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kBytes = int64_t{2} << 30;
 constexpr int64_t kPieceBytes = int64_t{4} << 20;
 constexpr int kRounds = 7;
+constexpr int64_t kTimeoutUs = 60'000'000;
 
 const HeddleCudaApi& api = *HeddleCudaGetApi(HEDDLE_CUDA_API_VERSION);
 
@@ -97,7 +98,7 @@ int main(int argc, char** argv) {
   const int processors = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   const int num_threads = argc > 2 ? std::atoi(argv[2]) : processors;
   HeddleCudaStream* stream = nullptr;
-  Must(api.stream_create(device, 0, &stream));
+  Must(api.stream_create(device, 0, kTimeoutUs, &stream));
   void* to = nullptr;
   Must(api.allocate(stream, kBytes, &to));
 

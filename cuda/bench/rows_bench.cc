@@ -18,6 +18,7 @@ constexpr int kHeadDim = 128;
 constexpr int64_t kMaxRows = 4096;
 constexpr int64_t kBlockSize = 16;
 constexpr int64_t kVocabSize = 128'000;
+constexpr int64_t kTimeoutUs = 60'000'000;
 constexpr HeddleCudaDType kT = kHeddleCudaBFloat16;
 
 const HeddleCudaApi& api = *HeddleCudaGetApi(HEDDLE_CUDA_API_VERSION);
@@ -92,7 +93,7 @@ HeddleCudaMatrix FirstRows(HeddleCudaMatrix matrix, int64_t rows) {
 
 int main(int argc, char** argv) {
   HeddleCudaStream* stream = nullptr;
-  Must(api.stream_create(argc > 1 ? std::atoi(argv[1]) : 0, 0, &stream));
+  Must(api.stream_create(argc > 1 ? std::atoi(argv[1]) : 0, 0, kTimeoutUs, &stream));
   const Memory memory{stream};
   const HeddleCudaMatrix x = memory.Random(kT, kMaxRows, kHidden);
   const HeddleCudaMatrix y = memory.Random(kT, kMaxRows, kHidden);

@@ -21,6 +21,7 @@ constexpr int kMaxLogprobs = 20;
 constexpr int kCallsPerGraph = 20;
 constexpr int kRounds = 25;
 constexpr int64_t kWorkspaceBytes = int64_t{256} << 20;
+constexpr int64_t kTimeoutUs = 60'000'000;
 
 const HeddleCudaApi& api = *HeddleCudaGetApi(HEDDLE_CUDA_API_VERSION);
 
@@ -67,7 +68,7 @@ HeddleCudaSampleRow RowOf(Case value, int64_t row) {
 class Bench {
  public:
   explicit Bench(int device) {
-    Must(api.stream_create(device, kWorkspaceBytes, &stream_));
+    Must(api.stream_create(device, kWorkspaceBytes, kTimeoutUs, &stream_));
     logits_ = {Allocate(kMaxRows * kVocabSize * 4), kHeddleCudaFloat32, kMaxRows, kVocabSize, kVocabSize};
     rows_ = Allocate(kMaxRows * static_cast<int64_t>(sizeof(HeddleCudaSampleRow)));
     token_ids_ = static_cast<int32_t*>(Allocate(kMaxRows * 4));

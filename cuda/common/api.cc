@@ -66,8 +66,10 @@ Status DeviceCheck(int32_t device) noexcept {
   });
 }
 
-Status StreamCreate(int32_t device, int64_t workspace_bytes, Stream** stream) noexcept {
-  return Guard([&] { Give(stream, [&] { return CreateStream(device, workspace_bytes); }); });
+Status StreamCreate(int32_t device, int64_t workspace_bytes, int64_t timeout_us, Stream** stream) noexcept {
+  return Guard([&] {
+    Give(stream, [&] { return CreateStream(device, workspace_bytes, std::chrono::microseconds(timeout_us)); });
+  });
 }
 
 Status StreamDestroy(Stream* stream) noexcept {

@@ -1,33 +1,9 @@
 #include "common/event.h"
 
-#include <algorithm>
-#include <chrono>
-#include <thread>
-
 #include "common/device.h"
+#include "common/wait.h"
 
 namespace heddle::cuda {
-namespace {
-
-using Clock = std::chrono::steady_clock;
-using std::chrono::microseconds;
-
-// About what a sleep costs beyond its length; a wait that ends sooner never sleeps.
-constexpr microseconds kSpinTime{30};
-constexpr microseconds kFirstSleep{5};
-constexpr microseconds kLongestSleep{50};
-
-bool IsReached(const HeddleCudaEvent& event) {
-  const cudaError_t error = cudaEventQuery(event.event);
-  if (error == cudaErrorNotReady) {
-    cudaGetLastError();
-    return false;
-  }
-  Check(error, "cudaEventQuery");
-  return true;
-}
-
-}  // namespace
 
 HeddleCudaEvent* CreateEvent(const HeddleCudaStream& stream) {
   auto event = std::make_unique<HeddleCudaEvent>();
@@ -51,17 +27,9 @@ void RecordEvent(HeddleCudaStream& stream, HeddleCudaEvent& event) {
 
 void WaitForEvent(const HeddleCudaEvent& event, int64_t timeout_us) {
   SetDevice(event.device);
-  const Clock::time_point start = Clock::now();
-  microseconds sleep = kFirstSleep;
-  while (!IsReached(event)) {
-    const auto waited = std::chrono::duration_cast<microseconds>(Clock::now() - start);
-    if (waited.count() >= timeout_us) {
-      Fail(kHeddleCudaTimeout, "an event was not reached within " + std::to_string(timeout_us) + " microseconds");
-    }
-    if (waited < kSpinTime) continue;
-    std::this_thread::sleep_for(sleep);
-    sleep = std::min(2 * sleep, kLongestSleep);
-  }
+  const auto query = [&] { return cudaEventQuery(event.event); };
+  if (WaitUntilReady(query, std::chrono::microseconds(timeout_us), "cudaEventQuery")) return;
+  Fail(kHeddleCudaTimeout, "an event was not reached within " + std::to_string(timeout_us) + " microseconds");
 }
 
 double SecondsBetween(const HeddleCudaEvent& from, const HeddleCudaEvent& to) {

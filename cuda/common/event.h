@@ -15,7 +15,7 @@ HeddleCudaEvent* CreateEvent(const HeddleCudaStream& stream);
 void DestroyEvent(HeddleCudaEvent* event);
 // While the stream captures, the graph records the event each time that it runs.
 void RecordEvent(HeddleCudaStream& stream, HeddleCudaEvent& event);
-// Polls, so that no lock is held and a lost device is noticed. An event that was never recorded counts as reached.
+// As WaitUntilReady. An event that was never recorded counts as reached. Any thread.
 void WaitForEvent(const HeddleCudaEvent& event, int64_t timeout_us);
 double SecondsBetween(const HeddleCudaEvent& from, const HeddleCudaEvent& to);
 

@@ -2,6 +2,7 @@
 
 #include "common/device.h"
 #include "common/memory.h"
+#include "common/wait.h"
 
 namespace heddle::cuda {
 namespace {
@@ -35,12 +36,14 @@ struct Releaser {
 
 }  // namespace
 
-HeddleCudaStream* CreateStream(int device, int64_t workspace_bytes) {
+HeddleCudaStream* CreateStream(int device, int64_t workspace_bytes, std::chrono::microseconds timeout) {
   Require(workspace_bytes >= 0, "stream_create: a negative size of the workspace");
+  Require(timeout.count() > 0, "stream_create: a timeout of nothing");
   const DeviceProperties properties = PropertiesOf(device);
   SetDevice(device);
   std::unique_ptr<HeddleCudaStream, Releaser> stream(new HeddleCudaStream);
   stream->properties = properties;
+  stream->timeout = timeout;
   // Does not wait for the legacy default stream, which others in the process may use.
   HEDDLE_CUDA_CHECK(cudaStreamCreateWithFlags(&stream->stream, cudaStreamNonBlocking));
   stream->pool = CreatePool(device);
@@ -56,10 +59,25 @@ void DestroyStream(HeddleCudaStream* stream) {
   if (stream == nullptr) return;
   Require(stream->allocations.empty(), "stream_destroy: memory of the stream is still allocated");
   Require(!stream->capturing, "stream_destroy: the stream is capturing a graph");
-  const std::unique_ptr<HeddleCudaStream> owner(stream);
+  std::unique_ptr<HeddleCudaStream> owner(stream);
+  try {
+    SynchronizeStream(*stream);
+  } catch (const Failure& failure) {
+    // Work that failed is over; work that goes on still uses what the stream holds.
+    if (failure.status == kHeddleCudaTimeout) {
+      static_cast<void>(owner.release());
+      throw;
+    }
+  }
   Check(Release(*stream), "stream_destroy");
 }
 
-void SynchronizeStream(HeddleCudaStream& stream) { HEDDLE_CUDA_CHECK(cudaStreamSynchronize(stream.stream)); }
+void SynchronizeStream(const HeddleCudaStream& stream) {
+  const auto query = [&] { return cudaStreamQuery(stream.stream); };
+  if (WaitUntilReady(query, stream.timeout, "cudaStreamQuery")) return;
+  const auto limit = std::chrono::duration_cast<std::chrono::milliseconds>(stream.timeout);
+  Fail(kHeddleCudaTimeout, "device " + std::to_string(stream.properties.device) +
+                               " did not end its work within the limit of " + std::to_string(limit.count()) + " ms");
+}
 
 }  // namespace heddle::cuda

@@ -3,6 +3,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <unordered_map>
@@ -27,7 +28,8 @@ struct DeviceProperties {
 struct HeddleCudaStream {
   heddle::cuda::DeviceProperties properties;
   cudaStream_t stream = nullptr;
-  cudaMemPool_t pool = nullptr;  // the stream's own
+  std::chrono::microseconds timeout{};  // of every wait for the stream
+  cudaMemPool_t pool = nullptr;         // the stream's own
   void* workspace = nullptr;
   int64_t workspace_bytes = 0;
   // Zero between ops: counters that kernels use to find the last of several blocks, and reset.
@@ -52,9 +54,10 @@ struct HeddleCudaStream {
 namespace heddle::cuda {
 
 // See stream_create and stream_destroy. The work that DestroyStream waits for may have failed: then it throws, and the
-// stream is gone all the same.
-HeddleCudaStream* CreateStream(int device, int64_t workspace_bytes);
+// stream is gone all the same. Where that work does not end, nothing is given back.
+HeddleCudaStream* CreateStream(int device, int64_t workspace_bytes, std::chrono::microseconds timeout);
 void DestroyStream(HeddleCudaStream* stream);
-void SynchronizeStream(HeddleCudaStream& stream);
+// Fails with kHeddleCudaTimeout.
+void SynchronizeStream(const HeddleCudaStream& stream);
 
 }  // namespace heddle::cuda

@@ -62,12 +62,12 @@ class Timer {
   Timer(const Timer&) = delete;
   Timer& operator=(const Timer&) = delete;
 
-  void Begin(cudaStream_t stream) { HEDDLE_CUDA_CHECK(cudaEventRecord(begin_, stream)); }
+  void Begin(const HeddleCudaStream& stream) { HEDDLE_CUDA_CHECK(cudaEventRecord(begin_, stream.stream)); }
   // Waits for the stream.
-  float End(cudaStream_t stream) {
+  float End(const HeddleCudaStream& stream) {
     float milliseconds = 0;
-    HEDDLE_CUDA_CHECK(cudaEventRecord(end_, stream));
-    HEDDLE_CUDA_CHECK(cudaEventSynchronize(end_));
+    HEDDLE_CUDA_CHECK(cudaEventRecord(end_, stream.stream));
+    SynchronizeStream(stream);
     HEDDLE_CUDA_CHECK(cudaEventElapsedTime(&milliseconds, begin_, end_));
     return milliseconds / 1000;
   }
@@ -238,9 +238,9 @@ float GemmPlans::Seconds(const HeddleCudaStream& stream, const Problem& problem,
   float least = std::numeric_limits<float>::infinity();
   for (int trial = 0; trial < kTrials + 1; ++trial) {
     if (flushed > 0) HEDDLE_CUDA_CHECK(cudaMemsetAsync(stream.workspace, 0, flushed, stream.stream));
-    timer.Begin(stream.stream);
+    timer.Begin(stream);
     if (Run(stream, problem, algorithm) != CUBLAS_STATUS_SUCCESS) return std::numeric_limits<float>::infinity();
-    const float seconds = timer.End(stream.stream);
+    const float seconds = timer.End(stream);
     // The first also loads the kernel.
     if (trial > 0) least = std::min(least, seconds);
   }

@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 // Changes with every change of this header.
-#define HEDDLE_CUDA_API_VERSION 2
+#define HEDDLE_CUDA_API_VERSION 3
 
 typedef enum {
   kHeddleCudaOk = 0,
@@ -290,9 +290,11 @@ typedef struct {
   HeddleCudaStatus (*device_check)(int32_t device);
 
   // A stream on `device` with a workspace of `workspace_bytes`, taken at once; ops that would need more run in parts or
-  // refuse. Several streams may share a device, one a rank.
-  HeddleCudaStatus (*stream_create)(int32_t device, int64_t workspace_bytes, HeddleCudaStream** stream);
-  // Waits for the stream. Everything made from it must be gone.
+  // refuse. Calls that wait for the stream's work (stream_synchronize, stream_destroy, the first matmul of a shape) do
+  // so for `timeout_us` at most, then kHeddleCudaTimeout. Several streams may share a device, one a rank.
+  HeddleCudaStatus (*stream_create)(int32_t device, int64_t workspace_bytes, int64_t timeout_us,
+                                    HeddleCudaStream** stream);
+  // Waits for the stream. Everything made from it must be gone. Where the wait takes too long, its memory is lost.
   HeddleCudaStatus (*stream_destroy)(HeddleCudaStream* stream);
   HeddleCudaStatus (*stream_synchronize)(HeddleCudaStream* stream);
 
@@ -313,7 +315,8 @@ typedef struct {
   // Normally distributed numbers of this standard deviation, the same for the same seed.
   HeddleCudaStatus (*fill_random)(HeddleCudaStream* stream, HeddleCudaMatrix y, uint64_t seed, float deviation);
 
-  // A point in a stream. Waiting for one blocks the calling thread until `timeout_us`, then kHeddleCudaTimeout.
+  // A point in a stream. Waiting for one blocks the calling thread until `timeout_us`, then kHeddleCudaTimeout; any
+  // thread may wait, and one that waits for 0 asks how the device is.
   HeddleCudaStatus (*event_create)(HeddleCudaStream* stream, HeddleCudaEvent** event);
   HeddleCudaStatus (*event_destroy)(HeddleCudaEvent* event);
   HeddleCudaStatus (*event_record)(HeddleCudaStream* stream, HeddleCudaEvent* event);

@@ -78,8 +78,8 @@ void MustSucceed(HeddleCudaStatus status, const char* what) {
   if (status != kHeddleCudaOk) throw std::runtime_error(std::string(what) + ": " + Library().last_error());
 }
 
-TestStream::TestStream(int64_t workspace_bytes) {
-  MustSucceed(Api().stream_create(0, workspace_bytes, &stream_), "stream_create");
+TestStream::TestStream(int64_t workspace_bytes, int64_t timeout_us) {
+  MustSucceed(Api().stream_create(0, workspace_bytes, timeout_us, &stream_), "stream_create");
 }
 
 TestStream::~TestStream() { EXPECT_OK(Api().stream_destroy(stream_)); }

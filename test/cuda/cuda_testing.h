@@ -26,7 +26,7 @@ void MustSucceed(HeddleCudaStatus status, const char* what);
 // A stream of device 0.
 class TestStream {
  public:
-  explicit TestStream(int64_t workspace_bytes = int64_t{256} << 20);
+  explicit TestStream(int64_t workspace_bytes = int64_t{256} << 20, int64_t timeout_us = 60'000'000);
   ~TestStream();
   TestStream(const TestStream&) = delete;
   TestStream& operator=(const TestStream&) = delete;

@@ -54,7 +54,7 @@ TEST(CudaLibrary, "counts devices or says in a sentence why there is none") {
 
 TEST(CudaLibrary, "refuses null arguments") {
   EXPECT_STATUS(Library().device_count(nullptr), kHeddleCudaInvalid);
-  EXPECT_STATUS(Library().stream_create(0, 0, nullptr), kHeddleCudaInvalid);
+  EXPECT_STATUS(Library().stream_create(0, 0, kTenSeconds, nullptr), kHeddleCudaInvalid);
   EXPECT_STATUS(Library().stream_synchronize(nullptr), kHeddleCudaInvalid);
   EXPECT_STATUS(Library().rms_norm(nullptr, nullptr), kHeddleCudaInvalid);
   EXPECT_STATUS(Library().event_wait(nullptr, 0), kHeddleCudaInvalid);
@@ -75,9 +75,10 @@ TEST(CudaDevice, "describes itself, and devices that are not there are refused")
   EXPECT_STATUS(api.device_info(count, &info), kHeddleCudaInvalid);
   EXPECT_STATUS(api.device_info(-1, &info), kHeddleCudaInvalid);
   HeddleCudaStream* stream = nullptr;
-  EXPECT_STATUS(api.stream_create(count, 0, &stream), kHeddleCudaInvalid);
-  EXPECT_STATUS(api.stream_create(0, -1, &stream), kHeddleCudaInvalid);
-  EXPECT_STATUS(api.stream_create(0, int64_t{1} << 40, &stream), kHeddleCudaOutOfMemory);
+  EXPECT_STATUS(api.stream_create(count, 0, kTenSeconds, &stream), kHeddleCudaInvalid);
+  EXPECT_STATUS(api.stream_create(0, -1, kTenSeconds, &stream), kHeddleCudaInvalid);
+  EXPECT_STATUS(api.stream_create(0, 0, 0, &stream), kHeddleCudaInvalid);
+  EXPECT_STATUS(api.stream_create(0, int64_t{1} << 40, kTenSeconds, &stream), kHeddleCudaOutOfMemory);
 }
 
 TEST(CudaMemory, "is counted for the device over all streams") {
@@ -184,6 +185,23 @@ TEST(CudaEvent, "is waited for until its deadline, then until it is reached, and
   EXPECT_OK(Api().event_elapsed(before.event, after.event, &seconds));
   // 100 times 256 MiB cannot be written in a millisecond, nor take a second.
   EXPECT_TRUE(seconds > 1e-3 && seconds < 1);
+}
+
+TEST(CudaStream, "is waited for no longer than its limit, by what an op has to wait for neither") {
+  TestStream stream(int64_t{256} << 20, 500);
+  const TestEvent end(stream);
+  constexpr int64_t kCount = 1 << 26;
+  const DeviceArray array = DeviceArray::Poisoned(stream, kHeddleCudaFloat32, kCount);
+  constexpr int64_t kSize = 512;
+  const HeddleCudaMatrix x = Matrix(array, kHeddleCudaFloat32, kSize, kSize);
+  const HeddleCudaMatmul op{x, x, nullptr, x};
+  Work(stream, array, kCount);
+  EXPECT_STATUS(Api().stream_synchronize(stream.get()), kHeddleCudaTimeout);
+  Work(stream, array, kCount);
+  EXPECT_STATUS(Api().matmul(stream.get(), &op), kHeddleCudaTimeout);
+  EXPECT_OK(Api().event_record(stream.get(), end.event));
+  EXPECT_OK(Api().event_wait(end.event, kTenSeconds));
+  EXPECT_OK(Api().stream_synchronize(stream.get()));
 }
 
 TEST(CudaStream, "may be one of several that threads use at the same time") {

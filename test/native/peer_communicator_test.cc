@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "comm/nccl_communicator.h"
+#include "fake_cuda.h"
 #include "rank_threads.h"
 #include "tensor_testing.h"
 
@@ -63,7 +64,7 @@ class DeviceTensor {
   // Waits. How many elements are further than `tolerance` from what is expected.
   int64_t CountWrong(const std::function<double(int64_t)>& expected, double tolerance = 0) const {
     cuda_.Copy(host_.get(), tensor_.view().data, bytes_);
-    cuda_.Synchronize(nullptr, kTimeout);
+    cuda_.Synchronize();
     int64_t wrong = 0;
     for (int64_t i = 0; i < size(); ++i) {
       const double value = LoadFloat(tensor_.view().dtype, host_.get(), i);
@@ -86,16 +87,16 @@ class DeviceTensor {
 class Ranks {
  public:
   explicit Ranks(int size, milliseconds timeout = kTimeout) {
-    std::string reason;
-    const int num_devices = NumCudaDevices(&reason);
-    if (num_devices == 0) SKIP(reason);
+    test::RequireGpu();
+    const int num_devices = NumCudaDevices();
     for (int rank = 0; rank < size; ++rank) devices_.push_back(rank % num_devices);
     group_ = CreatePeerGroup(CreateNcclGroup(devices_, NcclOptions{}, timeout), timeout);
     streams_.resize(group_.size());
     Run([&](int rank) {
       const auto i = static_cast<size_t>(rank);
-      streams_[i] = std::make_unique<Stream>(1, true, CpuIsa::kScalar,
-                                             std::make_unique<CudaStream>(devices_[i], kWorkspaceBytes));
+      streams_[i] = std::make_unique<Stream>(
+          1, true, CpuIsa::kScalar,
+          std::make_unique<CudaStream>(devices_[i], kWorkspaceBytes, WaitLimits{.timeout = kTimeout}));
       group_[i]->Connect(*streams_[i]);
     });
   }
@@ -201,7 +202,7 @@ TEST(PeerCommunicator, "adds sums to the residual and norms it in one, up to the
           const Branch branch(ranks.cuda(rank), dtype, rows);
           branch.Put(rank, 5);
           const bool done = branch.TryAllReduceAddRmsNorm(ranks.communicator(rank));
-          ranks.cuda(rank).Synchronize(nullptr, kTimeout);
+          ranks.cuda(rank).Synchronize();
           if (done != (rows <= most_rows)) ++num_wrong;
           if (done) num_wrong += branch.CountWrong(size, 5);
         }
@@ -246,7 +247,7 @@ TEST(PeerCommunicator, "in a graph sums anew in each of a thousand replays, with
       for (uint64_t replay = 0; replay < kReplays; ++replay) {
         const bool is_checked = replay % 10 == 9;
         if (is_checked) {
-          cuda.Synchronize(nullptr, kTimeout);
+          cuda.Synchronize();
           put(replay);
           large.PutValues(rank, replay + 4);
         }
@@ -276,7 +277,7 @@ TEST(PeerCommunicator, "ends at the deadline where a rank does not come, and say
   const CudaGraph graph = cuda.Capture([&] { ranks.communicator(0).AllReduceSum(x); });
   const Clock::time_point start = Clock::now();
   cuda.Launch(graph);
-  cuda.Synchronize(nullptr, kTimeout);
+  cuda.Synchronize();
   EXPECT_TRUE(Clock::now() - start >= milliseconds(450) && Clock::now() - start < seconds(2));
   EXPECT_ERROR(ErrorCode::kCommTimeout, ranks.communicator(0).CheckHealth());
   EXPECT_ERROR(ErrorCode::kCommTimeout, ranks.communicator(1).CheckHealth());
@@ -295,7 +296,7 @@ TEST(PeerCommunicator, "an abort by another thread ends a replay's wait for a mi
     ranks.Abort(ErrorCode::kCancelled);
   });
   const Clock::time_point start = Clock::now();
-  cuda.Synchronize(nullptr, kTimeout);
+  cuda.Synchronize();
   const auto waited = Clock::now() - start;
   aborter.join();
   EXPECT_TRUE(waited >= milliseconds(250) && waited < milliseconds(600));

@@ -1,0 +1,43 @@
+#include "fake_cuda.h"
+
+#include <dlfcn.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "device/cuda_library.h"
+#include "test.h"
+
+namespace heddle::test {
+namespace {
+
+// In the library that the core opens, which is not another copy.
+FakeCuda* Find() {
+  if (std::getenv("HEDDLE_CUDA_LIBRARY") != nullptr) return nullptr;
+  const auto path = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libheddle_cuda.so";
+  void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) return nullptr;
+  return reinterpret_cast<FakeCuda* (*)()>(dlsym(library, "HeddleFakeCuda"))();
+}
+
+FakeCuda* FakeOrNull() {
+  static FakeCuda* const fake = Find();
+  return fake;
+}
+
+}  // namespace
+
+FakeCuda& TheFakeCuda() {
+  FakeCuda* const fake = FakeOrNull();
+  if (fake == nullptr) SKIP("a GPU is under test, not the fake");
+  for (FakeDevice& device : fake->devices) device.state = FakeState::kRunning;
+  return *fake;
+}
+
+void RequireGpu() {
+  if (FakeOrNull() != nullptr) SKIP("HEDDLE_CUDA_LIBRARY names no library to run on a GPU");
+  std::string reason;
+  if (NumCudaDevices(&reason) == 0) SKIP(reason);
+}
+
+}  // namespace heddle::test

@@ -1,0 +1,43 @@
+// A stand-in for libheddle_cuda.so on machines without a GPU: two devices whose memory is the host's, whose ops run
+// when they are launched, and which stop or break when a test says so. It lies beside the tests' binary, where the
+// core looks for the library unless HEDDLE_CUDA_LIBRARY names another.
+//
+// It has what the host's side of a GPU's rank needs: memory, events, graphs, one sampler (the largest logit) and
+// collectives that do nothing. The entries of all other ops are null.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+namespace heddle::test {
+
+inline constexpr int kNumFakeDevices = 2;
+
+enum class FakeState {
+  kRunning,
+  kStalled,  // events that are recorded from now on are not reached, until it runs again
+  kLost,     // every call on the device fails
+};
+
+struct FakeDevice {
+  std::atomic<FakeState> state{FakeState::kRunning};
+  std::atomic<int64_t> num_waits{0};  // how often an event was asked for
+};
+
+struct FakeCuda {
+  std::array<FakeDevice, kNumFakeDevices> devices;
+  std::atomic<int64_t> num_streams{0};  // that exist
+  std::atomic<int64_t> num_blocks{0};   // of memory that exist, on devices and page-locked
+  std::atomic<int64_t> num_graphs{0};   // that exist
+  std::atomic<int64_t> num_captures{0};
+  std::atomic<int64_t> num_launches{0};  // of graphs
+};
+
+// The fake's, all devices running; skips the test where the core has opened another library.
+FakeCuda& TheFakeCuda();
+
+// Skips the test unless the core has opened a library with a GPU.
+void RequireGpu();
+
+}  // namespace heddle::test

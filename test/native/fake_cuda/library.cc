@@ -1,0 +1,300 @@
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "fake_cuda.h"
+#include "heddle_cuda.h"
+
+using heddle::test::FakeCuda;
+using heddle::test::FakeState;
+using heddle::test::kNumFakeDevices;
+using Status = HeddleCudaStatus;
+using Op = std::function<void()>;
+
+struct HeddleCudaStream {
+  int device = 0;
+  bool capturing = false;
+  std::vector<Op> captured;
+};
+
+struct HeddleCudaGraph {
+  std::vector<Op> ops;
+};
+
+struct HeddleCudaEvent {
+  int device = 0;
+  std::atomic<bool> reached{true};
+};
+
+struct HeddleCudaCommunicator {
+  std::atomic<bool> aborted{false};
+};
+
+namespace {
+
+FakeCuda fake;
+thread_local std::string last_error;
+
+// What exists of one kind; also what nobody else knows any more.
+class Living {
+ public:
+  explicit Living(std::atomic<int64_t>& count) : count_(count) {}
+  void Add(void* object) {
+    const std::lock_guard lock(mutex_);
+    objects_.insert(object);
+    ++count_;
+  }
+  void Remove(void* object) {
+    const std::lock_guard lock(mutex_);
+    count_ -= static_cast<int64_t>(objects_.erase(object));
+  }
+
+ private:
+  std::atomic<int64_t>& count_;
+  std::mutex mutex_;
+  std::set<void*> objects_;
+};
+Living streams(fake.num_streams);
+Living blocks(fake.num_blocks);
+
+Status Fail(Status status, const std::string& message) {
+  last_error = message;
+  return status;
+}
+
+Status Ask(int device) {
+  if (fake.devices[static_cast<size_t>(device)].state != FakeState::kLost) return kHeddleCudaOk;
+  return Fail(kHeddleCudaSticky, "device " + std::to_string(device) + " is lost");
+}
+
+// Runs `op`, or records it while the stream captures.
+Status Launch(HeddleCudaStream* stream, Op op) {
+  const Status status = Ask(stream->device);
+  if (status != kHeddleCudaOk) return status;
+  stream->capturing ? stream->captured.push_back(std::move(op)) : op();
+  return kHeddleCudaOk;
+}
+
+Status DeviceCount(int32_t* count) {
+  *count = kNumFakeDevices;
+  return kHeddleCudaOk;
+}
+
+Status DeviceInfo(int32_t, HeddleCudaDeviceInfo* info) {
+  *info = {};
+  std::strcpy(info->name, "fake");
+  info->total_bytes = info->free_bytes = int64_t{1} << 30;
+  return kHeddleCudaOk;
+}
+
+Status DeviceCheck(int32_t) { return Fail(kHeddleCudaUnavailable, "a fake device serves no model"); }
+
+Status StreamCreate(int32_t device, int64_t, int64_t, HeddleCudaStream** stream) {
+  *stream = new HeddleCudaStream{.device = device, .captured = {}};
+  streams.Add(*stream);
+  return kHeddleCudaOk;
+}
+
+Status StreamDestroy(HeddleCudaStream* stream) {
+  streams.Remove(stream);
+  delete stream;
+  return kHeddleCudaOk;
+}
+
+Status Allocate(HeddleCudaStream* stream, int64_t bytes, void** memory) {
+  const Status status = Ask(stream->device);
+  if (status != kHeddleCudaOk) return status;
+  *memory = ::operator new(static_cast<size_t>(bytes));
+  blocks.Add(*memory);
+  return kHeddleCudaOk;
+}
+
+Status Free(HeddleCudaStream*, void* memory) {
+  blocks.Remove(memory);
+  ::operator delete(memory);
+  return kHeddleCudaOk;
+}
+
+Status Copy(HeddleCudaStream* stream, void* to, const void* from, int64_t bytes) {
+  return Launch(stream, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
+}
+
+Status Copy2d(HeddleCudaStream* stream, void* to, int64_t to_stride, const void* from, int64_t from_stride,
+              int64_t row_bytes, int64_t num_rows) {
+  return Launch(stream, [=] {
+    for (int64_t row = 0; row < num_rows; ++row) {
+      std::memcpy(static_cast<char*>(to) + row * to_stride, static_cast<const char*>(from) + row * from_stride,
+                  static_cast<size_t>(row_bytes));
+    }
+  });
+}
+
+Status Fill(HeddleCudaStream* stream, void* memory, int value, int64_t bytes) {
+  return Launch(stream, [=] { std::memset(memory, value, static_cast<size_t>(bytes)); });
+}
+
+Status EventCreate(HeddleCudaStream* stream, HeddleCudaEvent** event) {
+  *event = new HeddleCudaEvent;
+  (*event)->device = stream->device;
+  return kHeddleCudaOk;
+}
+
+Status EventDestroy(HeddleCudaEvent* event) {
+  delete event;
+  return kHeddleCudaOk;
+}
+
+Status EventRecord(HeddleCudaStream* stream, HeddleCudaEvent* event) {
+  event->reached = fake.devices[static_cast<size_t>(stream->device)].state == FakeState::kRunning;
+  return Ask(stream->device);
+}
+
+Status EventWait(HeddleCudaEvent* event, int64_t timeout_us) {
+  auto& device = fake.devices[static_cast<size_t>(event->device)];
+  ++device.num_waits;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(timeout_us);
+  for (;;) {
+    const Status status = Ask(event->device);
+    if (status != kHeddleCudaOk) return status;
+    if (event->reached || device.state == FakeState::kRunning) return kHeddleCudaOk;
+    if (std::chrono::steady_clock::now() >= end) return Fail(kHeddleCudaTimeout, "the event was not reached");
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  }
+}
+
+Status EventElapsed(HeddleCudaEvent*, HeddleCudaEvent*, double* seconds) {
+  *seconds = 0;
+  return kHeddleCudaOk;
+}
+
+Status CaptureBegin(HeddleCudaStream* stream) {
+  stream->capturing = true;
+  stream->captured.clear();
+  return Ask(stream->device);
+}
+
+Status CaptureEnd(HeddleCudaStream* stream, HeddleCudaGraph** graph) {
+  stream->capturing = false;
+  *graph = new HeddleCudaGraph{std::move(stream->captured)};
+  ++fake.num_graphs;
+  ++fake.num_captures;
+  return Ask(stream->device);
+}
+
+Status GraphLaunch(HeddleCudaStream* stream, HeddleCudaGraph* graph) {
+  ++fake.num_launches;
+  return Launch(stream, [graph] {
+    for (const Op& op : graph->ops) op();
+  });
+}
+
+Status GraphDestroy(HeddleCudaGraph* graph) {
+  delete graph;
+  --fake.num_graphs;
+  return kHeddleCudaOk;
+}
+
+Status FillSampled(HeddleCudaStream* stream, int32_t* ids, int64_t num_ids, const int32_t* sampled) {
+  return Launch(stream, [=] {
+    for (int64_t i = 0; i < num_ids; ++i) ids[i] = ids[i] < 0 ? sampled[-1 - ids[i]] : ids[i];
+  });
+}
+
+Status Sample(HeddleCudaStream* stream, const HeddleCudaSample* given) {
+  return Launch(stream, [op = *given] {
+    for (int64_t row = 0; row < op.logits.num_rows; ++row) {
+      const auto* const logits = static_cast<const float*>(op.logits.data) + row * op.logits.stride;
+      const auto best = static_cast<int32_t>(std::max_element(logits, logits + op.logits.size) - logits);
+      op.token_ids[row] = best;
+      op.sampled[row] = {.token_id = best, .logprob = logits[best], .rank = 0, .failure = kHeddleCudaSampled};
+    }
+  });
+}
+
+Status NcclVersion(int32_t* version) {
+  *version = 23000;
+  return kHeddleCudaOk;
+}
+
+Status CommUniqueId(char[128]) { return kHeddleCudaOk; }
+
+Status CommCreate(HeddleCudaStream*, const char[128], int32_t, int32_t, const HeddleCudaNcclOptions*, int64_t,
+                  HeddleCudaCommunicator** comm) {
+  *comm = new HeddleCudaCommunicator;
+  return kHeddleCudaOk;
+}
+
+Status CommConnect(HeddleCudaCommunicator*) { return kHeddleCudaOk; }
+
+Status CommDestroy(HeddleCudaCommunicator* comm) {
+  delete comm;
+  return kHeddleCudaOk;
+}
+
+Status CommAbort(HeddleCudaCommunicator* comm) {
+  comm->aborted = true;
+  return kHeddleCudaOk;
+}
+
+Status CommAsyncError(HeddleCudaCommunicator* comm) {
+  return comm->aborted ? Fail(kHeddleCudaAborted, "the communicator was aborted") : kHeddleCudaOk;
+}
+
+Status AllReduceSum(HeddleCudaStream*, HeddleCudaCommunicator*, HeddleCudaMatrix) { return kHeddleCudaOk; }
+
+Status Broadcast(HeddleCudaStream*, HeddleCudaCommunicator*, int32_t, void*, int64_t) { return kHeddleCudaOk; }
+
+const HeddleCudaApi kTable = [] {
+  HeddleCudaApi api{};
+  api.last_error = [] { return last_error.c_str(); };
+  api.device_count = DeviceCount;
+  api.device_info = DeviceInfo;
+  api.device_check = DeviceCheck;
+  api.stream_create = StreamCreate;
+  api.stream_destroy = StreamDestroy;
+  api.allocate = Allocate;
+  api.free = Free;
+  api.allocate_host = Allocate;
+  api.free_host = Free;
+  api.copy = Copy;
+  api.copy_2d = Copy2d;
+  api.fill = Fill;
+  api.event_create = EventCreate;
+  api.event_destroy = EventDestroy;
+  api.event_record = EventRecord;
+  api.event_wait = EventWait;
+  api.event_elapsed = EventElapsed;
+  api.capture_begin = CaptureBegin;
+  api.capture_end = CaptureEnd;
+  api.graph_launch = GraphLaunch;
+  api.graph_destroy = GraphDestroy;
+  api.fill_sampled = FillSampled;
+  api.sample = Sample;
+  api.nccl_version = NcclVersion;
+  api.comm_unique_id = CommUniqueId;
+  api.comm_create = CommCreate;
+  api.comm_connect = CommConnect;
+  api.comm_destroy = CommDestroy;
+  api.comm_abort = CommAbort;
+  api.comm_async_error = CommAsyncError;
+  api.all_reduce_sum = AllReduceSum;
+  api.broadcast = Broadcast;
+  return api;
+}();
+
+}  // namespace
+
+extern "C" {
+
+__attribute__((visibility("default"))) const HeddleCudaApi* HeddleCudaGetApi(int32_t version) {
+  return version == HEDDLE_CUDA_API_VERSION ? &kTable : nullptr;
+}
+
+__attribute__((visibility("default"))) FakeCuda* HeddleFakeCuda() { return &fake; }
+}
