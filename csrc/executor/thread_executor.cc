@@ -75,7 +75,7 @@ class ThreadExecutor : public Executor {
   ModelOutput Wait() override {
     ThrowFailure();
     ModelOutput output;
-    RunTask([&](int rank) { output = workers_[static_cast<size_t>(rank)]->Wait(); }, 0);
+    RunTask([&](int rank) { output = workers_[static_cast<size_t>(rank)]->Wait([this] { CheckOtherDevices(); }); }, 0);
     ThrowFailure();
     return output;
   }
@@ -119,6 +119,13 @@ class ThreadExecutor : public Executor {
     }
   }
 
+  // While rank 0 waits, no other rank's thread looks at its device, and a collective does not say whose peer is lost.
+  void CheckOtherDevices() {
+    const auto check = [this](int rank) { workers_[static_cast<size_t>(rank)]->CheckDevice(); };
+    for (int rank = 1; rank < size(); ++rank) RunTask(check, rank);
+    ThrowFailure();
+  }
+
   void ThrowFailure() {
     const std::lock_guard lock(mutex_);
     if (failure_) throw *failure_;
@@ -129,9 +136,9 @@ class ThreadExecutor : public Executor {
     {
       const std::lock_guard lock(mutex_);
       if (!failure_) {
-        const bool own_bug = code == ErrorCode::kInternal;
-        failure_.emplace(own_bug ? ErrorCode::kRankFailed : code,
-                         own_bug ? "rank " + std::to_string(rank) + " failed: " + message : message);
+        const bool is_ranks_own = code == ErrorCode::kInternal || code == ErrorCode::kRankFailed;
+        failure_.emplace(is_ranks_own ? ErrorCode::kRankFailed : code,
+                         is_ranks_own ? "rank " + std::to_string(rank) + " failed: " + message : message);
       }
     }
     AbortAll(code == ErrorCode::kCancelled ? code : ErrorCode::kRankFailed);

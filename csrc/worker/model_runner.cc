@@ -68,7 +68,10 @@ ModelRunner::ModelRunner(const ModelConfig& config, const Options& options, cons
     graphs_ = std::make_unique<DecodeGraphs>(*cuda, *tp.communicator);
     sampled_ids_ = Tensor(DType::kInt32, {options.max_num_seqs}, *cuda);
   }
-  if (tp.rank != 0) return;
+  if (tp.rank != 0) {
+    if (cuda != nullptr) end_ = std::make_unique<CudaEvent>(cuda->CreateEvent());
+    return;
+  }
   const Shape logits{LogitsRows(config, options), config.vocab_size};
   logits_ = cuda == nullptr ? Tensor(DType::kFloat32, logits) : Tensor(DType::kFloat32, logits, *cuda);
   if (cuda != nullptr) {
@@ -103,18 +106,23 @@ void ModelRunner::Submit(const SchedulerOutput& step) {
   }
   if (graphs_ != nullptr && !rows.empty()) KeepSampled(rows);
   if (clock_ != nullptr) clock_->End();
+  if (end_ != nullptr) end_->Record();
 }
 
-ModelOutput ModelRunner::Wait() {
+ModelOutput ModelRunner::Wait(const std::function<void()>& check) {
   HEDDLE_CHECK(!under_way_.empty(), "no step was submitted");
   if (clock_ != nullptr) {
-    clock_->Wait();
+    clock_->Wait(check);
     tp_.communicator->CheckHealth();
     Collect(under_way_.front());
   }
   ModelOutput output = std::move(under_way_.front().output);
   under_way_.pop_front();
   return output;
+}
+
+void ModelRunner::CheckDevice() const {
+  if (end_ != nullptr) end_->CheckDevice();
 }
 
 ForwardContext ModelRunner::Context() {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -43,8 +44,11 @@ class ModelRunner {
   void Submit(const SchedulerOutput& step);
 
   // On rank 0 only: the output of the oldest step that was submitted and not waited for, computed; one entry a
-  // scheduled sequence. Fails as Submit does.
-  ModelOutput Wait();
+  // scheduled sequence. Fails as Submit does, and as `check`, which is called now and then while a GPU is waited for.
+  ModelOutput Wait(const std::function<void()>& check);
+
+  // Fails when the GPU of a rank other than 0 is lost. Any thread, while none is in Submit.
+  void CheckDevice() const;
 
   // Of a GPU's rank 0, as StepClock has them; elsewhere zero.
   std::chrono::nanoseconds wait_time() const { return clock_ == nullptr ? kNoTime : clock_->wait_time(); }
@@ -110,6 +114,7 @@ class ModelRunner {
   ForwardBatch batch_;
   std::unique_ptr<DecodeGraphs> graphs_;           // on a GPU
   std::unique_ptr<StepClock> clock_;               // on a GPU's rank 0
+  std::unique_ptr<CudaEvent> end_;                 // of the last step, on a GPU's other ranks
   std::vector<Sampler> samplers_;                  // one a thread; rank 0 only
   std::unique_ptr<DeviceSampler> device_sampler_;  // on a GPU's rank 0
   Arena arena_;

@@ -148,9 +148,9 @@ void Worker::Submit(const SchedulerOutput& step) {
   runner_->Submit(step);
 }
 
-ModelOutput Worker::Wait() {
+ModelOutput Worker::Wait(const std::function<void()>& check) {
   const BusyTime busy(*stream_, stats_);
-  ModelOutput output = runner_->Wait();
+  ModelOutput output = runner_->Wait(check);
   stats_.device_wait_ns.store(runner_->wait_time().count(), std::memory_order_relaxed);
   stats_.device_idle_ns.store(runner_->idle_time().count(), std::memory_order_relaxed);
   return output;

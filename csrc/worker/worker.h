@@ -63,9 +63,10 @@ class Worker {
   // kInsufficientMemory, kCancelled.
   void Load(WeightSource& weights, const std::function<void(int64_t)>& on_packed);
 
-  // REQUIRES: Load succeeded. As ModelRunner::Submit and Wait.
+  // REQUIRES: Load succeeded. As ModelRunner::Submit, Wait and CheckDevice.
   void Submit(const SchedulerOutput& step);
-  ModelOutput Wait();
+  ModelOutput Wait(const std::function<void()>& check);
+  void CheckDevice() const { runner_->CheckDevice(); }
 
   // Gives up what Load made, the communicator excepted: no rank's may go while another has graphs of its collectives.
   void Unload();

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <thread>
 
+#include "fake_cuda.h"
 #include "test.h"
 
 namespace heddle {
@@ -99,11 +100,13 @@ SchedulerOutput OneSequence() {
 
 std::atomic<bool> cancelled{false};
 
-std::unique_ptr<Executor> Create(int size, int64_t timeout_ms = 60'000) {
+std::unique_ptr<Executor> Create(const WorkerConfig& config, int size, int64_t timeout_ms = 60'000) {
   const auto weights = DummyWeights(DType::kFloat32);
   return CreateThreadExecutor(
-      Config(), size, timeout_ms, *weights, [](double) {}, cancelled);
+      config, size, timeout_ms, *weights, [](double) {}, cancelled);
 }
+
+std::unique_ptr<Executor> Create(int size, int64_t timeout_ms = 60'000) { return Create(Config(), size, timeout_ms); }
 
 ModelOutput Execute(Executor& executor, const SchedulerOutput& step) {
   executor.Submit(step);
@@ -179,6 +182,28 @@ TEST(ThreadExecutor, "abandons the step under way when it is cancelled") {
   EXPECT_ERROR(ErrorCode::kCancelled, Execute(*executor, OneSequence()));
   canceller.join();
   cancelled = false;
+}
+
+TEST(ThreadExecutor, "names the rank whose GPU is lost while rank 0 waits for its own") {
+  test::FakeCuda& fake = test::TheFakeCuda();
+  fault = Fault::kNone;
+  WorkerConfig config = Config();
+  config.device = DeviceType::kCuda;
+  config.devices = {0, 1};
+  config.custom_all_reduce = false;
+  const auto executor = Create(config, 2);
+  EXPECT_EQ(Execute(*executor, OneSequence()).sequences[0].token_id, 1);
+  fake.devices[0].state = test::FakeState::kStalled;
+  executor->Submit(OneSequence());
+  fake.devices[1].state = test::FakeState::kLost;
+  try {
+    executor->Wait();
+    EXPECT_TRUE(false);
+  } catch (const Error& error) {
+    EXPECT_TRUE(error.code() == ErrorCode::kRankFailed);
+    EXPECT_EQ(std::string(error.what()), "rank 1 failed: device 1 is lost");
+  }
+  for (test::FakeDevice& device : fake.devices) device.state = test::FakeState::kRunning;
 }
 
 TEST(ThreadExecutor, "fails to load as the rank that failed, and leaves nothing behind") {
