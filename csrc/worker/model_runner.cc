@@ -91,6 +91,8 @@ void ModelRunner::Submit(const SchedulerOutput& step) {
   sequences_.Apply(step, states_);
   batch_.Build(step, states_);
   HEDDLE_CHECK(batch_.token_ids().size() <= static_cast<size_t>(options_.max_num_batched_tokens), "step too large");
+  // Tables of angles end there, and a graph that is replayed asks no more.
+  HEDDLE_CHECK(batch_.num_positions() <= options_.max_model_len, std::to_string(batch_.num_positions()));
   if (clock_ != nullptr) clock_->Begin();
   if (tp_.rank == 0) {
     ModelOutput& output = under_way_.emplace_back().output;

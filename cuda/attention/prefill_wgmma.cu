@@ -51,7 +51,8 @@ TensorMapShape CacheShape(const HeddleCudaKVCache& cache, const void* base, int 
 }
 
 TensorMapShape QueryShape(const HeddleCudaPagedAttention& op, int group_size, int tokens) {
-  const int64_t stride = std::max(op.q.stride, op.q.size);
+  // A single row has any stride, but a map is asked for a good one.
+  const int64_t stride = op.q.num_rows == 1 ? op.q.size : op.q.stride;
   return {.base = op.q.data,
           .dtype = op.q.dtype,
           .rank = 3,

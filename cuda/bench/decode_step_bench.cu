@@ -160,6 +160,7 @@ class Step {
                                      kKVHeads,        kBlockSize,        kHeadDim};
     const HeddleCudaRotateAndStore rotate = {.positions = position_,
                                              .cos_sin = cos_sin_,
+                                             .max_positions = kContext,
                                              .rotary_dim = kHeadDim,
                                              .q = columns(0, kQSize),
                                              .k = columns(kQSize, kKVSize),

@@ -137,7 +137,7 @@ int main(int argc, char** argv) {
     const HeddleCudaGatherRows gather = {x, rows_of, FirstRows(y, rows)};
     report("gather_rows", kHidden * 4, [&] { return api.gather_rows(stream, &gather); });
     const HeddleCudaRotateAndStore rotate = {
-        rows_of, cos_sin, kHeadDim, FirstRows(x, rows), FirstRows(k, rows), FirstRows(v, rows), slots, cache};
+        rows_of, cos_sin, kMaxRows, kHeadDim, FirstRows(x, rows), FirstRows(k, rows), FirstRows(v, rows), slots, cache};
     report("rotate_and_store", (2 * kHidden + 5 * kKeyValueSize) * 2,
            [&] { return api.rotate_and_store(stream, &rotate); });
   }

@@ -188,6 +188,8 @@ void GatherColumns(HeddleCudaStream& stream, HeddleCudaCommunicator& comm, const
   if (row_bytes == 0) return;
 
   const int64_t part_rows = std::max<int64_t>(1, kPartBytes / row_bytes);
+  // More than any rank needs, so that all of them refuse, or none: a lone one would leave its peers waiting.
+  if (op.x.num_rows > 1 && part_rows > 1) stream.Scratch(std::min(part_rows, op.x.num_rows) * row_bytes);
   for (int64_t begin = 0; begin < op.x.num_rows; begin += part_rows) {
     const GatherPart part(stream, comm, op, begin, std::min(part_rows, op.x.num_rows - begin));
     if (is_root) {

@@ -42,12 +42,13 @@ auto KernelFor(int columns) {
 }
 
 TensorMapShape MapShape(const HeddleCudaMatrix& matrix, int box_rows) {
+  // A single row has any stride, but a map is asked for a good one.
+  const int64_t stride = matrix.num_rows == 1 ? RoundUp(matrix.size, 8) : matrix.stride;
   return {.base = matrix.data,
           .dtype = matrix.dtype,
           .rank = 2,
           .size = {static_cast<uint64_t>(matrix.size), static_cast<uint64_t>(matrix.num_rows), 1},
-          // A single row has any stride, but a map is asked for a good one.
-          .stride_bytes = {static_cast<uint64_t>(RoundUp(matrix.stride, 8) * 2), 0},
+          .stride_bytes = {static_cast<uint64_t>(stride * 2), 0},
           .box = {kBoxElements, static_cast<uint32_t>(box_rows), 1}};
 }
 

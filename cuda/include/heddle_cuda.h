@@ -143,9 +143,10 @@ typedef struct {
 // The first rotary_dim elements of every query and key head are rotated in place, pairs (i, i + rotary_dim / 2); then
 // keys and values are written into their slots.
 typedef struct {
-  const int32_t* positions;  // [num_tokens]
+  const int32_t* positions;  // [num_tokens], below max_positions; one beyond takes the last position's angles
   const float* cos_sin;      // [max_positions, rotary_dim]: cosines of rotary_dim / 2 angles, then their sines
   int32_t rotary_dim;
+  int32_t max_positions;
   HeddleCudaMatrix q;           // [num_tokens, num_heads * head_dim] T
   HeddleCudaMatrix k, v;        // [num_tokens, num_kv_heads * head_dim] T
   const int64_t* slot_mapping;  // [num_tokens]: block * block_size + offset; negative: the token is padding
@@ -379,7 +380,8 @@ typedef struct {
   // x = sum over ranks of x, the same on every rank. Any float type, in which NCCL rounds partial sums too; no gaps
   // between rows.
   HeddleCudaStatus (*all_reduce_sum)(HeddleCudaStream* stream, HeddleCudaCommunicator* comm, HeddleCudaMatrix x);
-  // Takes up to 16 MiB of workspace; none for a single row.
+  // Takes up to 16 MiB of workspace, on every rank alike; none for a single row. What a rank's arguments are refused
+  // for, its peers do not know: they wait for it until their deadline, or an abort.
   HeddleCudaStatus (*gather_columns)(HeddleCudaStream* stream, HeddleCudaCommunicator* comm,
                                      const HeddleCudaGatherColumns* op);
   // `bytes` bytes of `root`, which is the same on every rank, to all.

@@ -23,6 +23,7 @@ struct RotateArguments {
   void* values;
   int64_t num_tokens;
   int64_t num_slots;
+  int32_t max_positions;
   int32_t num_heads;
   int32_t num_kv_heads;
   int32_t head_dim;
@@ -63,7 +64,9 @@ struct Rotation {
   __device__ __forceinline__ Rotation(const RotateArguments& a, int64_t token, int column)
       : slot(a.slot_mapping[token]) {
     if (!IsSlot(a, slot)) return;
-    const float* const angles = a.cos_sin + int64_t{a.positions[token]} * (2 * a.half) + column;
+    // As unsigned, so that a negative position is beyond the table too.
+    const auto position = min(static_cast<uint32_t>(a.positions[token]), static_cast<uint32_t>(a.max_positions - 1));
+    const float* const angles = a.cos_sin + int64_t{position} * (2 * a.half) + column;
     LoadFloats(angles, cosine);
     LoadFloats(angles + a.half, sine);
   }
@@ -205,6 +208,7 @@ RotateArguments ArgumentsOf(const HeddleCudaRotateAndStore& op) {
           .values = op.cache.values,
           .num_tokens = op.q.num_rows,
           .num_slots = op.cache.num_blocks * op.cache.block_size,
+          .max_positions = op.max_positions,
           .num_heads = static_cast<int32_t>(op.q.size / op.cache.head_dim),
           .num_kv_heads = op.cache.num_kv_heads,
           .head_dim = op.cache.head_dim,
@@ -220,6 +224,7 @@ void RotateAndStore(HeddleCudaStream& stream, const HeddleCudaRotateAndStore& op
   Require(op.slot_mapping != nullptr, "rotate_and_store: slot_mapping is null");
   Require(op.rotary_dim == 0 || (op.positions != nullptr && op.cos_sin != nullptr),
           "rotate_and_store: positions or cos_sin is null");
+  Require(op.rotary_dim == 0 || op.max_positions > 0, "rotate_and_store: cos_sin has no positions");
   const RotateArguments arguments = ArgumentsOf(op);
   DispatchFloat(op.q.dtype, [&]<typename T>() {
     DispatchFloat(op.cache.dtype, [&]<typename TCache>() {

@@ -135,6 +135,7 @@ class Layers {
                                      .head_dim = kHeadDim};
     const HeddleCudaRotateAndStore rotate = {.positions = position_.As<int32_t>(),
                                              .cos_sin = cos_sin_.As<float>(),
+                                             .max_positions = shape_.context,
                                              .rotary_dim = kHeadDim,
                                              .q = QkvColumns(0, shape_.hidden()),
                                              .k = QkvColumns(shape_.hidden(), shape_.kv_size()),

@@ -113,8 +113,9 @@ class Problem {
   std::vector<float> Run(TestStream& stream) const {
     const HeddleCudaPagedAttention op = Op();
     MustSucceed(Api().paged_attention(stream.get(), &op), "paged_attention");
-    return out_.ToHost();
+    return Out();
   }
+  std::vector<float> Out() const { return out_.ToHost(); }
 
   // No row of a token has NaN, gaps are as they were, and of each sequence some heads of some tokens, the last one's
   // among them, have the expected values.
@@ -356,6 +357,20 @@ TEST(CudaPrefillAttention, "takes many sequences, some of them padding") {
   CheckCapped(stream, {.head_dim = 64, .sequences = sequences, .num_padding = 45});
   CheckCapped(stream, {.dtype = kF16, .cache_dtype = kF16, .head_dim = 128, .sequences = sequences, .num_padding = 1});
   Check(stream, {.dtype = kF32, .cache_dtype = kF32, .head_dim = 16, .sequences = sequences, .num_padding = 3});
+}
+
+TEST(CudaPrefillAttention, "takes a single row of any stride") {
+  TestStream stream;
+  for (HeddleCudaDType dtype : {kF16, kBF16}) {
+    const Problem problem(stream, {.dtype = dtype, .cache_dtype = dtype, .sequences = {{40, 1}}});
+    HeddleCudaPagedAttention op = problem.Op();
+    op.max_query_len = 2;  // else it would be decoding
+    for (const int64_t stride : {int64_t{0}, int64_t{1}, op.q.size + 1}) {
+      op.q.stride = op.out.stride = stride;
+      EXPECT_OK(Api().paged_attention(stream.get(), &op));
+      problem.Check(problem.Out());
+    }
+  }
 }
 
 TEST(CudaPrefillAttention, "gives the same bits again") {

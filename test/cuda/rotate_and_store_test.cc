@@ -18,7 +18,7 @@ struct Shape {
   int gap;  // between q, k and v, which are parts of the same rows
 };
 
-constexpr int64_t kMaxPositions = 50;
+constexpr int32_t kMaxPositions = 50;
 
 // Everything that the op reads and writes, as floats.
 struct State {
@@ -117,6 +117,7 @@ void CheckRotateAndStore(TestStream& stream, HeddleCudaDType dtype, HeddleCudaDT
   };
   const HeddleCudaRotateAndStore op = {.positions = positions.As<int32_t>(),
                                        .cos_sin = cos_sin.As<float>(),
+                                       .max_positions = kMaxPositions,
                                        .rotary_dim = shape.rotary_dim,
                                        .q = part(0, step.q_size),
                                        .k = part(step.k_begin, step.kv_size),
@@ -178,6 +179,36 @@ TEST(CudaRotateAndStore, "takes many tokens") {
   CheckRotateAndStore(stream, kHeddleCudaBFloat16, kHeddleCudaBFloat16, {70'001, 1, 1, 16, 16, 128, 0});
 }
 
+TEST(CudaRotateAndStore, "reads no angles beyond the table: the last position's serve there") {
+  TestStream stream;
+  constexpr HeddleCudaDType kF32 = kHeddleCudaFloat32;
+  constexpr int kSize = 2;
+  // Position 0 turns nothing, position 1 by a right angle; what would be position 2 and -1 is poison.
+  const DeviceArray table = DeviceArray::From(stream, kF32, {NAN, NAN, 1, 0, 0, 1, NAN, NAN});
+  const DeviceArray x = DeviceArray::From(stream, kF32, {3, 4, 3, 4, 3, 4, 3, 4});
+  const DeviceArray cache = DeviceArray::Poisoned(stream, kF32, 16 * kSize);
+  const DeviceArray positions = DeviceArray::Ints(stream, {0, 1, 2, -1});
+  const DeviceArray slots = DeviceArray::Longs(stream, {0, 1, 2, 3});
+  const DeviceArray k = DeviceArray::From(stream, kF32, std::vector<float>(8, 1));
+  const HeddleCudaRotateAndStore op = {.positions = positions.As<int32_t>(),
+                                       .cos_sin = table.As<float>() + kSize,
+                                       .max_positions = 2,
+                                       .rotary_dim = kSize,
+                                       .q = Matrix(x, kF32, 4, kSize),
+                                       .k = Matrix(k, kF32, 4, kSize),
+                                       .v = Matrix(k, kF32, 4, kSize),
+                                       .slot_mapping = slots.As<int64_t>(),
+                                       .cache = {.keys = cache.data(),
+                                                 .values = cache.data(),
+                                                 .dtype = kF32,
+                                                 .num_blocks = 1,
+                                                 .num_kv_heads = 1,
+                                                 .block_size = 16,
+                                                 .head_dim = kSize}};
+  EXPECT_OK(Api().rotate_and_store(stream.get(), &op));
+  EXPECT_TRUE((x.ToHost() == std::vector<float>{3, 4, -4, 3, -4, 3, -4, 3}));
+}
+
 TEST(CudaRotateAndStore, "writes nothing for a slot beyond the cache") {
   TestStream stream;
   constexpr HeddleCudaDType kF32 = kHeddleCudaFloat32;
@@ -190,6 +221,7 @@ TEST(CudaRotateAndStore, "writes nothing for a slot beyond the cache") {
   const HeddleCudaMatrix matrix = Matrix(x, kF32, 1, 16);
   const HeddleCudaRotateAndStore op = {.positions = positions.As<int32_t>(),
                                        .cos_sin = cos_sin.As<float>(),
+                                       .max_positions = 1,
                                        .rotary_dim = 16,
                                        .q = matrix,
                                        .k = matrix,
@@ -224,6 +256,7 @@ TEST(CudaRotateAndStore, "writes nothing for a slot beyond the cache") {
   refused([](auto& bad) { bad.k.num_rows = 2; });
   refused([](auto& bad) { bad.slot_mapping = nullptr; });
   refused([](auto& bad) { bad.cos_sin = nullptr; });
+  refused([](auto& bad) { bad.max_positions = 0; });
 }
 
 }  // namespace

@@ -80,7 +80,7 @@ WorkerConfig Config() {
   config.model.head_dim = 16;
   config.max_model_len = 64;
   config.num_blocks = 5;
-  config.runner = {4, 64, 16};
+  config.runner = {4, 64, 16, 64};
   return config;
 }
 
@@ -152,6 +152,16 @@ TEST(ThreadExecutor, "names the rank that had a bug, and refuses every later ste
     }
     fault = Fault::kNone;
   }
+}
+
+TEST(ThreadExecutor, "refuses a step beyond the longest sequence") {
+  fault = Fault::kNone;
+  const auto executor = Create(2);
+  SchedulerOutput step = OneSequence();
+  step.new_sequences[0].token_ids.resize(65);
+  step.new_sequences[0].block_ids = {1, 2, 3, 4, 0};
+  step.new_sequences[0].num_computed_tokens = 62;
+  EXPECT_ERROR(ErrorCode::kRankFailed, Execute(*executor, step));
 }
 
 TEST(ThreadExecutor, "keeps the code of a failure that is not a bug") {

@@ -98,6 +98,7 @@ void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const Te
   CheckContiguous("RotateAndStore: cos_sin", cos_sin, DType::kFloat32, cos_sin.shape);
   const HeddleCudaRotateAndStore op{.positions = positions.data(),
                                     .cos_sin = cos_sin.Data<float>(),
+                                    .max_positions = static_cast<int32_t>(cos_sin.dim(0)),
                                     .rotary_dim = static_cast<int32_t>(cos_sin.dim(1)),
                                     .q = CudaMatrixOf(q),
                                     .k = CudaMatrixOf(k),
