@@ -18,6 +18,7 @@ using heddle::cuda::NcclLibrary;
 using heddle::cuda::NcclMessage;
 using heddle::cuda::Require;
 using heddle::cuda::SetDevice;
+using heddle::cuda::StatusOfLibraryFailure;
 
 namespace {
 
@@ -90,7 +91,7 @@ void HeddleCudaCommunicator::CheckAlive() {
     if (result != ncclSuccess) state = result;
   }
   if (state == ncclSuccess || state == ncclInProgress) return;
-  Break(kHeddleCudaFailed, NcclMessage(state, "a collective"));
+  BreakForNccl(state, "a collective");
   const std::lock_guard lock(mutex_);
   RequireAlive();
 }
@@ -162,7 +163,7 @@ void HeddleCudaCommunicator::Settle(const char* what, ncclResult_t result) {
     if (failure != ncclSuccess) result = failure;
   }
   if (result == ncclSuccess) return;
-  Break(kHeddleCudaFailed, NcclMessage(result, what));
+  BreakForNccl(result, what);
   const std::lock_guard lock(mutex_);
   RequireAlive();
 }
@@ -185,6 +186,11 @@ void HeddleCudaCommunicator::MissDeadline(const char* what) {
                                 std::to_string(limit) + " ms for its peers");
   const std::lock_guard lock(mutex_);
   RequireAlive();
+}
+
+void HeddleCudaCommunicator::BreakForNccl(ncclResult_t result, const char* what) {
+  cudaSetDevice(device_);
+  Break(StatusOfLibraryFailure(kHeddleCudaFailed), NcclMessage(result, what));
 }
 
 void HeddleCudaCommunicator::Break(HeddleCudaStatus status, std::string reason) {

@@ -71,6 +71,7 @@ struct HeddleCudaCommunicator {
   void MissDeadline(const char* what);
 
   // The first failure stands.
+  void BreakForNccl(ncclResult_t result, const char* what);
   void Break(HeddleCudaStatus status, std::string reason);
   void AbortInBackground(ncclComm_t comm);
 

@@ -34,6 +34,9 @@ HeddleCudaStatus StatusOf(cudaError_t error) {
     case cudaErrorNvlinkUncorrectable:
     case cudaErrorContained:
     case cudaErrorTensorMemoryLeak:
+    case cudaErrorExternalDevice:
+    case cudaErrorMpsClientTerminated:
+    case cudaErrorContextIsDestroyed:
       return kHeddleCudaSticky;
     default:
       return kHeddleCudaFailed;
@@ -48,6 +51,15 @@ void Check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // a failure that is not sticky must not be found again by the next call
   Fail(StatusOf(error), std::string(what) + " failed: " + cudaGetErrorString(error));
+}
+
+HeddleCudaStatus StatusOfLibraryFailure(HeddleCudaStatus status) {
+  // Any call will do that asks the context, since the library has come upon the error already.
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  const cudaError_t error = cudaMemGetInfo(&free_bytes, &total_bytes);
+  cudaGetLastError();
+  return StatusOf(error) == kHeddleCudaSticky ? kHeddleCudaSticky : status;
 }
 
 const char* LastError() noexcept { return last_error.data(); }

@@ -22,6 +22,10 @@ struct Failure {
 // Throws unless `error` is cudaSuccess: out of memory, sticky (the context is lost) or failed. `what` names the call.
 void Check(cudaError_t error, const char* what);
 
+// What a failure of cuBLASLt or NCCL is, which have no word for it: kHeddleCudaSticky where the calling thread's device
+// has lost its context, else `status`. Spoils a capture, as a failure does.
+HeddleCudaStatus StatusOfLibraryFailure(HeddleCudaStatus status);
+
 // Throws kHeddleCudaInvalid unless `condition`.
 inline void Require(bool condition, const char* message) {
   if (!condition) Fail(kHeddleCudaInvalid, message);

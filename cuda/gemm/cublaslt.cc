@@ -67,7 +67,7 @@ const CublasLtLibrary& CublasLt() {
 
 void CheckCublasLt(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
-  Fail(status == CUBLAS_STATUS_ALLOC_FAILED ? kHeddleCudaOutOfMemory : kHeddleCudaFailed,
+  Fail(StatusOfLibraryFailure(status == CUBLAS_STATUS_ALLOC_FAILED ? kHeddleCudaOutOfMemory : kHeddleCudaFailed),
        std::string(what) + " failed: " + CublasLt().status_string(status));
 }
 

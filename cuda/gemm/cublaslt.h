@@ -30,7 +30,7 @@ struct CublasLtLibrary {
 // kHeddleCudaUnavailable when there is none; a later call tries again. Any thread may call it.
 const CublasLtLibrary& CublasLt();
 
-// Fails unless `status` is success. `what` names the call.
+// Fails unless `status` is success: out of memory, sticky or failed. `what` names the call.
 void CheckCublasLt(cublasStatus_t status, const char* what);
 
 // Owners of what the library hands out.

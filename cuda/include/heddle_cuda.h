@@ -35,8 +35,9 @@ typedef enum {
   kHeddleCudaUnavailable = 2,  // no driver, no device, or a library that is not installed
   kHeddleCudaOutOfMemory = 3,
   kHeddleCudaFailed = 4,   // a call failed; the device goes on
-  kHeddleCudaSticky = 5,   // the device's context is lost for this process (illegal address, assertion, ECC)
-  kHeddleCudaTimeout = 6,  // a collective missed its deadline
+  kHeddleCudaSticky = 5,   // the device's context is lost for this process (illegal address, assertion, ECC), also
+                           // where a library says only that it failed
+  kHeddleCudaTimeout = 6,  // a wait took longer than its limit
   kHeddleCudaAborted = 7   // the communicator was aborted
 } HeddleCudaStatus;
 
@@ -145,8 +146,8 @@ typedef struct {
 typedef struct {
   const int32_t* positions;  // [num_tokens], below max_positions; one beyond takes the last position's angles
   const float* cos_sin;      // [max_positions, rotary_dim]: cosines of rotary_dim / 2 angles, then their sines
-  int32_t rotary_dim;
   int32_t max_positions;
+  int32_t rotary_dim;
   HeddleCudaMatrix q;           // [num_tokens, num_heads * head_dim] T
   HeddleCudaMatrix k, v;        // [num_tokens, num_kv_heads * head_dim] T
   const int64_t* slot_mapping;  // [num_tokens]: block * block_size + offset; negative: the token is padding
@@ -368,9 +369,10 @@ typedef struct {
   // peers end, with unspecified results. Every rank must abort its own. Any thread, any time before comm_destroy
   // begins; returns at once.
   HeddleCudaStatus (*comm_abort)(HeddleCudaCommunicator* comm);
-  // How the communicator is: kHeddleCudaOk, kHeddleCudaTimeout, kHeddleCudaAborted, or kHeddleCudaFailed, also where a
-  // peer or the network was lost (and then the communicator was aborted). Collectives that are launched on a broken
-  // communicator end without saying so: ask this after every wait for their results. Any thread.
+  // How the communicator is: kHeddleCudaOk, kHeddleCudaTimeout, kHeddleCudaAborted, kHeddleCudaSticky, or
+  // kHeddleCudaFailed, also where a peer or the network was lost (and then the communicator was aborted). Collectives
+  // that are launched on a broken communicator end without saying so: ask this after every wait for their results. Any
+  // thread.
   HeddleCudaStatus (*comm_async_error)(HeddleCudaCommunicator* comm);
   // Wait until every rank has called it: not in a graph. comm_exchange also hands each rank's number to all of them,
   // in values[size].
