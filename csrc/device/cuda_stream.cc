@@ -74,6 +74,13 @@ std::chrono::nanoseconds CudaEvent::TimeSince(const CudaEvent& earlier) const {
 CudaStream::CudaStream(int device, int64_t workspace_bytes, WaitLimits limits)
     : handle_(std::make_shared<CudaStreamHandle>(device, workspace_bytes, std::move(limits))), event_(handle_) {}
 
+// The stream's pool keeps what is given back to it.
+void CudaStream::Reserve(size_t bytes) const {
+  void* memory = nullptr;
+  CheckCuda(CudaApi().allocate(get(), static_cast<int64_t>(bytes), &memory));
+  CheckCuda(CudaApi().free(get(), memory));
+}
+
 std::shared_ptr<void> CudaStream::Allocate(size_t bytes) {
   const HeddleCudaApi& api = CudaApi();
   void* memory = nullptr;

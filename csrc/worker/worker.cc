@@ -103,6 +103,8 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
   CudaStream* const cuda = stream_->cuda();
   communicator_->Connect(*stream_);
   const ModelConfig& model = config_.model;
+  const ModelFootprint footprint = config_.family->footprint(model, tp_, config_.dtype, config_.device);
+  if (cuda != nullptr) cuda->Reserve(static_cast<size_t>(footprint.weight_bytes));
   std::optional<WeightCache> cache = OpenCache(config_, tp_);
   std::optional<WeightUploader> uploader;
   if (cuda != nullptr) uploader.emplace(*stream_, cancelled_);
@@ -118,7 +120,6 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
                              .cancelled = cancelled_};
   model_ = config_.family->build(context, model, config_.max_model_len);
 
-  const ModelFootprint footprint = config_.family->footprint(model, tp_, config_.dtype, config_.device);
   kv_cache_ = std::make_unique<KVCache>(config_.kv_cache_dtype, model.num_layers, config_.num_blocks,
                                         config_.runner.block_size, footprint.num_kv_heads, model.head_dim, cuda);
   runner_ = std::make_unique<ModelRunner>(model, config_.runner, tp_, *stream_, *model_, *kv_cache_,
