@@ -1,12 +1,11 @@
-// Brings stored weights into device memory: each of the rank's threads reads pieces into page-locked buffers of its own
-// and has each copied as soon as it is full, so that reading and copying never wait for a slower piece.
+// Brings stored weights into device memory, one page-locked buffer after another: all of the rank's threads read parts
+// of it, then the device copies it as a whole while they read the next.
 //
 // On the rank's thread. One a rank, for as long as its model loads.
 #pragma once
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "device/stream.h"
@@ -24,7 +23,8 @@ class WeightUploader {
   WeightUploader& operator=(const WeightUploader&) = delete;
 
   // to = the block rows x columns of `stored`, converted to its dtype. `to` [rows, columns] is device memory; the
-  // copies are done when the stream has come so far. Fails with kCancelled, and as StoredTensor::Read does.
+  // copies are done when the stream has come so far. Fails with kCancelled, and as StoredTensor::Read does; the next
+  // call may succeed.
   void Upload(const StoredTensor& stored, Range rows, Range columns, const TensorView& to);
 
  private:
@@ -36,14 +36,13 @@ class WeightUploader {
   };
 
   void Reserve(size_t bytes);
-  void ReadPiece(const StoredTensor& stored, int64_t first_row, int64_t num_rows, DType dtype, void* buffer) const;
+  void ReadPart(const StoredTensor& stored, int64_t first_row, int64_t num_rows, DType dtype, void* to) const;
 
   Stream& stream_;
   const std::atomic<bool>& cancelled_;
-  std::vector<std::vector<Buffer>> buffers_;  // of each thread, in turn
-  std::vector<size_t> next_buffer_;           // of each thread
+  std::vector<Buffer> buffers_;  // used in turn
+  size_t next_buffer_ = 0;
   size_t buffer_bytes_ = 0;
-  std::mutex launch_mutex_;  // a stream belongs to one thread at a time
 };
 
 }  // namespace heddle
