@@ -11,6 +11,7 @@ namespace heddle {
 namespace {
 
 constexpr size_t kAlignment = 16;
+constexpr size_t kBestEntryBytes = sizeof(int32_t) + sizeof(float);
 
 size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -21,6 +22,19 @@ size_t BytesOf(const std::vector<T>& values) {
 
 bool Penalizes(const SamplingParams& params) {
   return params.repetition_penalty != 1 || params.frequency_penalty != 0 || params.presence_penalty != 0;
+}
+
+// Of the best tokens of every row.
+size_t BestBytes(const DeviceSampler::Limits& limits) {
+  return static_cast<size_t>(limits.max_rows) *
+         static_cast<size_t>(std::min(limits.vocab_size, HEDDLE_CUDA_MAX_LOGPROBS)) * kBestEntryBytes;
+}
+
+// Of every row's parameters, with a history as long as a sequence gets.
+size_t ParametersBytes(const DeviceSampler::Limits& limits) {
+  const auto rows = static_cast<size_t>(limits.max_rows);
+  return Aligned(rows * sizeof(HeddleCudaSampleRow)) +
+         Aligned(rows * static_cast<size_t>(limits.max_model_len) * sizeof(int32_t));
 }
 
 SequenceFailure FailureOf(int32_t failure) {
@@ -36,9 +50,9 @@ SequenceFailure FailureOf(int32_t failure) {
 
 }  // namespace
 
-DeviceSampler::DeviceSampler(CudaStream& stream, int max_rows, int vocab_size, int32_t* token_ids)
-    : stream_(stream), max_rows_(max_rows), vocab_size_(vocab_size), token_ids_(token_ids) {
-  const auto rows = static_cast<size_t>(max_rows);
+DeviceSampler::DeviceSampler(CudaStream& stream, const Limits& limits, int32_t* token_ids)
+    : stream_(stream), limits_(limits), token_ids_(token_ids) {
+  const auto rows = static_cast<size_t>(limits.max_rows);
   device_tokens_ = stream.Allocate(rows * sizeof(HeddleCudaSampledToken));
   device_parameters_bytes_ = rows * sizeof(HeddleCudaSampleRow);
   device_parameters_ = stream.Allocate(device_parameters_bytes_);
@@ -48,8 +62,10 @@ DeviceSampler::DeviceSampler(CudaStream& stream, int max_rows, int vocab_size, i
   }
 }
 
-int64_t DeviceSampler::DeviceBytes(int max_rows) {
-  return int64_t{max_rows} * static_cast<int64_t>(sizeof(HeddleCudaSampledToken) + sizeof(HeddleCudaSampleRow));
+int64_t DeviceSampler::DeviceBytes(const Limits& limits) {
+  return static_cast<int64_t>(static_cast<size_t>(limits.max_rows) *
+                                  (sizeof(HeddleCudaSampleRow) + sizeof(HeddleCudaSampledToken)) +
+                              ParametersBytes(limits) + BestBytes(limits));
 }
 
 void DeviceSampler::Reserve(Pinned& pinned, size_t bytes) {
@@ -100,7 +116,7 @@ bool DeviceSampler::Describe(std::span<const Row> rows, Exchange& exchange) {
            .prompt_len = row.input.prompt_len,
            .sequence_index = row.input.sequence_index,
            .given_token = row.given_token,
-           .num_logprobs = std::min(row.num_logprobs, vocab_size_),
+           .num_logprobs = std::min(row.num_logprobs, limits_.vocab_size),
            .temperature = params.temperature,
            .top_k = params.top_k,
            .top_p = params.top_p,
@@ -123,24 +139,21 @@ bool DeviceSampler::Describe(std::span<const Row> rows, Exchange& exchange) {
 }
 
 size_t DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows) {
-  HEDDLE_CHECK(rows.size() <= static_cast<size_t>(max_rows_) && logits.dim(0) == static_cast<int64_t>(rows.size()) &&
-                   logits.dim(1) == vocab_size_,
+  HEDDLE_CHECK(rows.size() <= static_cast<size_t>(limits_.max_rows) &&
+                   logits.dim(0) == static_cast<int64_t>(rows.size()) && logits.dim(1) == limits_.vocab_size,
                logits.shape.ToString());
   Exchange& exchange = exchanges_[num_launched_ % exchanges_.size()];
   const bool has_rules = Describe(rows, exchange);
 
   const auto max_logprobs = static_cast<size_t>(std::max(exchange.max_logprobs, 0));
-  constexpr size_t kEntryBytes = sizeof(int32_t) + sizeof(float);
   const size_t entries = rows.size() * max_logprobs;
-  Reserve(exchange.best, entries * kEntryBytes);
-  if (exchange.max_logprobs > device_best_logprobs_) {
-    device_best_ = stream_.Allocate(static_cast<size_t>(max_rows_) * max_logprobs * kEntryBytes);
-    device_best_logprobs_ = exchange.max_logprobs;
-  }
+  Reserve(exchange.best, entries * kBestEntryBytes);
+  if (entries > 0 && device_best_ == nullptr) device_best_ = stream_.Allocate(BestBytes(limits_));
   const size_t bytes = BytesOf(rows_) + BytesOf(ids_) + BytesOf(history_) + BytesOf(bias_ids_) + BytesOf(biases_);
   Reserve(exchange.parameters, bytes);
   if (bytes > device_parameters_bytes_) {
-    device_parameters_bytes_ = exchange.parameters.bytes;
+    // At once as much as was planned for; only lists take more, and then not a little more each time.
+    device_parameters_bytes_ = std::max(exchange.parameters.bytes, ParametersBytes(limits_));
     device_parameters_ = stream_.Allocate(device_parameters_bytes_);
   }
 
@@ -171,7 +184,7 @@ size_t DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows
   stream_.Copy(device_parameters_.get(), exchange.parameters.data.get(), offset);
   CheckCuda(CudaApi().sample(stream_.get(), &op));
   stream_.Copy(exchange.tokens.data.get(), device_tokens_.get(), rows.size() * sizeof(HeddleCudaSampledToken));
-  if (entries > 0) stream_.Copy(exchange.best.data.get(), device_best_.get(), entries * kEntryBytes);
+  if (entries > 0) stream_.Copy(exchange.best.data.get(), device_best_.get(), entries * kBestEntryBytes);
   return num_launched_++;
 }
 

@@ -25,9 +25,15 @@ class DeviceSampler {
     int num_logprobs = -1;     // of the k best; negative: none
   };
 
-  // For steps of at most `max_rows` rows. `token_ids` [max_rows], in device memory, gets each launch's tokens for the
-  // next step. Everything given outlives this.
-  DeviceSampler(CudaStream& stream, int max_rows, int vocab_size, int32_t* token_ids);
+  struct Limits {
+    int max_rows = 0;       // of a step
+    int max_model_len = 0;  // of a sequence
+    int vocab_size = 0;
+  };
+
+  // `token_ids` [max_rows], in device memory, gets each launch's tokens for the next step. Everything given outlives
+  // this.
+  DeviceSampler(CudaStream& stream, const Limits& limits, int32_t* token_ids);
 
   // Whether the device can list so many log-probabilities of a row.
   static bool Lists(int num_logprobs) { return num_logprobs <= HEDDLE_CUDA_MAX_LOGPROBS; }
@@ -39,8 +45,9 @@ class DeviceSampler {
   // Takes row `i` of a launch into `out`, as Sampler::Sample and AppendLogprobs do. REQUIRES: the device has done it.
   void Take(size_t launch, size_t i, SequenceOutput& out) const;
 
-  // Device memory that the constructor and the largest steps without lists take.
-  static int64_t DeviceBytes(int max_rows);
+  // Device memory that the constructor and the largest steps take, the latter when there is one with penalties or
+  // log-probabilities. Lists of token ids come on top.
+  static int64_t DeviceBytes(const Limits& limits);
 
  private:
   // Page-locked memory of the host.
@@ -65,8 +72,7 @@ class DeviceSampler {
   void Reserve(Pinned& pinned, size_t bytes);
 
   CudaStream& stream_;
-  const int max_rows_;
-  const int vocab_size_;
+  const Limits limits_;
   int32_t* const token_ids_;
   std::vector<HeddleCudaSampleRow> rows_;
   std::vector<int32_t> ids_;      // allowed, banned
@@ -79,7 +85,6 @@ class DeviceSampler {
   size_t device_parameters_bytes_ = 0;
   std::shared_ptr<void> device_tokens_;
   std::shared_ptr<void> device_best_;
-  int device_best_logprobs_ = 0;  // a row
 
   std::array<Exchange, 2> exchanges_;  // of the last two launches
   size_t num_launched_ = 0;

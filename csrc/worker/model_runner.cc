@@ -31,6 +31,10 @@ ForwardBatch::Limits BatchLimits(const ModelRunner::Options& options) {
           (options.max_model_len + options.block_size - 1) / options.block_size, options.block_size};
 }
 
+DeviceSampler::Limits SamplerLimits(const ModelConfig& config, const ModelRunner::Options& options) {
+  return {options.max_num_seqs, options.max_model_len, config.vocab_size};
+}
+
 Arena CreateArena(const Stream& stream, int64_t bytes) {
   return stream.cuda() == nullptr ? Arena(static_cast<size_t>(bytes))
                                   : Arena(static_cast<size_t>(bytes), *stream.cuda());
@@ -44,7 +48,8 @@ int64_t ModelRunner::ActivationBytes(const ModelConfig& config, const Options& o
   const int64_t batch = options.device == DeviceType::kCuda
                             ? ForwardBatch::DeviceBytes(BatchLimits(options)) +
                                   options.max_num_seqs * static_cast<int64_t>(sizeof(int32_t)) +
-                                  (tp.rank == 0 ? DeviceSampler::DeviceBytes(options.max_num_seqs) : 0)
+                                  DecodeGraphs::DeviceBytes(config.num_layers) +
+                                  (tp.rank == 0 ? DeviceSampler::DeviceBytes(SamplerLimits(config, options)) : 0)
                             : 0;
   return ArenaBytes(config, options, tp, activation_dtype, activation_bytes_per_token) + batch +
          logits * static_cast<int64_t>(sizeof(float));
@@ -76,7 +81,7 @@ ModelRunner::ModelRunner(const ModelConfig& config, const Options& options, cons
   logits_ = cuda == nullptr ? Tensor(DType::kFloat32, logits) : Tensor(DType::kFloat32, logits, *cuda);
   if (cuda != nullptr) {
     clock_ = std::make_unique<StepClock>(*cuda);
-    device_sampler_ = std::make_unique<DeviceSampler>(*cuda, options.max_num_seqs, config.vocab_size, SampledIds());
+    device_sampler_ = std::make_unique<DeviceSampler>(*cuda, SamplerLimits(config, options), SampledIds());
   }
   for (int thread = 0; thread < stream.threads().num_threads(); ++thread) {
     samplers_.emplace_back(config.vocab_size, stream.isa());

@@ -15,6 +15,8 @@ using test::TheFakeCuda;
 
 constexpr int64_t kWorkspaceBytes = 1 << 20;
 
+int64_t BlocksOf(const FakeCuda& fake) { return fake.num_blocks + fake.num_pinned_blocks; }
+
 // A stream with an event that its device does not reach.
 struct Stalled {
   explicit Stalled(WaitLimits limits) : stream(0, kWorkspaceBytes, std::move(limits)), event(stream.CreateEvent()) {
@@ -74,7 +76,7 @@ TEST(CudaStream, "tells of a lost device, without waiting and in a wait") {
 
 TEST(CudaStream, "is drained to the end though all is cancelled, and then gives back what it gave") {
   FakeCuda& fake = TheFakeCuda();
-  const int64_t blocks_before = fake.num_blocks;
+  const int64_t blocks_before = BlocksOf(fake);
   const int64_t streams_before = fake.num_streams;
   {
     const std::atomic<bool> cancelled{true};
@@ -91,15 +93,15 @@ TEST(CudaStream, "is drained to the end though all is cancelled, and then gives 
     stream.Drain();
     EXPECT_TRUE(is_done);
     device.join();
-    EXPECT_EQ(fake.num_blocks - blocks_before, 2);
+    EXPECT_EQ(BlocksOf(fake) - blocks_before, 2);
   }
-  EXPECT_EQ(fake.num_blocks.load(), blocks_before);
+  EXPECT_EQ(BlocksOf(fake), blocks_before);
   EXPECT_EQ(fake.num_streams.load(), streams_before);
 }
 
 TEST(CudaStream, "leaves a device that does not end its work what it gave it") {
   FakeCuda& fake = TheFakeCuda();
-  const int64_t blocks_before = fake.num_blocks;
+  const int64_t blocks_before = BlocksOf(fake);
   const int64_t streams_before = fake.num_streams;
   {
     CudaStream stream(0, kWorkspaceBytes, {.timeout = milliseconds(30)});
@@ -108,7 +110,7 @@ TEST(CudaStream, "leaves a device that does not end its work what it gave it") {
     fake.devices[0].state = FakeState::kStalled;
     stream.Drain();
   }
-  EXPECT_EQ(fake.num_blocks - blocks_before, 2);
+  EXPECT_EQ(BlocksOf(fake) - blocks_before, 2);
   EXPECT_EQ(fake.num_streams - streams_before, 1);
   fake.devices[0].state = FakeState::kRunning;
 }

@@ -1,6 +1,7 @@
 #include "engine/engine_plan.h"
 
 #include "device/host_memory.h"
+#include "fake_cuda.h"
 #include "temp_folder.h"
 #include "test.h"
 
@@ -62,6 +63,24 @@ TEST(EnginePlan, "counts rotary tables and what collectives keep as activations"
   model.config.max_model_len = 1024;
   model.config.tensor_parallel_size = 2;
   EXPECT_TRUE(PlanEngine(model.config).ranks[1].activation_bytes > 2 * 64 * 64 * 4);
+}
+
+TEST(EnginePlan, "counts what graphs, histories and lists of log-probabilities may come to take of a GPU") {
+  test::FakeCuda& fake = test::TheFakeCuda();
+  fake.serves_models = true;
+  Model model;
+  model.config.device = DeviceType::kCuda;
+  model.config.device_auto = false;
+  model.config.max_num_seqs = 50;
+  model.config.max_model_len = 1024;
+  const int64_t bytes = PlanEngine(model.config).ranks[0].activation_bytes;
+  EXPECT_TRUE(bytes > Worker::kCudaWorkspaceBytes + DecodeGraphs::DeviceBytes(2) +
+                          DeviceSampler::DeviceBytes(
+                              {.max_rows = 50, .max_model_len = 1024, .vocab_size = HEDDLE_CUDA_MAX_LOGPROBS}));
+  model.config.max_model_len = 2048;
+  // Angles, histories, and twice as wide a block table.
+  EXPECT_EQ(PlanEngine(model.config).ranks[0].activation_bytes - bytes, 1024 * 16 * 4 + 50 * 1024 * 4 + 50 * 64 * 4);
+  fake.serves_models = false;
 }
 
 TEST(EnginePlan, "knows what a token takes of the KV cache, of all ranks together") {

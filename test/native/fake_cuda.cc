@@ -30,14 +30,20 @@ FakeCuda* FakeOrNull() {
 FakeCuda& TheFakeCuda() {
   FakeCuda* const fake = FakeOrNull();
   if (fake == nullptr) SKIP("a GPU is under test, not the fake");
+  fake->serves_models = false;
   for (FakeDevice& device : fake->devices) device.state = FakeState::kRunning;
   return *fake;
 }
 
-void RequireGpu() {
-  if (FakeOrNull() != nullptr) SKIP("HEDDLE_CUDA_LIBRARY names no library to run on a GPU");
+void RequireDevice() {
+  if (FakeOrNull() != nullptr) return static_cast<void>(TheFakeCuda());
   std::string reason;
   if (NumCudaDevices(&reason) == 0) SKIP(reason);
+}
+
+void RequireGpu() {
+  if (FakeOrNull() != nullptr) SKIP("HEDDLE_CUDA_LIBRARY names no library to run on a GPU");
+  RequireDevice();
 }
 
 }  // namespace heddle::test

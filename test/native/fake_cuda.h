@@ -26,18 +26,22 @@ struct FakeDevice {
 };
 
 struct FakeCuda {
+  std::atomic<bool> serves_models{false};  // else engines take the CPU
   std::array<FakeDevice, kNumFakeDevices> devices;
   std::atomic<int64_t> num_streams{0};  // that exist
-  std::atomic<int64_t> num_blocks{0};   // of memory that exist, on devices and page-locked
-  std::atomic<int64_t> num_graphs{0};   // that exist
+  std::atomic<int64_t> num_blocks{0};   // of device memory that exist
+  std::atomic<int64_t> num_pinned_blocks{0};
+  std::atomic<int64_t> num_graphs{0};  // that exist
   std::atomic<int64_t> num_captures{0};
   std::atomic<int64_t> num_launches{0};  // of graphs
 };
 
-// The fake's, all devices running; skips the test where the core has opened another library.
+// The fake as it was at first, all devices running; skips the test where the core has opened another library.
 FakeCuda& TheFakeCuda();
 
-// Skips the test unless the core has opened a library with a GPU.
+// Skips the test unless the core has opened a library with a GPU, or with a fake of one.
+void RequireDevice();
+// Skips it for a fake too.
 void RequireGpu();
 
 }  // namespace heddle::test

@@ -2,8 +2,8 @@
 #include <chrono>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <mutex>
-#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -41,27 +41,35 @@ namespace {
 FakeCuda fake;
 thread_local std::string last_error;
 
-// What exists of one kind; also what nobody else knows any more.
+// What exists of one kind, with its size; also what nobody else knows any more.
 class Living {
  public:
   explicit Living(std::atomic<int64_t>& count) : count_(count) {}
-  void Add(void* object) {
+  void Add(void* object, int64_t bytes) {
     const std::lock_guard lock(mutex_);
-    objects_.insert(object);
-    ++count_;
+    objects_[object] = bytes;
+    count_ = std::ssize(objects_);
   }
   void Remove(void* object) {
     const std::lock_guard lock(mutex_);
-    count_ -= static_cast<int64_t>(objects_.erase(object));
+    objects_.erase(object);
+    count_ = std::ssize(objects_);
+  }
+  int64_t Bytes() {
+    const std::lock_guard lock(mutex_);
+    int64_t sum = 0;
+    for (const auto& [object, bytes] : objects_) sum += bytes;
+    return sum;
   }
 
  private:
   std::atomic<int64_t>& count_;
   std::mutex mutex_;
-  std::set<void*> objects_;
+  std::map<void*, int64_t> objects_;
 };
 Living streams(fake.num_streams);
 Living blocks(fake.num_blocks);
+Living pinned_blocks(fake.num_pinned_blocks);
 
 Status Fail(Status status, const std::string& message) {
   last_error = message;
@@ -93,11 +101,13 @@ Status DeviceInfo(int32_t, HeddleCudaDeviceInfo* info) {
   return kHeddleCudaOk;
 }
 
-Status DeviceCheck(int32_t) { return Fail(kHeddleCudaUnavailable, "a fake device serves no model"); }
+Status DeviceCheck(int32_t) {
+  return fake.serves_models ? kHeddleCudaOk : Fail(kHeddleCudaUnavailable, "a fake device serves no model");
+}
 
 Status StreamCreate(int32_t device, int64_t, int64_t, HeddleCudaStream** stream) {
   *stream = new HeddleCudaStream{.device = device, .captured = {}};
-  streams.Add(*stream);
+  streams.Add(*stream, 0);
   return kHeddleCudaOk;
 }
 
@@ -107,17 +117,32 @@ Status StreamDestroy(HeddleCudaStream* stream) {
   return kHeddleCudaOk;
 }
 
-Status Allocate(HeddleCudaStream* stream, int64_t bytes, void** memory) {
-  const Status status = Ask(stream->device);
+Status AllocateIn(Living& living, int device, int64_t bytes, void** memory) {
+  const Status status = Ask(device);
   if (status != kHeddleCudaOk) return status;
   *memory = ::operator new(static_cast<size_t>(bytes));
-  blocks.Add(*memory);
+  living.Add(*memory, bytes);
   return kHeddleCudaOk;
 }
 
-Status Free(HeddleCudaStream*, void* memory) {
-  blocks.Remove(memory);
+Status FreeFrom(Living& living, void* memory) {
+  living.Remove(memory);
   ::operator delete(memory);
+  return kHeddleCudaOk;
+}
+
+Status Allocate(HeddleCudaStream* stream, int64_t bytes, void** memory) {
+  return AllocateIn(blocks, stream->device, bytes, memory);
+}
+Status Free(HeddleCudaStream*, void* memory) { return FreeFrom(blocks, memory); }
+
+Status AllocateHost(HeddleCudaStream* stream, int64_t bytes, void** memory) {
+  return AllocateIn(pinned_blocks, stream->device, bytes, memory);
+}
+Status FreeHost(HeddleCudaStream*, void* memory) { return FreeFrom(pinned_blocks, memory); }
+
+Status AllocatedBytes(HeddleCudaStream*, int64_t* bytes) {
+  *bytes = blocks.Bytes();
   return kHeddleCudaOk;
 }
 
@@ -260,8 +285,9 @@ const HeddleCudaApi kTable = [] {
   api.stream_destroy = StreamDestroy;
   api.allocate = Allocate;
   api.free = Free;
-  api.allocate_host = Allocate;
-  api.free_host = Free;
+  api.allocated_bytes = AllocatedBytes;
+  api.allocate_host = AllocateHost;
+  api.free_host = FreeHost;
   api.copy = Copy;
   api.copy_2d = Copy2d;
   api.fill = Fill;
