@@ -50,10 +50,12 @@ void CudaEvent::WaitWithin(std::chrono::milliseconds timeout, const std::functio
   if (!recorded_) return;
   const auto start = std::chrono::steady_clock::now();
   for (;;) {
+    // Before the device is asked: a process that was stopped meanwhile may find it ready.
+    const bool is_late = std::chrono::steady_clock::now() - start > timeout;
     const HeddleCudaStatus status = CudaApi().event_wait(event_.get(), kPollMicroseconds);
     if (status != kHeddleCudaTimeout) return CheckCuda(status);
     check();
-    if (std::chrono::steady_clock::now() - start > timeout) {
+    if (is_late) {
       throw Error(ErrorCode::kCommTimeout,
                   "the GPU did not finish its work within " + std::to_string(timeout.count()) + " ms");
     }

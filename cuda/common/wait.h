@@ -22,13 +22,14 @@ bool WaitUntilReady(const Query& query, std::chrono::microseconds timeout, const
   const auto start = std::chrono::steady_clock::now();
   microseconds sleep = kFirstSleep;
   for (;;) {
+    // Before the device is asked: a process that was stopped meanwhile may find it ready.
+    const auto waited = std::chrono::duration_cast<microseconds>(std::chrono::steady_clock::now() - start);
     const cudaError_t answer = query();
     if (answer != cudaErrorNotReady) {
       Check(answer, what);
       return true;
     }
     cudaGetLastError();
-    const auto waited = std::chrono::duration_cast<microseconds>(std::chrono::steady_clock::now() - start);
     if (waited >= timeout) return false;
     if (waited < kSpinTime) continue;
     std::this_thread::sleep_for(sleep);

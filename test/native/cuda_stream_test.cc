@@ -56,6 +56,14 @@ TEST(CudaStream, "is waited for until a check says that it is in vain") {
   EXPECT_ERROR(ErrorCode::kRankFailed, stalled.stream.Synchronize());
 }
 
+TEST(CudaStream, "is asked once more before a wait is given up, as the whole process may have been stopped") {
+  Stalled stalled({.timeout = milliseconds(30)});
+  stalled.event.Wait([&] {
+    std::this_thread::sleep_for(milliseconds(100));
+    stalled.fake.devices[0].state = FakeState::kRunning;
+  });
+}
+
 TEST(CudaStream, "asks no check where the device is there already") {
   TheFakeCuda();
   CudaStream stream(0, kWorkspaceBytes, {.check = [] { throw Error(ErrorCode::kRankFailed, "a peer is gone"); }});
