@@ -1,5 +1,5 @@
-// `npm run test:gpu`: what needs a GPU. The kernels' own tests, then the integration tests that any device passes, on
-// device 'cuda'. Elsewhere it says why it runs nothing.
+// `npm run test:gpu`: what needs a GPU. The kernels' own tests, the core's native tests with the GPU backend instead of a
+// stand-in, then the integration tests that any device passes, on device 'cuda'. Elsewhere it says why it runs nothing.
 //
 //   node scripts/gpu-tests.mjs [jest arguments]
 import path from 'node:path';
@@ -13,6 +13,7 @@ const SEVERAL_RANKS = {
   CUDA_MODULE_LOADING: 'EAGER',
   CUDA_DEVICE_MAX_CONNECTIONS: '32',
 };
+const LIBRARY = process.env.HEDDLE_CUDA_LIBRARY ?? path.join(root, 'build/cuda/libheddle_cuda.so');
 const SUITES = ['goldens', 'tiny-lexicon', 'sampling', 'scheduling', 'abort', 'lifecycle', 'device-memory'];
 
 await main(async () => {
@@ -22,13 +23,14 @@ await main(async () => {
     return 0;
   }
   const kernels = await runNativeTests('cuda');
+  const core = await runNativeTests('shipped', undefined, { env: { HEDDLE_CUDA_LIBRARY: LIBRARY, ...SEVERAL_RANKS } });
   const jest = path.join(root, 'node_modules/jest/bin/jest.js');
   const args = process.argv.length > 2 ? process.argv.slice(2) : [`test/integration/(${SUITES.join('|')})\\.test`];
   const integration = await run(process.execPath, [jest, ...args], {
     env: { HEDDLE_TEST_DEVICE: 'cuda', ...SEVERAL_RANKS },
     mayFail: true,
   });
-  return kernels.code === 0 && integration.code === 0 ? 0 : 1;
+  return [kernels, core, integration].every(({ code }) => code === 0) ? 0 : 1;
 });
 
 /** Null where the driver shows a GPU. */

@@ -19,15 +19,15 @@ const VARIANTS = {
 };
 
 /** Builds, showing the compiler only when it fails, and runs. Resolves to the exit code and what the tests printed. */
-export async function runNativeTests(variant, filter, { capture = false } = {}) {
+export async function runNativeTests(variant, filter, { capture = false, env = {} } = {}) {
   const { makefile: file = 'test/native/Makefile', variables = [], before } = VARIANTS[variant];
   await before?.();
   const makefile = ['-f', path.join(root, file), '--no-print-directory', ...variables];
   const jobs = os.availableParallelism();
   await run('make', [...makefile, `-j${jobs}`, 'all'], { quiet: true });
-  const env = { ASAN_OPTIONS: 'detect_leaks=1:strict_string_checks=1', UBSAN_OPTIONS: 'print_stacktrace=1' };
+  const sanitizers = { ASAN_OPTIONS: 'detect_leaks=1:strict_string_checks=1', UBSAN_OPTIONS: 'print_stacktrace=1' };
   const args = filter === undefined ? [] : [`ARGS=${filter}`];
-  return run('make', ['-s', ...makefile, ...args, 'run'], { env, capture, mayFail: true });
+  return run('make', ['-s', ...makefile, ...args, 'run'], { env: { ...sanitizers, ...env }, capture, mayFail: true });
 }
 
 /** The tests' binary has no part of csrc/napi: clang's opinion of that is asked without linking. */

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "fake_cuda.h"
 #include "loader_testing.h"
 #include "temp_folder.h"
 #include "test.h"
@@ -19,8 +20,7 @@ constexpr int kNumThreads = 3;
 class Gpu {
  public:
   Gpu() {
-    std::string reason;
-    if (NumCudaDevices(&reason) == 0) SKIP(reason);
+    test::RequireDevice();
     stream_ =
         std::make_unique<Stream>(kNumThreads, true, CpuIsa::kScalar, std::make_unique<CudaStream>(0, kWorkspaceBytes));
   }
@@ -187,6 +187,21 @@ TEST(WeightUploader, "stops when loading is cancelled") {
               uploader.Upload(stored, {0, 10}, {0, 10}, matrix.Block({0, 10}, 10));
             }),
             ErrorCodeName(ErrorCode::kCancelled));
+}
+
+TEST(WeightUploader, "waits for a buffer's copy no longer than the stream's limit") {
+  test::FakeCuda& fake = test::TheFakeCuda();
+  Stream stream(1, true, CpuIsa::kScalar,
+                std::make_unique<CudaStream>(0, kWorkspaceBytes, WaitLimits{.timeout = std::chrono::milliseconds(30)}));
+  constexpr int64_t kRows = 4'000;
+  constexpr int64_t kColumns = 2'000;
+  const std::atomic<bool> cancelled{false};
+  const Tensor to(DType::kFloat32, {kRows, kColumns}, *stream.cuda());
+  WeightUploader uploader(stream, cancelled);
+  fake.devices[0].state = test::FakeState::kStalled;
+  EXPECT_ERROR(ErrorCode::kCommTimeout,
+               uploader.Upload(Counting(DType::kFloat32, {kRows, kColumns}), {0, kRows}, {0, kColumns}, to.view()));
+  fake.devices[0].state = test::FakeState::kRunning;
 }
 
 }  // namespace
