@@ -30,12 +30,29 @@ size_t BestBytes(const DeviceSampler::Limits& limits) {
          static_cast<size_t>(std::min(limits.vocab_size, HEDDLE_CUDA_MAX_LOGPROBS)) * kBestEntryBytes;
 }
 
-// Of every row's parameters, with a history as long as a sequence gets.
-size_t ParametersBytes(const DeviceSampler::Limits& limits) {
-  const auto rows = static_cast<size_t>(limits.max_rows);
-  return Aligned(rows * sizeof(HeddleCudaSampleRow)) +
-         Aligned(rows * static_cast<size_t>(limits.max_model_len) * sizeof(int32_t));
+// Of a history for every row, as long as a sequence gets.
+size_t HistoryBytes(const DeviceSampler::Limits& limits) {
+  return Aligned(static_cast<size_t>(limits.max_rows) * static_cast<size_t>(limits.max_model_len) * sizeof(int32_t));
 }
+
+// Greedy, and nothing else.
+constexpr HeddleCudaSampleRow kUntakenRow{.seed = 0,
+                                          .history_begin = -1,
+                                          .position = 0,
+                                          .prompt_len = 0,
+                                          .sequence_index = 0,
+                                          .given_token = -1,
+                                          .num_logprobs = -1,
+                                          .temperature = 0,
+                                          .top_k = 0,
+                                          .top_p = 1,
+                                          .min_p = 0,
+                                          .repetition_penalty = 1,
+                                          .frequency_penalty = 0,
+                                          .presence_penalty = 0,
+                                          .allowed_ids = {},
+                                          .banned_ids = {},
+                                          .logit_bias = {}};
 
 SequenceFailure FailureOf(int32_t failure) {
   switch (failure) {
@@ -53,11 +70,10 @@ SequenceFailure FailureOf(int32_t failure) {
 DeviceSampler::DeviceSampler(CudaStream& stream, const Limits& limits, int32_t* token_ids)
     : stream_(stream), limits_(limits), token_ids_(token_ids) {
   const auto rows = static_cast<size_t>(limits.max_rows);
+  device_rows_ = stream.Allocate(rows * sizeof(HeddleCudaSampleRow));
   device_tokens_ = stream.Allocate(rows * sizeof(HeddleCudaSampledToken));
-  device_parameters_bytes_ = rows * sizeof(HeddleCudaSampleRow);
-  device_parameters_ = stream.Allocate(device_parameters_bytes_);
   for (Exchange& exchange : exchanges_) {
-    Reserve(exchange.parameters, device_parameters_bytes_);
+    Reserve(exchange.rows, rows * sizeof(HeddleCudaSampleRow));
     Reserve(exchange.tokens, rows * sizeof(HeddleCudaSampledToken));
   }
 }
@@ -65,7 +81,11 @@ DeviceSampler::DeviceSampler(CudaStream& stream, const Limits& limits, int32_t* 
 int64_t DeviceSampler::DeviceBytes(const Limits& limits) {
   return static_cast<int64_t>(static_cast<size_t>(limits.max_rows) *
                                   (sizeof(HeddleCudaSampleRow) + sizeof(HeddleCudaSampledToken)) +
-                              ParametersBytes(limits) + BestBytes(limits));
+                              HistoryBytes(limits) + BestBytes(limits));
+}
+
+bool DeviceSampler::IsPlain(const Row& row) {
+  return row.given_token < 0 && row.num_logprobs < 0 && !LogitsProcessor::IsNeeded(row.input);
 }
 
 void DeviceSampler::Reserve(Pinned& pinned, size_t bytes) {
@@ -97,8 +117,8 @@ void DeviceSampler::AddLists(const Row& row, HeddleCudaSampleRow& out) {
   history_.push_back(0);
 }
 
-bool DeviceSampler::Describe(std::span<const Row> rows, Exchange& exchange) {
-  rows_.clear();
+void DeviceSampler::Describe(std::span<const Row> rows, Exchange& exchange) {
+  HEDDLE_CHECK(rows.size() <= static_cast<size_t>(limits_.max_rows), std::to_string(rows.size()));
   ids_.clear();
   history_.clear();
   bias_ids_.clear();
@@ -106,85 +126,120 @@ bool DeviceSampler::Describe(std::span<const Row> rows, Exchange& exchange) {
   exchange.num_logprobs.clear();
   exchange.is_given.clear();
   exchange.max_logprobs = -1;
-  bool has_rules = false;
+  exchange.has_rules = false;
+  auto* out = static_cast<HeddleCudaSampleRow*>(exchange.rows.data.get());
   for (const Row& row : rows) {
     const SamplingParams& params = *row.input.params;
-    HeddleCudaSampleRow& out = rows_.emplace_back();
-    out = {.seed = params.seed,
-           .history_begin = -1,
-           .position = row.input.num_tokens(),
-           .prompt_len = row.input.prompt_len,
-           .sequence_index = row.input.sequence_index,
-           .given_token = row.given_token,
-           .num_logprobs = std::min(row.num_logprobs, limits_.vocab_size),
-           .temperature = params.temperature,
-           .top_k = params.top_k,
-           .top_p = params.top_p,
-           .min_p = params.min_p,
-           .repetition_penalty = params.repetition_penalty,
-           .frequency_penalty = params.frequency_penalty,
-           .presence_penalty = params.presence_penalty,
-           .allowed_ids = {},
-           .banned_ids = {},
-           .logit_bias = {}};
+    *out = {.seed = params.seed,
+            .history_begin = -1,
+            .position = row.input.num_tokens(),
+            .prompt_len = row.input.prompt_len,
+            .sequence_index = row.input.sequence_index,
+            .given_token = row.given_token,
+            .num_logprobs = std::min(row.num_logprobs, limits_.vocab_size),
+            .temperature = params.temperature,
+            .top_k = params.top_k,
+            .top_p = params.top_p,
+            .min_p = params.min_p,
+            .repetition_penalty = params.repetition_penalty,
+            .frequency_penalty = params.frequency_penalty,
+            .presence_penalty = params.presence_penalty,
+            .allowed_ids = {},
+            .banned_ids = {},
+            .logit_bias = {}};
     const bool is_given = row.given_token >= 0;
     exchange.is_given.push_back(is_given);
-    exchange.num_logprobs.push_back(out.num_logprobs);
-    exchange.max_logprobs = std::max(exchange.max_logprobs, out.num_logprobs);
-    if (is_given || !LogitsProcessor::IsNeeded(row.input)) continue;
-    has_rules = true;
-    AddLists(row, out);
+    exchange.num_logprobs.push_back(out->num_logprobs);
+    exchange.max_logprobs = std::max(exchange.max_logprobs, out->num_logprobs);
+    if (!is_given && LogitsProcessor::IsNeeded(row.input)) {
+      exchange.has_rules = true;
+      AddLists(row, *out);
+    }
+    ++out;
   }
-  return has_rules;
 }
 
-size_t DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows) {
-  HEDDLE_CHECK(rows.size() <= static_cast<size_t>(limits_.max_rows) &&
-                   logits.dim(0) == static_cast<int64_t>(rows.size()) && logits.dim(1) == limits_.vocab_size,
-               logits.shape.ToString());
-  Exchange& exchange = exchanges_[num_launched_ % exchanges_.size()];
-  const bool has_rules = Describe(rows, exchange);
+HeddleCudaSample DeviceSampler::OpOn(const TensorView& logits) const {
+  return {.logits = CudaMatrixOf(logits),
+          .rows = static_cast<const HeddleCudaSampleRow*>(device_rows_.get()),
+          .process_logits = 0,
+          .ids = nullptr,
+          .bias_ids = nullptr,
+          .biases = nullptr,
+          .history = nullptr,
+          .token_ids = token_ids_,
+          .sampled = static_cast<HeddleCudaSampledToken*>(device_tokens_.get()),
+          .max_logprobs = -1,
+          .best_ids = nullptr,
+          .best_logprobs = nullptr};
+}
 
-  const auto max_logprobs = static_cast<size_t>(std::max(exchange.max_logprobs, 0));
-  const size_t entries = rows.size() * max_logprobs;
-  Reserve(exchange.best, entries * kBestEntryBytes);
-  if (entries > 0 && device_best_ == nullptr) device_best_ = stream_.Allocate(BestBytes(limits_));
-  const size_t bytes = BytesOf(rows_) + BytesOf(ids_) + BytesOf(history_) + BytesOf(bias_ids_) + BytesOf(biases_);
-  Reserve(exchange.parameters, bytes);
-  if (bytes > device_parameters_bytes_) {
-    // At once as much as was planned for; only lists take more, and then not a little more each time.
-    device_parameters_bytes_ = std::max(exchange.parameters.bytes, ParametersBytes(limits_));
-    device_parameters_ = stream_.Allocate(device_parameters_bytes_);
+void DeviceSampler::UploadLists(Exchange& exchange, HeddleCudaSample& op) {
+  const size_t bytes = BytesOf(ids_) + BytesOf(history_) + BytesOf(bias_ids_) + BytesOf(biases_);
+  Reserve(exchange.lists, bytes);
+  if (bytes > device_lists_bytes_) {
+    // At once as much as was planned for; only lists of ids take more, and then not a little more each time.
+    device_lists_bytes_ = std::max(exchange.lists.bytes, HistoryBytes(limits_));
+    device_lists_ = stream_.Allocate(device_lists_bytes_);
   }
-
   size_t offset = 0;
   const auto put = [&](const auto& values) {
-    char* const at = static_cast<char*>(device_parameters_.get()) + offset;
+    char* const at = static_cast<char*>(device_lists_.get()) + offset;
     if (!values.empty()) {
-      std::memcpy(static_cast<char*>(exchange.parameters.data.get()) + offset, values.data(),
+      std::memcpy(static_cast<char*>(exchange.lists.data.get()) + offset, values.data(),
                   values.size() * sizeof(values.front()));
     }
     offset += BytesOf(values);
     return static_cast<void*>(at);
   };
-  auto* const best_ids = static_cast<int32_t*>(device_best_.get());
-  const HeddleCudaSample op{
-      .logits = CudaMatrixOf(logits),
-      .rows = static_cast<const HeddleCudaSampleRow*>(put(rows_)),
-      .process_logits = has_rules ? 1 : 0,
-      .ids = static_cast<const int32_t*>(put(ids_)),
-      .bias_ids = static_cast<const int32_t*>(put(bias_ids_)),
-      .biases = static_cast<const float*>(put(biases_)),
-      .history = static_cast<int32_t*>(put(history_)),
-      .token_ids = token_ids_,
-      .sampled = static_cast<HeddleCudaSampledToken*>(device_tokens_.get()),
-      .max_logprobs = exchange.max_logprobs,
-      .best_ids = best_ids,
-      .best_logprobs = best_ids == nullptr ? nullptr : reinterpret_cast<float*>(best_ids + entries)};
-  stream_.Copy(device_parameters_.get(), exchange.parameters.data.get(), offset);
+  op.process_logits = 1;
+  op.ids = static_cast<const int32_t*>(put(ids_));
+  op.bias_ids = static_cast<const int32_t*>(put(bias_ids_));
+  op.biases = static_cast<const float*>(put(biases_));
+  op.history = static_cast<int32_t*>(put(history_));
+  if (offset > 0) stream_.Copy(device_lists_.get(), exchange.lists.data.get(), offset);
+}
+
+size_t DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows) {
+  HEDDLE_CHECK(logits.dim(0) == static_cast<int64_t>(rows.size()) && logits.dim(1) == limits_.vocab_size,
+               logits.shape.ToString());
+  Exchange& exchange = NextExchange();
+  Describe(rows, exchange);
+  HeddleCudaSample op = OpOn(logits);
+  if (exchange.has_rules) UploadLists(exchange, op);
+  const auto max_logprobs = static_cast<size_t>(std::max(exchange.max_logprobs, 0));
+  const size_t entries = rows.size() * max_logprobs;
+  Reserve(exchange.best, entries * kBestEntryBytes);
+  if (entries > 0 && device_best_ == nullptr) device_best_ = stream_.Allocate(BestBytes(limits_));
+  op.max_logprobs = exchange.max_logprobs;
+  op.best_ids = static_cast<int32_t*>(device_best_.get());
+  if (entries > 0) op.best_logprobs = reinterpret_cast<float*>(op.best_ids + entries);
+  stream_.Copy(device_rows_.get(), exchange.rows.data.get(), rows.size() * sizeof(HeddleCudaSampleRow));
   CheckCuda(CudaApi().sample(stream_.get(), &op));
-  stream_.Copy(exchange.tokens.data.get(), device_tokens_.get(), rows.size() * sizeof(HeddleCudaSampledToken));
   if (entries > 0) stream_.Copy(exchange.best.data.get(), device_best_.get(), entries * kBestEntryBytes);
+  return Fetch();
+}
+
+void DeviceSampler::Upload(std::span<const Row> rows, size_t num_rows) {
+  Exchange& exchange = NextExchange();
+  Describe(rows, exchange);
+  HEDDLE_CHECK(!exchange.has_rules && exchange.max_logprobs < 0, "a row is not plain");
+  HEDDLE_CHECK(rows.size() <= num_rows && num_rows <= static_cast<size_t>(limits_.max_rows), std::to_string(num_rows));
+  auto* const described = static_cast<HeddleCudaSampleRow*>(exchange.rows.data.get());
+  std::fill(described + rows.size(), described + num_rows, kUntakenRow);
+  stream_.Copy(device_rows_.get(), described, num_rows * sizeof(HeddleCudaSampleRow));
+}
+
+void DeviceSampler::SamplePlain(const TensorView& logits) const {
+  HEDDLE_CHECK(logits.dim(0) <= limits_.max_rows && logits.dim(1) == limits_.vocab_size, logits.shape.ToString());
+  const HeddleCudaSample op = OpOn(logits);
+  CheckCuda(CudaApi().sample(stream_.get(), &op));
+}
+
+size_t DeviceSampler::Fetch() {
+  const Exchange& exchange = NextExchange();
+  stream_.Copy(exchange.tokens.data.get(), device_tokens_.get(),
+               exchange.is_given.size() * sizeof(HeddleCudaSampledToken));
   return num_launched_++;
 }
 

@@ -42,6 +42,15 @@ class DeviceSampler {
   // launch before the last gave is lost. REQUIRES: Lists(), for every row; the device has done that launch.
   size_t Launch(const TensorView& logits, std::span<const Row> rows);
 
+  // The same in three parts for plain rows, so that the second can be captured and replayed: Upload, SamplePlain of as
+  // many rows, Fetch. Rows that nobody takes are added up to `num_rows`.
+  void Upload(std::span<const Row> rows, size_t num_rows);
+  void SamplePlain(const TensorView& logits) const;
+  size_t Fetch();
+
+  // Whether the row needs nothing but its own parameters.
+  static bool IsPlain(const Row& row);
+
   // Takes row `i` of a launch into `out`, as Sampler::Sample and AppendLogprobs do. REQUIRES: the device has done it.
   void Take(size_t launch, size_t i, SequenceOutput& out) const;
 
@@ -58,31 +67,37 @@ class DeviceSampler {
 
   // What one launch takes from the host and brings back to it.
   struct Exchange {
-    Pinned parameters;
+    Pinned rows;    // HeddleCudaSampleRow
+    Pinned lists;   // what these refer to
     Pinned tokens;  // HeddleCudaSampledToken a row
     Pinned best;    // max_logprobs ids a row, then as many log-probabilities
     std::vector<int> num_logprobs;
     std::vector<bool> is_given;
     int max_logprobs = -1;
+    bool has_rules = false;  // some row has some of its own
   };
 
+  Exchange& NextExchange() { return exchanges_[num_launched_ % exchanges_.size()]; }
   void AddLists(const Row& row, HeddleCudaSampleRow& out);
-  // Describes `rows` in rows_ and the lists beside them. Returns whether any has rules of its own.
-  bool Describe(std::span<const Row> rows, Exchange& exchange);
+  // Describes `rows` in the exchange, and lists in the vectors below.
+  void Describe(std::span<const Row> rows, Exchange& exchange);
+  // An op on the exchange's rows, without their lists.
+  HeddleCudaSample OpOn(const TensorView& logits) const;
+  void UploadLists(Exchange& exchange, HeddleCudaSample& op);
   void Reserve(Pinned& pinned, size_t bytes);
 
   CudaStream& stream_;
   const Limits limits_;
   int32_t* const token_ids_;
-  std::vector<HeddleCudaSampleRow> rows_;
   std::vector<int32_t> ids_;      // allowed, banned
   std::vector<int32_t> history_;  // of rows with penalties, each with room for the token sampled
   std::vector<int32_t> bias_ids_;
   std::vector<float> biases_;
 
   // The device's side of an exchange: launches follow each other there.
-  std::shared_ptr<void> device_parameters_;
-  size_t device_parameters_bytes_ = 0;
+  std::shared_ptr<void> device_rows_;
+  std::shared_ptr<void> device_lists_;
+  size_t device_lists_bytes_ = 0;
   std::shared_ptr<void> device_tokens_;
   std::shared_ptr<void> device_best_;
 

@@ -21,6 +21,7 @@ class DecodeGraphs {
   struct Shape {
     int num_seqs = 0;
     int max_blocks_per_seq = 0;
+    bool samples = false;
     auto operator<=>(const Shape&) const = default;
   };
 

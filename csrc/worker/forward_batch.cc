@@ -17,9 +17,8 @@ ForwardBatch::ForwardBatch(Stream& stream, const Limits& limits) : stream_(strea
   CudaStream* const cuda = stream.cuda();
   if (cuda == nullptr) return;
   const auto bytes = static_cast<size_t>(DeviceBytes(limits));
-  staging_ = cuda->AllocatePinned(bytes);
+  for (std::shared_ptr<void>& staging : staging_) staging = cuda->AllocatePinned(bytes);
   device_ = cuda->Allocate(bytes);
-  copied_ = std::make_unique<CudaEvent>(cuda->CreateEvent());
 }
 
 int64_t ForwardBatch::DeviceBytes(const Limits& limits) {
@@ -90,29 +89,30 @@ void ForwardBatch::Pad(size_t num_seqs) {
 }
 
 template <typename T>
-void ForwardBatch::Put(Array<T>& array, size_t& offset) {
+void ForwardBatch::Put(Array<T>& array, char* staging, size_t& offset) {
   const size_t bytes = array.values.size() * sizeof(T);
-  std::memcpy(static_cast<char*>(staging_.get()) + offset, array.values.data(), bytes);
+  std::memcpy(staging + offset, array.values.data(), bytes);
   array.device = reinterpret_cast<const T*>(static_cast<const char*>(device_.get()) + offset);
   offset += Aligned(bytes);
 }
 
-void ForwardBatch::Upload(const int32_t* sampled_ids, size_t num_seqs) {
+void ForwardBatch::Upload(size_t num_seqs) {
   if (device_ == nullptr) return;
   Pad(num_seqs);
-  copied_->Wait();  // for the copy of the step before
+  char* const staging = static_cast<char*>(staging_[num_uploads_++ % staging_.size()].get());
   size_t offset = 0;
-  Put(slot_mapping_, offset);
-  Put(token_ids_, offset);
-  Put(positions_, offset);
-  Put(query_start_loc_, offset);
-  Put(seq_lens_, offset);
-  Put(logits_rows_, offset);
-  Put(block_table_, offset);
+  Put(slot_mapping_, staging, offset);
+  Put(token_ids_, staging, offset);
+  Put(positions_, staging, offset);
+  Put(query_start_loc_, staging, offset);
+  Put(seq_lens_, staging, offset);
+  Put(logits_rows_, staging, offset);
+  Put(block_table_, staging, offset);
   HEDDLE_CHECK(offset <= static_cast<size_t>(DeviceBytes(limits_)), std::to_string(offset) + " bytes of a step");
-  stream_.cuda()->Copy(device_.get(), staging_.get(), offset);
-  copied_->Record();
-  if (!has_pending_tokens_) return;
+  stream_.cuda()->Copy(device_.get(), staging, offset);
+}
+
+void ForwardBatch::FillPending(const int32_t* sampled_ids) {
   auto* const token_ids = const_cast<int32_t*>(token_ids_.device);
   CheckCuda(CudaApi().fill_sampled(stream_.cuda()->get(), token_ids, std::ssize(token_ids_.values), sampled_ids));
 }

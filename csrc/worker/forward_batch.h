@@ -4,6 +4,7 @@
 // Rank thread only; buffers are kept between steps.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -30,10 +31,13 @@ class ForwardBatch {
   void Build(const SchedulerOutput& step, std::span<const SequenceState* const> states);
   // Names the rows of hidden states that ComputeLogits is to see.
   void SetLogitsRows(std::vector<int32_t> rows) { logits_rows_.values = std::move(rows); }
-  // Brings the arrays to the device, in one copy: on CPU they are there already. Pending tokens are taken from
-  // `sampled_ids` there. Sequences of no tokens are added up to `num_seqs`, each with a token of its own that is not
-  // stored.
-  void Upload(const int32_t* sampled_ids, size_t num_seqs = 0);
+  // Brings the arrays to the device, in one copy: on CPU they are there already. Sequences of no tokens are added up to
+  // `num_seqs`, each with a token of its own that is not stored. REQUIRES: the device has done the step before the
+  // last.
+  void Upload(size_t num_seqs = 0);
+  // Takes pending tokens from `sampled_ids` on the device. What it launches follows from the number of tokens alone.
+  void FillPending(const int32_t* sampled_ids);
+  bool has_pending_tokens() const { return has_pending_tokens_; }
 
   std::span<const int32_t> token_ids() const { return token_ids_.span(); }
   std::span<const int32_t> positions() const { return positions_.span(); }
@@ -49,7 +53,7 @@ class ForwardBatch {
   // Row of sequence `i`'s first token in the step.
   int first_row(size_t i) const { return query_start_loc_.values[i]; }
 
-  // Device memory that the arrays take, and as much page-locked memory of the host.
+  // Device memory that the arrays take, and twice as much page-locked memory of the host.
   static int64_t DeviceBytes(const Limits& limits);
 
  private:
@@ -62,7 +66,7 @@ class ForwardBatch {
 
   void Pad(size_t num_seqs);
   template <typename T>
-  void Put(Array<T>& array, size_t& offset);
+  void Put(Array<T>& array, char* staging, size_t& offset);
 
   Stream& stream_;
   Limits limits_;
@@ -79,9 +83,9 @@ class ForwardBatch {
   bool has_pending_tokens_ = false;
 
   // On a GPU.
-  std::shared_ptr<void> staging_;  // page-locked
+  std::array<std::shared_ptr<void>, 2> staging_;  // page-locked; of the last two steps, in turns
+  size_t num_uploads_ = 0;
   std::shared_ptr<void> device_;
-  std::unique_ptr<CudaEvent> copied_;
 };
 
 }  // namespace heddle

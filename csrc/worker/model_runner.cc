@@ -147,24 +147,37 @@ ForwardContext ModelRunner::Context() {
 
 void ModelRunner::Decode(std::span<const LogitsRow> rows) {
   const int num_seqs = DecodeGraphs::PaddedNumSeqs(batch_.num_seqs(), options_.max_num_seqs);
-  batch_.Upload(SampledIds(), num_seqs);
+  const TensorView logits = tp_.rank == 0 ? logits_.view().Rows(0, num_seqs) : TensorView();
+  batch_.Upload(static_cast<size_t>(num_seqs));
+  const bool samples = SamplesInGraph(rows);
+  if (samples && tp_.rank == 0) device_sampler_->Upload(SampleRowsOf(rows), static_cast<size_t>(num_seqs));
   ForwardContext context = Context();
-  graphs_->Run({num_seqs, context.attention.max_blocks_per_seq}, [&] {
+  graphs_->Run({num_seqs, context.attention.max_blocks_per_seq, samples}, [&] {
     const Arena::Scope scope(arena_);
+    batch_.FillPending(SampledIds());
     // A graph serves contexts of any length that the block table has room for.
     context.attention.max_seq_len = context.attention.max_blocks_per_seq * options_.block_size;
     const TensorView hidden = arena_.Allocate(activation_dtype_, {num_seqs, config_.hidden_size});
     model_.Forward(context, hidden);
-    model_.ComputeLogits(context, hidden, tp_.rank == 0 ? logits_.view().Rows(0, num_seqs) : TensorView());
+    model_.ComputeLogits(context, hidden, logits);
+    if (samples && tp_.rank == 0) device_sampler_->SamplePlain(logits);
   });
-  if (tp_.rank == 0) Sample(rows);
+  if (tp_.rank != 0) return;
+  if (samples) return AwaitSampled(rows, device_sampler_->Fetch());
+  Sample(rows);
+}
+
+bool ModelRunner::SamplesInGraph(std::span<const LogitsRow> rows) const {
+  return std::all_of(rows.begin(), rows.end(),
+                     [&](const LogitsRow& row) { return DeviceSampler::IsPlain(SampleRowOf(row)); });
 }
 
 void ModelRunner::Compute(std::span<const LogitsRow> rows) {
   std::vector<int32_t> logits_rows;
   for (const LogitsRow& row : rows) logits_rows.push_back(row.row);
   batch_.SetLogitsRows(std::move(logits_rows));
-  batch_.Upload(SampledIds());
+  batch_.Upload();
+  if (batch_.has_pending_tokens()) batch_.FillPending(SampledIds());
 
   const Arena::Scope scope(arena_);
   ForwardContext context = Context();
@@ -193,13 +206,23 @@ bool ModelRunner::DeviceLists(std::span<const LogitsRow> rows) {
 
 void ModelRunner::LaunchSampling(std::span<const LogitsRow> rows) {
   const OpTimer timer(stream_);
-  std::vector<DeviceSampler::Row> device_rows;
-  device_rows.reserve(rows.size());
-  for (const LogitsRow& row : rows) {
-    device_rows.push_back({InputOf(*states_[row.output]), row.prompt_token, row.num_logprobs});
-  }
+  const TensorView logits = logits_.view().Rows(0, std::ssize(rows));
+  AwaitSampled(rows, device_sampler_->Launch(logits, SampleRowsOf(rows)));
+}
+
+DeviceSampler::Row ModelRunner::SampleRowOf(const LogitsRow& row) const {
+  return {InputOf(*states_[row.output]), row.prompt_token, row.num_logprobs};
+}
+
+std::span<const DeviceSampler::Row> ModelRunner::SampleRowsOf(std::span<const LogitsRow> rows) {
+  sample_rows_.clear();
+  for (const LogitsRow& row : rows) sample_rows_.push_back(SampleRowOf(row));
+  return sample_rows_;
+}
+
+void ModelRunner::AwaitSampled(std::span<const LogitsRow> rows, size_t launch) {
   StepUnderWay& step = under_way_.back();
-  step.launch = device_sampler_->Launch(logits_.view().Rows(0, std::ssize(rows)), device_rows);
+  step.launch = launch;
   step.rows.assign(rows.begin(), rows.end());
 }
 

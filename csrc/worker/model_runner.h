@@ -90,6 +90,13 @@ class ModelRunner {
   void Sample(std::span<const LogitsRow> rows);
   static bool DeviceLists(std::span<const LogitsRow> rows);
   void LaunchSampling(std::span<const LogitsRow> rows);
+  // Whether sampling can be part of a decoding step's graph; the same on all ranks.
+  bool SamplesInGraph(std::span<const LogitsRow> rows) const;
+  DeviceSampler::Row SampleRowOf(const LogitsRow& row) const;
+  // The rows as the device's sampler takes them; valid until the next call.
+  std::span<const DeviceSampler::Row> SampleRowsOf(std::span<const LogitsRow> rows);
+  // Leaves what the device samples for the step's `rows` to Collect.
+  void AwaitSampled(std::span<const LogitsRow> rows, size_t launch);
   // Takes what the device sampled for a step. REQUIRES: it has done so.
   void Collect(StepUnderWay& step);
   // Waits for all that was launched.
@@ -117,6 +124,7 @@ class ModelRunner {
   std::unique_ptr<CudaEvent> end_;                 // of the last step, on a GPU's other ranks
   std::vector<Sampler> samplers_;                  // one a thread; rank 0 only
   std::unique_ptr<DeviceSampler> device_sampler_;  // on a GPU's rank 0
+  std::vector<DeviceSampler::Row> sample_rows_;
   Arena arena_;
   std::deque<StepUnderWay> under_way_;  // on rank 0, oldest first
   Tensor sampled_ids_;                  // [max_num_seqs] int32, of the step before; on a GPU

@@ -35,6 +35,12 @@ class Fixture {
   size_t Launch(const std::vector<Row>& rows) {
     return sampler_.Launch(logits_.view().Rows(0, std::ssize(rows)), rows);
   }
+  // On the logits that are there, in parts.
+  size_t LaunchPlain(const std::vector<Row>& rows, size_t num_rows) {
+    sampler_.Upload(rows, num_rows);
+    sampler_.SamplePlain(logits_.view().Rows(0, static_cast<int64_t>(num_rows)));
+    return sampler_.Fetch();
+  }
   SequenceOutput Take(size_t launch, size_t row) {
     cuda_.Synchronize();
     SequenceOutput out;
@@ -92,6 +98,41 @@ TEST(DeviceSampler, "gives each row its token, and leaves them all to the next s
   EXPECT_EQ(fixture.Take(launch, 1).token_id, 999);
   const SequenceOutput last = fixture.Take(launch, 2);
   EXPECT_TRUE(last.sampled && last.token_id == 0 && last.failure == SequenceFailure::kNone);
+}
+
+TEST(DeviceSampler, "gives plain rows the same in parts, beside rows that nobody takes") {
+  test::RequireDevice();
+  Fixture fixture;
+  const SamplingParams params = Greedy();
+  const std::vector<int32_t> history = {1, 2, 3};
+  const std::vector<Row> rows(3, RowOf(params, history));
+  fixture.Launch({LogitsWithBest(7), LogitsWithBest(999), LogitsWithBest(0), LogitsWithBest(5)},
+                 std::vector(4, rows[0]));
+  const size_t launch = fixture.LaunchPlain(rows, 4);
+  EXPECT_EQ(fixture.Take(launch, 0).token_id, 7);
+  EXPECT_EQ(fixture.Take(launch, 1).token_id, 999);
+  EXPECT_EQ(fixture.Take(launch, 2).token_id, 0);
+  EXPECT_TRUE((fixture.TokenIds(3) == std::vector<int32_t>{7, 999, 0}));
+}
+
+TEST(DeviceSampler, "calls rows plain that have no lists, no penalties, and ask for no log-probabilities") {
+  SamplingParams params;
+  params.top_k = 5;
+  params.top_p = 0.5f;
+  const std::vector<int32_t> history = {1};
+  Row row = RowOf(params, history);
+  EXPECT_TRUE(DeviceSampler::IsPlain(row));
+  row.num_logprobs = 0;
+  EXPECT_TRUE(!DeviceSampler::IsPlain(row));
+  row = RowOf(params, history);
+  row.given_token = 3;
+  EXPECT_TRUE(!DeviceSampler::IsPlain(row));
+  params.frequency_penalty = 1;
+  EXPECT_TRUE(!DeviceSampler::IsPlain(RowOf(params, history)));
+
+  test::RequireDevice();
+  Fixture fixture;
+  EXPECT_ERROR(ErrorCode::kInternal, fixture.LaunchPlain({RowOf(params, history)}, 1));
 }
 
 TEST(DeviceSampler, "keeps what its last two launches gave, and says when a launch is asked for that is lost") {

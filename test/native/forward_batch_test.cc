@@ -6,7 +6,6 @@
 namespace heddle {
 namespace {
 
-using test::FakeState;
 using test::TheFakeCuda;
 
 constexpr ForwardBatch::Limits kLimits{
@@ -33,9 +32,7 @@ struct TwoSequences {
   }
 };
 
-Stream OnFake(std::chrono::milliseconds timeout = std::chrono::hours(1)) {
-  return Stream(1, true, CpuIsa::kScalar, std::make_unique<CudaStream>(0, 1 << 20, WaitLimits{.timeout = timeout}));
-}
+Stream OnFake() { return Stream(1, true, CpuIsa::kScalar, std::make_unique<CudaStream>(0, 1 << 20)); }
 
 template <typename T>
 std::vector<T> Values(std::span<const T> span) {
@@ -48,7 +45,7 @@ TEST(ForwardBatch, "lays sequences out one after the other, each token in its sl
   Stream stream(1, true, CpuIsa::kScalar);
   ForwardBatch batch(stream, kLimits);
   TwoSequences().BuildIn(batch);
-  batch.Upload(nullptr);
+  batch.Upload();
   EXPECT_TRUE((Values(batch.token_ids()) == Ints{40, 40, 40, 51}));
   EXPECT_TRUE((Values(batch.positions()) == Ints{15, 16, 17, 1}));
   EXPECT_TRUE((Values(batch.slot_mapping()) == Longs{7 * 16 + 15, 3 * 16, 3 * 16 + 1, 2 * 16 + 1}));
@@ -79,7 +76,7 @@ TEST(ForwardBatch, "is the same on a device, but for tables as wide as a power o
   ForwardBatch batch(stream, kLimits);
   TwoSequences().BuildIn(batch);
   batch.SetLogitsRows({2, 3});
-  batch.Upload(nullptr);
+  batch.Upload();
   EXPECT_TRUE((Values(batch.token_ids()) == Ints{40, 40, 40, 51}));
   EXPECT_TRUE((Values(batch.slot_mapping()) == Longs{7 * 16 + 15, 3 * 16, 3 * 16 + 1, 2 * 16 + 1}));
   EXPECT_TRUE((Values(batch.logits_rows()) == Ints{2, 3}));
@@ -94,7 +91,7 @@ TEST(ForwardBatch, "is filled up with sequences of nothing, whose tokens are not
   TwoSequences sequences;
   sequences.step.scheduled[0].num_scheduled_tokens = 1;
   sequences.BuildIn(batch);
-  batch.Upload(nullptr, 4);
+  batch.Upload(4);
   EXPECT_EQ(batch.num_seqs(), 4);
   EXPECT_TRUE((Values(batch.token_ids()) == Ints{40, 51, 0, 0}));
   EXPECT_TRUE((Values(batch.slot_mapping()) == Longs{7 * 16 + 15, 2 * 16 + 1, -1, -1}));
@@ -113,7 +110,9 @@ TEST(ForwardBatch, "takes a pending token from where the step before left it") {
   sequences.second.pending_row = 1;
   sequences.BuildIn(batch);
   const Ints sampled = {60, 61};
-  batch.Upload(sampled.data());
+  batch.Upload();
+  EXPECT_TRUE(batch.has_pending_tokens());
+  batch.FillPending(sampled.data());
   EXPECT_TRUE((Values(batch.token_ids()) == Ints{40, 40, 40, 61}));
 }
 
@@ -133,20 +132,8 @@ TEST(ForwardBatch, "takes no more device memory than it says") {
   }
   batch.Build(step, pointers);
   batch.SetLogitsRows(Ints(8, 0));
-  batch.Upload(nullptr);  // checks it
+  batch.Upload();  // checks it
   EXPECT_EQ(batch.token_ids().size(), 64u);
-}
-
-TEST(ForwardBatch, "waits for the copy of the step before, but not for ever") {
-  test::FakeCuda& fake = TheFakeCuda();
-  Stream stream = OnFake(std::chrono::milliseconds(30));
-  ForwardBatch batch(stream, kLimits);
-  fake.devices[0].state = FakeState::kStalled;
-  TwoSequences().BuildIn(batch);
-  batch.Upload(nullptr);
-  EXPECT_ERROR(ErrorCode::kCommTimeout, batch.Upload(nullptr));
-  fake.devices[0].state = FakeState::kRunning;
-  batch.Upload(nullptr);
 }
 
 }  // namespace
