@@ -39,9 +39,9 @@ async function one(engine, i, random) {
   }
 }
 
-/** Resolves to what there was before, and what is left afterwards. */
-exports.storm = async (Engine, model) => {
-  const limits = { model, kvCacheBytes: 64 * 2 ** 20 };
+/** On an engine of these options. Resolves to what there was before, and what is left afterwards. */
+exports.storm = async (Engine, config) => {
+  const limits = { ...config, kvCacheBytes: 64 * 2 ** 20 };
   const random = randomFrom(1);
   const first = await Engine.create(limits); // starts thread pools
   await first.generate('Once', { maxTokens: 2 }).final();

@@ -1,4 +1,4 @@
-/** Engines for integration tests: always closed, whatever the test does. */
+/** Engines for integration tests, on the device under test. */
 import { createHash } from 'node:crypto';
 import path from 'node:path';
 
@@ -7,25 +7,29 @@ import type { EngineConfig, GenerationOutput, TokenLogprobs } from '../../types/
 
 export const bundledModel = path.resolve(__dirname, '../../examples/models/tiny-lexicon');
 
-/** Where `withEngine` runs: `HEDDLE_TEST_DEVICE`, or the CPU. */
+/** Where engines of tests run: `HEDDLE_TEST_DEVICE`, or the CPU. */
 export const testDevice = (process.env['HEDDLE_TEST_DEVICE'] ?? 'cpu') as 'cpu' | 'cuda';
 
 /** For what only the CPU promises: bits that depend on neither batch nor chunking. */
 export const itOnCpu = testDevice === 'cpu' ? it : it.skip;
 
 /** Small limits, so that engines start fast; a test overrides what it is about. */
-const testDefaults: Partial<EngineConfig> = { device: testDevice, maxNumSeqs: 8, kvCacheBytes: 64 * 2 ** 20 };
+const testDefaults: Partial<EngineConfig> = { maxNumSeqs: 8, kvCacheBytes: 64 * 2 ** 20 };
 
-/** On GPUs all ranks share the first one. */
-function onTestDevice(config: EngineConfig): EngineConfig {
+/** `config` for the test device, unless it names another. On GPUs all ranks share the first one. */
+export function onTestDevice(config: EngineConfig): EngineConfig {
   const ranks = config.parallel?.tensorParallelSize ?? 1;
-  if (testDevice === 'cpu' || ranks === 1) return { ...testDefaults, ...config };
+  if (testDevice === 'cpu' || ranks === 1) return { device: testDevice, ...config };
   const devices = Array.from({ length: ranks }, () => 0);
-  return { ...testDefaults, ...config, parallel: { devices, ...config.parallel } };
+  return { device: testDevice, ...config, parallel: { devices, ...config.parallel } };
 }
 
+/** An engine that the test closes. */
+export const createEngine = (config: EngineConfig): Promise<Engine> => Engine.create(onTestDevice(config));
+
+/** Calls `use` with an engine that is closed afterwards, whatever happens. */
 export async function withEngine<T>(config: EngineConfig, use: (engine: Engine) => Promise<T>): Promise<T> {
-  const engine = await Engine.create(onTestDevice(config));
+  const engine = await createEngine({ ...testDefaults, ...config });
   try {
     return await use(engine);
   } finally {

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 
-import { bundledModel } from './engine';
+import { bundledModel, onTestDevice } from './engine';
 
 const root = path.resolve(__dirname, '../..');
 
@@ -17,15 +17,18 @@ export interface ScriptResult {
   stderr: string;
 }
 
+const configOf = (tensorParallelSize: 1 | 2) => onTestDevice({ model: bundledModel, parallel: { tensorParallelSize } });
+
 /**
- * Runs a script that sees `Engine`, `model`, `tokenIds`, and `resources`; resolves when it exits. A rejection that nobody
- * handles ends it with its stack and code 1.
+ * Runs a script that sees `Engine`, the options `alone` and `paired` of one and of two ranks with the bundled model on
+ * the test device, `tokenIds`, and `resources`; resolves when it exits. A rejection that nobody handles ends it with its
+ * stack and code 1.
  */
 export function runScript(body: string, timeoutMs = 60_000): Promise<ScriptResult> {
   const script = `
     const { Engine } = require(${JSON.stringify(builtPackage)});
     const { resources } = require(${JSON.stringify(path.join(__dirname, 'resources.cjs'))});
-    const model = ${JSON.stringify(bundledModel)};
+    const [alone, paired] = ${JSON.stringify(([1, 2] as const).map(configOf))};
     const tokenIds = Array.from({ length: 40 }, (_, i) => 6 + i);
     (async () => { ${body} })();`;
   return new Promise((resolve) => {

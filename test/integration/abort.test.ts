@@ -52,7 +52,7 @@ describe('aborting', () => {
   it('2,000 requests at random moments leaks no block, promise or handle', async () => {
     const { code, signal, stdout, stderr } = await runScript(
       `const { storm } = require('./test/helpers/abort-storm.cjs');
-      console.log(JSON.stringify(await storm(Engine, model)));`,
+      console.log(JSON.stringify(await storm(Engine, alone)));`,
       240_000,
     );
     expect({ code, signal, stderr }).toEqual({ code: 0, signal: null, stderr: '' });

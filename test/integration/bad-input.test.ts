@@ -4,9 +4,9 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, trunc
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 
-import { Engine } from '../../lib/index';
+import type { Engine } from '../../lib/index';
 import type { SamplingParams } from '../../types/index';
-import { bundledModel } from '../helpers/engine';
+import { bundledModel, createEngine } from '../helpers/engine';
 import { runScript } from '../helpers/script';
 import { writeSparseCheckpoint } from '../helpers/sparse-checkpoint';
 
@@ -14,7 +14,7 @@ const SHARD = 'model-00003-of-00003.safetensors';
 
 describe('requests', () => {
   let engine: Engine;
-  beforeAll(async () => (engine = await Engine.create({ model: bundledModel, maxModelLen: 512 })));
+  beforeAll(async () => (engine = await createEngine({ model: bundledModel, maxModelLen: 512 })));
   afterAll(() => engine.close());
   /** After each refusal a control request must succeed. */
   afterEach(async () => {
@@ -142,7 +142,7 @@ describe('model folders', () => {
   };
   const failure = async () => {
     try {
-      await (await Engine.create({ model: folder })).close();
+      await (await createEngine({ model: folder })).close();
     } catch (error) {
       return error as { code: string; message: string };
     }
@@ -256,7 +256,7 @@ describe('model folders', () => {
   });
 
   it('that do not exist are refused with the path', async () => {
-    await expect(Engine.create({ model: '/nowhere/at/all' })).rejects.toMatchObject({ code: 'ERR_MODEL_FORMAT' });
+    await expect(createEngine({ model: '/nowhere/at/all' })).rejects.toMatchObject({ code: 'ERR_MODEL_FORMAT' });
   });
 
   it.each([
@@ -265,7 +265,7 @@ describe('model folders', () => {
   ])('with %s weights than the config asks for are refused before any is loaded', async (_, numLayers, message) => {
     edit('config.json', (c) => (c['num_hidden_layers'] = numLayers));
     const onProgress = jest.fn();
-    await expect(Engine.create({ model: folder, onProgress })).rejects.toMatchObject({
+    await expect(createEngine({ model: folder, onProgress })).rejects.toMatchObject({
       code: 'ERR_MODEL_FORMAT',
       message: expect.stringMatching(message),
     });
@@ -280,7 +280,7 @@ describe('model folders', () => {
       if (cutAt === 1) truncateSync(weights, 100_000);
       cutAt = Math.min(cutAt, fraction);
     };
-    await expect(Engine.create({ model: sparse, threads: 1, onProgress })).rejects.toMatchObject({
+    await expect(createEngine({ model: sparse, threads: 1, onProgress })).rejects.toMatchObject({
       code: 'ERR_MODEL_FORMAT',
       message: expect.stringMatching(/model\.safetensors: ended before byte \d+ while it was read/),
     });
@@ -294,12 +294,12 @@ describe('model folders', () => {
     const weights = writeSparseCheckpoint(sparse);
     const { code, stdout, stderr } = await runScript(`
       const { settled } = require('./test/helpers/resources.cjs');
-      await (await Engine.create({ model })).close(); // starts thread pools
+      await (await Engine.create(alone)).close(); // starts thread pools
       console.log('opens stdout');
       const before = resources();
       const cut = () => require('node:fs').truncateSync(${JSON.stringify(weights)}, 100_000);
       for (const config of [{ model: ${JSON.stringify(folder)} }, { model: ${JSON.stringify(sparse)}, onProgress: cut }]) {
-        const refusal = await Engine.create({ ...config, threads: 2 }).catch((error) => error);
+        const refusal = await Engine.create({ ...alone, ...config, threads: 2 }).catch((error) => error);
         console.log(refusal.message);
       }
       console.log(JSON.stringify({ before, after: await settled(resources, before) }));`);
@@ -313,7 +313,7 @@ describe('model folders', () => {
 
   const withTemplate = async (template: string) => {
     edit('tokenizer_config.json', (c) => (c['chat_template'] = template));
-    const engine = await Engine.create({ model: folder });
+    const engine = await createEngine({ model: folder });
     try {
       const chat = async () => engine.chat([{ role: 'user', content: 'hi' }], { maxTokens: 2 }).final();
       await expect(chat()).rejects.toMatchObject({
@@ -354,15 +354,15 @@ describe('engine options', () => {
     ['maxNumSeq', 4],
   ];
   it.each(BAD)('%s: %p is refused by name', async (key, value) => {
-    await expect(Engine.create({ model: bundledModel, [key]: value })).rejects.toMatchObject({
+    await expect(createEngine({ model: bundledModel, [key]: value })).rejects.toMatchObject({
       code: 'ERR_INVALID_ARGUMENT',
       message: expect.stringContaining(key === 'parallel' ? Object.keys(value as object)[0]! : key),
     });
   });
 
   it('a KV cache too small for one sequence is refused with the bytes it needs', async () => {
-    await expect(
-      Engine.create({ model: bundledModel, maxModelLen: 2048, kvCacheBytes: 2 ** 20 }),
-    ).rejects.toMatchObject({ code: 'ERR_INSUFFICIENT_MEMORY', message: expect.stringMatching(/\d{7,}/) });
+    await expect(createEngine({ model: bundledModel, maxModelLen: 2048, kvCacheBytes: 2 ** 20 })).rejects.toMatchObject(
+      { code: 'ERR_INSUFFICIENT_MEMORY', message: expect.stringMatching(/\d{7,}/) },
+    );
   });
 });

@@ -5,7 +5,7 @@ import { runScript } from '../helpers/script';
 const prelude = `
   const { readFileSync } = require('node:fs');
   const { Tokenizer } = require('./dist/tokenizer/tokenizer.js');
-  const bundled = readFileSync(model + '/tokenizer.json', 'utf8');
+  const bundled = readFileSync(alone.model + '/tokenizer.json', 'utf8');
   const tokenizer = (n, change = () => {}) => {
     const json = JSON.parse(bundled);
     const { vocab, merges } = json.model;

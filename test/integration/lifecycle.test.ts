@@ -1,26 +1,25 @@
 /** The engine in other people's processes: workers, exits, many engines, many times. Children run the built package. */
-import { Engine } from '../../lib/index';
-import { bundledModel, itOnCpu, withEngine } from '../helpers/engine';
+import { bundledModel, createEngine, itOnCpu, withEngine } from '../helpers/engine';
 import { builtPackage, runScript } from '../helpers/script';
 
 describe('the end of the process', () => {
   it('keeps the exit code when process.exit() comes in the middle of generation', async () => {
     const { code, signal, stderr } = await runScript(`
-      const engine = await Engine.create({ model, parallel: { tensorParallelSize: 2 } });
+      const engine = await Engine.create(paired);
       for await (const _ of engine.generate({ tokenIds }, { ignoreEos: true })) process.exit(7);`);
     expect({ code, signal, stderr }).toEqual({ code: 7, signal: null, stderr: '' });
   });
 
   it('keeps the exit code when process.exit() comes while a model loads', async () => {
     const { code, signal, stderr } = await runScript(`
-      Engine.create({ model }).catch(() => {});
+      Engine.create(alone).catch(() => {});
       setTimeout(() => process.exit(5), 15);`);
     expect({ code, signal, stderr }).toEqual({ code: 5, signal: null, stderr: '' });
   });
 
   it('does not wait for an idle engine that nobody closed', async () => {
     const { code, stdout } = await runScript(`
-      const engine = await Engine.create({ model });
+      const engine = await Engine.create(alone);
       const output = await engine.generate({ tokenIds }, { maxTokens: 3, ignoreEos: true }).final();
       console.log(output.outputs[0].tokenIds.length);`);
     expect({ code, stdout }).toEqual({ code: 0, stdout: '3\n' });
@@ -28,21 +27,21 @@ describe('the end of the process', () => {
 
   it('waits for requests that are under way', async () => {
     const { code, stdout } = await runScript(`
-      const engine = await Engine.create({ model });
+      const engine = await Engine.create(alone);
       engine.generate({ tokenIds }, { maxTokens: 100, ignoreEos: true }).final().then((o) => console.log(o.outputs[0].tokenIds.length));`);
     expect({ code, stdout }).toEqual({ code: 0, stdout: '100\n' });
   });
 
   it('does not wait for a stream that was forgotten', async () => {
     const { code, signal, stderr } = await runScript(`
-      const engine = await Engine.create({ model });
+      const engine = await Engine.create(alone);
       engine.generate({ tokenIds }, { maxTokens: 1500, ignoreEos: true });`);
     expect({ code, signal, stderr }).toEqual({ code: 0, signal: null, stderr: '' });
   });
 
   it('comes with the error when user code throws in the middle of a stream', async () => {
     const { code, signal, stderr } = await runScript(`
-      const engine = await Engine.create({ model });
+      const engine = await Engine.create(alone);
       for await (const _ of engine.generate({ tokenIds }, { ignoreEos: true })) throw new Error('user code');`);
     expect({ code, signal }).toEqual({ code: 1, signal: null });
     expect(stderr).toContain('user code');
@@ -53,7 +52,7 @@ describe('a process that is stopped for longer than the time limit of its ranks'
   it('goes on generating when it is continued', async () => {
     const { code, signal, stdout, stderr } = await runScript(`
       const { spawn } = require('node:child_process');
-      const engine = await Engine.create({ model, threads: 1, parallel: { tensorParallelSize: 2, timeoutMs: 500 } });
+      const engine = await Engine.create({ ...paired, threads: 1, parallel: { ...paired.parallel, timeoutMs: 500 } });
       const stream = engine.generate({ tokenIds }, { maxTokens: 1500, ignoreEos: true, detokenize: false });
       let tokens = 0;
       for await (const delta of stream) {
@@ -73,12 +72,12 @@ describe('worker threads', () => {
         const { parentPort } = require('node:worker_threads');
         const { Engine } = require(${JSON.stringify(builtPackage)});
         (async () => {
-          const engine = await Engine.create({ model: \${JSON.stringify(model)}, threads: 1 });
+          const engine = await Engine.create(\${JSON.stringify({ ...alone, threads: 1 })});
           const stream = engine.generate({ tokenIds: [6, 7, 8] }, { ignoreEos: true, maxTokens: 1500 });
           for await (const delta of stream) parentPort.postMessage(delta.tokenIds.length);
         })();
       \`;
-      const main = await Engine.create({ model, threads: 1 });
+      const main = await Engine.create({ ...alone, threads: 1 });
       for (let i = 0; i < 5; i++) {
         const workers = [0, 1].map(() => new Worker(source, { eval: true }));
         await Promise.all(workers.map((w) => new Promise((resolve, reject) => { w.once('message', resolve); w.once('error', reject); })));
@@ -105,7 +104,7 @@ describe('several engines', () => {
 
   it('one hundred times created and closed leave memory where it was', async () => {
     const cycle = async () => {
-      const engine = await Engine.create({
+      const engine = await createEngine({
         model: bundledModel,
         threads: 1,
         kvCacheBytes: 16 * 2 ** 20,
@@ -125,7 +124,7 @@ describe('several engines', () => {
 
 describe('closing', () => {
   it('ends open requests with EngineClosedError and is idempotent', async () => {
-    const engine = await Engine.create({ model: bundledModel });
+    const engine = await createEngine({ model: bundledModel });
     const final = engine.generate({ tokenIds: [6, 7] }, { ignoreEos: true }).final();
     const rejected = expect(final).rejects.toMatchObject({ code: 'ERR_ENGINE_CLOSED' });
     await Promise.all([engine.close(), engine.close()]);
@@ -135,14 +134,14 @@ describe('closing', () => {
   });
 
   it('with drain lets accepted requests finish', async () => {
-    const engine = await Engine.create({ model: bundledModel });
+    const engine = await createEngine({ model: bundledModel });
     const final = engine.generate({ tokenIds: [6, 7] }, { ignoreEos: true, maxTokens: 50 }).final();
     await engine.close({ drain: true });
     expect((await final).outputs[0]!.tokenIds).toHaveLength(50);
   });
 
   it('with drain lets a request finish that nobody takes anything of', async () => {
-    const engine = await Engine.create({ model: bundledModel });
+    const engine = await createEngine({ model: bundledModel });
     const stream = engine.generate({ tokenIds: [6, 7] }, { ignoreEos: true, maxTokens: 1500 });
     await engine.close({ drain: true });
     expect((await stream.final()).outputs[0]!.tokenIds).toHaveLength(1500);

@@ -1,14 +1,14 @@
 /** What each field of `SamplingParams` does to the text of the bundled model. */
-import { Engine } from '../../lib/index';
+import type { Engine } from '../../lib/index';
 import type { CompletionOutput, GenerationDelta, Prompt, SamplingParams, TokenLogprobs } from '../../types/index';
-import { bundledModel, itOnCpu } from '../helpers/engine';
+import { bundledModel, createEngine, itOnCpu } from '../helpers/engine';
 
 const END_OF_SEQUENCE = 1;
 const MAX_MODEL_LEN = 256;
 
 let engine: Engine;
 beforeAll(async () => {
-  engine = await Engine.create({
+  engine = await createEngine({
     model: bundledModel,
     dtype: 'float32', // the same text on every instruction set that has fused multiply-adds
     maxModelLen: MAX_MODEL_LEN,
