@@ -53,8 +53,9 @@ void CheckOptions(const EngineConfig& config) {
   }
 }
 
-// The GPU of each rank. Fails with kInvalidArgument where there are not enough, or not such ones.
-std::vector<int32_t> ResolveDevices(const EngineConfig& config) {
+// The GPU of each rank, as the options have it. Fails with kInvalidArgument where there are not enough, or not such
+// ones.
+std::vector<int32_t> NamedDevices(const EngineConfig& config) {
   CudaApi();
   std::string reason;
   const int count = NumCudaDevices(&reason);
@@ -83,37 +84,39 @@ std::vector<int32_t> ResolveDevices(const EngineConfig& config) {
   return devices;
 }
 
-// Fails with kInvalidArgument, naming what is missing, where GPUs cannot serve `config`.
-void CheckGpus(const EngineConfig& config) {
-  for (const int32_t device : ResolveDevices(config)) CheckCuda(CudaApi().device_check(device));
+// The GPU of each rank. Fails with kInvalidArgument, naming what is missing, where GPUs cannot serve `config`.
+std::vector<int32_t> RequireGpus(const EngineConfig& config) {
+  std::vector<int32_t> devices = NamedDevices(config);
+  for (const int32_t device : devices) CheckCuda(CudaApi().device_check(device));
   int32_t nccl = 0;
   if (config.tensor_parallel_size > 1) CheckCuda(CudaApi().nccl_version(&nccl));
+  return devices;
 }
 
-bool GpusCanServe(const EngineConfig& config) {
+// None where GPUs cannot serve `config`.
+std::vector<int32_t> GpusThatServe(const EngineConfig& config) {
   try {
-    CheckGpus(config);
-    return true;
+    return RequireGpus(config);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::kInvalidArgument) throw;
-    return false;
+    return {};
   }
 }
 
-// Which device ranks compute on, and whether it can: a GPU that was asked for and is not there is the caller's to mend.
-DeviceType ResolveDevice(const EngineConfig& config) {
+// The GPU of each rank, or none where ranks compute on the CPU. A GPU that was asked for and cannot serve is the
+// caller's to mend.
+std::vector<int32_t> ResolveDevices(const EngineConfig& config) {
   const bool nccl = config.communicator == CommunicatorType::kNccl;
   const bool local = config.communicator == CommunicatorType::kLocal && config.tensor_parallel_size > 1;
-  if (config.device_auto && !nccl) return !local && GpusCanServe(config) ? DeviceType::kCuda : DeviceType::kCpu;
+  if (config.device_auto && !nccl) return local ? std::vector<int32_t>() : GpusThatServe(config);
   if (config.device == DeviceType::kCpu && !config.device_auto) {
-    if (!nccl) return DeviceType::kCpu;
+    if (!nccl) return {};
     throw Error(ErrorCode::kInvalidArgument, "parallel.communicator must be 'local' on device 'cpu', received 'nccl'");
   }
   if (local) {
     throw Error(ErrorCode::kInvalidArgument, "parallel.communicator must be 'nccl' on device 'cuda', received 'local'");
   }
-  CheckGpus(config);
-  return DeviceType::kCuda;
+  return RequireGpus(config);
 }
 
 // What the engine may take of a GPU.
@@ -246,9 +249,9 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   const Json json = ReadConfig(config.model);
   EnginePlan plan;
   WorkerConfig& worker = plan.worker;
-  worker.device = ResolveDevice(config);
-  const bool on_gpu = worker.device == DeviceType::kCuda;
-  if (on_gpu) worker.devices = ResolveDevices(config);
+  worker.devices = ResolveDevices(config);
+  const bool on_gpu = !worker.devices.empty();
+  worker.device = on_gpu ? DeviceType::kCuda : DeviceType::kCpu;
   plan.memories = MemoriesOf(config, worker);
   const int max_num_seqs = config.max_num_seqs > 0 ? config.max_num_seqs : on_gpu ? 256 : 64;
   const int max_num_batched_tokens =
