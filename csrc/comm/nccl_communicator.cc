@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <map>
-#include <mutex>
 #include <set>
 
+#include "comm/abortable.h"
 #include "comm/local_communicator.h"
 #include "device/stream.h"
 #include "heddle_cuda.h"
@@ -39,12 +39,8 @@ class NcclCommunicator : public Communicator {
     const auto timeout_us = std::chrono::microseconds(timeout_).count();
     HeddleCudaCommunicator* comm = nullptr;
     CheckCuda(CudaApi().comm_create(stream_->get(), id_.data(), size_, rank_, &options, timeout_us, &comm));
-    {
-      const std::lock_guard lock(mutex_);
-      comm_.reset(comm);
-      if (aborted_) CudaApi().comm_abort(comm);
-    }
-    Check(CudaApi().comm_connect(comm));
+    comm_.Adopt(comm);
+    comm_.Check(CudaApi().comm_connect(comm));
   }
 
   void AllReduceSum(const TensorView& x) override {
@@ -75,22 +71,15 @@ class NcclCommunicator : public Communicator {
   }
 
   void CheckHealth() override {
-    if (comm_ != nullptr) Check(CudaApi().comm_async_error(comm_.get()));
+    if (comm_.get() != nullptr) comm_.Check(CudaApi().comm_async_error(comm_.get()));
   }
 
   void Abort(ErrorCode code) override {
-    const std::lock_guard lock(mutex_);
-    if (!aborted_) code_ = code;
-    aborted_ = true;
     if (host_ != nullptr) host_->Abort(code);
-    if (comm_ != nullptr) CudaApi().comm_abort(comm_.get());
+    comm_.Abort(code);
   }
 
  private:
-  struct Deleter {
-    void operator()(HeddleCudaCommunicator* comm) const { CudaApi().comm_destroy(comm); }
-  };
-
   HeddleCudaNcclOptions CudaOptions() const {
     const auto name = [](const std::string& text) { return text.empty() ? nullptr : text.c_str(); };
     return {.ranks_on_device = ranks_on_device_,
@@ -112,9 +101,9 @@ class NcclCommunicator : public Communicator {
   // has it for itself; but not in a graph, whose replay does nothing for the first time.
   template <typename Collective>
   void Launch(const Collective& collective) {
-    if (host_ == nullptr || stream_->is_capturing()) return Check(collective());
+    if (host_ == nullptr || stream_->is_capturing()) return comm_.Check(collective());
     Quiesce();
-    Check(collective());
+    comm_.Check(collective());
     stream_->Synchronize();
   }
 
@@ -128,14 +117,6 @@ class NcclCommunicator : public Communicator {
     return columns;
   }
 
-  void Check(HeddleCudaStatus status) {
-    if (status == kHeddleCudaAborted) {
-      const std::lock_guard lock(mutex_);
-      throw Error(code_, "the group of ranks was aborted");
-    }
-    CheckCuda(status);
-  }
-
   const UniqueId id_;
   const int rank_;
   const int size_;
@@ -145,11 +126,7 @@ class NcclCommunicator : public Communicator {
   const std::chrono::milliseconds timeout_;
   CudaStream* stream_ = nullptr;
   std::map<int64_t, std::vector<int64_t>> columns_;
-
-  std::mutex mutex_;  // of what Abort touches
-  std::unique_ptr<HeddleCudaCommunicator, Deleter> comm_;
-  bool aborted_ = false;
-  ErrorCode code_ = ErrorCode::kRankFailed;
+  Abortable<HeddleCudaCommunicator, &HeddleCudaApi::comm_abort, &HeddleCudaApi::comm_destroy> comm_;
 };
 
 // A variable that NCCL did not find when it looked would be an option that is ignored.

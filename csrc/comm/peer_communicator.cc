@@ -1,8 +1,8 @@
 #include "comm/peer_communicator.h"
 
-#include <mutex>
 #include <utility>
 
+#include "comm/abortable.h"
 #include "comm/local_communicator.h"
 #include "device/stream.h"
 #include "heddle_cuda.h"
@@ -34,41 +34,18 @@ class PeerGroup {
         CudaApi().peer_group_create(streams_.data(), size, MaxPeerMessageBytes(size), timeout_us, &group);
     if (status == kHeddleCudaUnavailable) return;
     CheckCuda(status);
-    const std::lock_guard lock(mutex_);
-    group_.reset(group);
-    if (aborted_) CudaApi().peer_group_abort(group);
+    group_.Adopt(group);
   }
 
   // Null before Create, and where that made nothing.
   HeddleCudaPeerGroup* get() const { return group_.get(); }
-
-  void Abort(ErrorCode code) {
-    const std::lock_guard lock(mutex_);
-    if (!aborted_) code_ = code;
-    aborted_ = true;
-    if (group_ != nullptr) CudaApi().peer_group_abort(group_.get());
-  }
-
-  void Check(HeddleCudaStatus status) {
-    if (status == kHeddleCudaAborted) {
-      const std::lock_guard lock(mutex_);
-      throw Error(code_, "the group of ranks was aborted");
-    }
-    CheckCuda(status);
-  }
+  void Abort(ErrorCode code) { group_.Abort(code); }
+  void Check(HeddleCudaStatus status) { group_.Check(status); }
 
  private:
-  struct Deleter {
-    void operator()(HeddleCudaPeerGroup* group) const { CudaApi().peer_group_destroy(group); }
-  };
-
   const std::chrono::milliseconds timeout_;
   std::vector<HeddleCudaStream*> streams_;
-
-  std::mutex mutex_;  // of what Abort touches
-  std::unique_ptr<HeddleCudaPeerGroup, Deleter> group_;
-  bool aborted_ = false;
-  ErrorCode code_ = ErrorCode::kRankFailed;
+  Abortable<HeddleCudaPeerGroup, &HeddleCudaApi::peer_group_abort, &HeddleCudaApi::peer_group_destroy> group_;
 };
 
 class PeerCommunicator : public Communicator {
