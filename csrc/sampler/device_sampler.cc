@@ -1,24 +1,16 @@
 #include "sampler/device_sampler.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/error.h"
+#include "device/staged_arrays.h"
 #include "sampler/logits_processor.h"
 #include "tensor/cuda_matrix.h"
 
 namespace heddle {
 namespace {
 
-constexpr size_t kAlignment = 16;
 constexpr size_t kBestEntryBytes = sizeof(int32_t) + sizeof(float);
-
-size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-template <typename T>
-size_t BytesOf(const std::vector<T>& values) {
-  return Aligned(values.size() * sizeof(T));
-}
 
 bool Penalizes(const SamplingParams& params) {
   return params.repetition_penalty != 1 || params.frequency_penalty != 0 || params.presence_penalty != 0;
@@ -32,7 +24,8 @@ size_t BestBytes(const DeviceSampler::Limits& limits) {
 
 // Of a history for every row, as long as a sequence gets.
 size_t HistoryBytes(const DeviceSampler::Limits& limits) {
-  return Aligned(static_cast<size_t>(limits.max_rows) * static_cast<size_t>(limits.max_model_len) * sizeof(int32_t));
+  return StagedArrays::BytesOf(static_cast<size_t>(limits.max_rows) * static_cast<size_t>(limits.max_model_len),
+                               sizeof(int32_t));
 }
 
 // Greedy, and nothing else.
@@ -175,29 +168,22 @@ HeddleCudaSample DeviceSampler::OpOn(const TensorView& logits) const {
 }
 
 void DeviceSampler::UploadLists(Exchange& exchange, HeddleCudaSample& op) {
-  const size_t bytes = BytesOf(ids_) + BytesOf(history_) + BytesOf(bias_ids_) + BytesOf(biases_);
+  const size_t bytes = StagedArrays::BytesOf(ids_) + StagedArrays::BytesOf(history_) +
+                       StagedArrays::BytesOf(bias_ids_) + StagedArrays::BytesOf(biases_);
   Reserve(exchange.lists, bytes);
   if (bytes > device_lists_bytes_) {
     // At once as much as was planned for; only lists of ids take more, and then not a little more each time.
-    device_lists_bytes_ = std::max(exchange.lists.bytes, HistoryBytes(limits_));
+    const size_t planned = HistoryBytes(limits_);
+    device_lists_bytes_ = bytes <= planned ? planned : exchange.lists.bytes;
     device_lists_ = stream_.Allocate(device_lists_bytes_);
   }
-  size_t offset = 0;
-  const auto put = [&](const auto& values) {
-    char* const at = static_cast<char*>(device_lists_.get()) + offset;
-    if (!values.empty()) {
-      std::memcpy(static_cast<char*>(exchange.lists.data.get()) + offset, values.data(),
-                  values.size() * sizeof(values.front()));
-    }
-    offset += BytesOf(values);
-    return static_cast<void*>(at);
-  };
+  StagedArrays staged(exchange.lists.data.get(), device_lists_.get());
   op.process_logits = 1;
-  op.ids = static_cast<const int32_t*>(put(ids_));
-  op.bias_ids = static_cast<const int32_t*>(put(bias_ids_));
-  op.biases = static_cast<const float*>(put(biases_));
-  op.history = static_cast<int32_t*>(put(history_));
-  if (offset > 0) stream_.Copy(device_lists_.get(), exchange.lists.data.get(), offset);
+  op.ids = staged.Put(ids_);
+  op.bias_ids = staged.Put(bias_ids_);
+  op.biases = staged.Put(biases_);
+  op.history = staged.Put(history_);
+  if (staged.bytes() > 0) staged.Copy(stream_);
 }
 
 size_t DeviceSampler::Launch(const TensorView& logits, std::span<const Row> rows) {

@@ -2,16 +2,10 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
+
+#include "device/staged_arrays.h"
 
 namespace heddle {
-namespace {
-
-constexpr size_t kAlignment = 16;  // of each array on the device
-
-size_t Aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-}  // namespace
 
 ForwardBatch::ForwardBatch(Stream& stream, const Limits& limits) : stream_(stream), limits_(limits) {
   CudaStream* const cuda = stream.cuda();
@@ -22,11 +16,12 @@ ForwardBatch::ForwardBatch(Stream& stream, const Limits& limits) : stream_(strea
 }
 
 int64_t ForwardBatch::DeviceBytes(const Limits& limits) {
-  const int64_t tokens = std::max(limits.max_num_tokens, limits.max_num_seqs);
-  const int64_t seqs = limits.max_num_seqs;
-  const auto blocks = static_cast<int64_t>(std::bit_ceil(static_cast<uint32_t>(limits.max_blocks_per_seq)));
-  return tokens * (3 * int64_t{sizeof(int32_t)} + int64_t{sizeof(int64_t)}) +
-         (2 * seqs + 1 + seqs * blocks) * int64_t{sizeof(int32_t)} + 8 * int64_t{kAlignment};
+  const auto tokens = static_cast<size_t>(std::max(limits.max_num_tokens, limits.max_num_seqs));
+  const auto seqs = static_cast<size_t>(limits.max_num_seqs);
+  const size_t blocks = std::bit_ceil(static_cast<uint32_t>(limits.max_blocks_per_seq));
+  const auto ints = [](size_t count) { return StagedArrays::BytesOf(count, sizeof(int32_t)); };
+  return static_cast<int64_t>(StagedArrays::BytesOf(tokens, sizeof(int64_t)) + 3 * ints(tokens) + ints(seqs + 1) +
+                              ints(seqs) + ints(seqs * blocks));
 }
 
 void ForwardBatch::Build(const SchedulerOutput& step, std::span<const SequenceState* const> states) {
@@ -88,28 +83,20 @@ void ForwardBatch::Pad(size_t num_seqs) {
   block_table_.values.resize(seq_lens_.values.size() * static_cast<size_t>(max_blocks_per_seq_), 0);
 }
 
-template <typename T>
-void ForwardBatch::Put(Array<T>& array, char* staging, size_t& offset) {
-  const size_t bytes = array.values.size() * sizeof(T);
-  std::memcpy(staging + offset, array.values.data(), bytes);
-  array.device = reinterpret_cast<const T*>(static_cast<const char*>(device_.get()) + offset);
-  offset += Aligned(bytes);
-}
-
 void ForwardBatch::Upload(size_t num_seqs) {
   if (device_ == nullptr) return;
   Pad(num_seqs);
-  char* const staging = static_cast<char*>(staging_[num_uploads_++ % staging_.size()].get());
-  size_t offset = 0;
-  Put(slot_mapping_, staging, offset);
-  Put(token_ids_, staging, offset);
-  Put(positions_, staging, offset);
-  Put(query_start_loc_, staging, offset);
-  Put(seq_lens_, staging, offset);
-  Put(logits_rows_, staging, offset);
-  Put(block_table_, staging, offset);
-  HEDDLE_CHECK(offset <= static_cast<size_t>(DeviceBytes(limits_)), std::to_string(offset) + " bytes of a step");
-  stream_.cuda()->Copy(device_.get(), staging, offset);
+  StagedArrays staged(staging_[num_uploads_++ % staging_.size()].get(), device_.get());
+  const auto put = [&staged](auto& array) { array.device = staged.Put(array.values); };
+  put(slot_mapping_);
+  put(token_ids_);
+  put(positions_);
+  put(query_start_loc_);
+  put(seq_lens_);
+  put(logits_rows_);
+  put(block_table_);
+  HEDDLE_CHECK(staged.bytes() <= static_cast<size_t>(DeviceBytes(limits_)), std::to_string(staged.bytes()));
+  staged.Copy(*stream_.cuda());
 }
 
 void ForwardBatch::FillPending(const int32_t* sampled_ids) {

@@ -65,8 +65,6 @@ class ForwardBatch {
   };
 
   void Pad(size_t num_seqs);
-  template <typename T>
-  void Put(Array<T>& array, char* staging, size_t& offset);
 
   Stream& stream_;
   Limits limits_;
