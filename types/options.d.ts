@@ -106,7 +106,10 @@ export interface ParallelConfig {
   collectiveDtype?: 'native' | 'int8' | 'int4' | undefined;
   /** Settings of NCCL, without effect where it is not used: with one rank, and where `device: 'auto'` ends on the CPU. Refused with `device: 'cpu'` and `communicator: 'local'`. Each defaults to NCCL's own choice. */
   nccl?: NcclOptions | undefined;
-  /** Deadline of every wait of one rank for another, in milliseconds, from 100 to 3,600,000. Defaults to `60000`. */
+  /**
+   * Deadline of every wait of one rank for another or for its GPU, in milliseconds, from 100 to 3,600,000. Defaults to
+   * `60000`.
+   */
   timeoutMs?: number | undefined;
 }
 
