@@ -1,9 +1,6 @@
 #include "comm/nccl_library.h"
 
-#include <dlfcn.h>
-
-#include <cstdlib>
-#include <memory>
+#include "common/shared_library.h"
 
 namespace heddle::cuda {
 namespace {
@@ -12,52 +9,32 @@ namespace {
 constexpr int kOldestVersion = NCCL_VERSION(2, 27, 0);
 static_assert(NCCL_VERSION_CODE >= NCCL_VERSION(2, 28, 0), "nccl.h of NCCL 2.28 or newer is needed");
 
-constexpr const char* kDefaultFile = "libnccl.so.2";
-
-struct Closer {
-  void operator()(void* file) const noexcept { dlclose(file); }
-};
-
-template <typename Function>
-void Find(void* file, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(file, name));
-  if (function == nullptr) Fail(kHeddleCudaUnavailable, std::string("the NCCL library has no function ") + name);
-}
-
 NcclLibrary Open() {
-  const char* chosen = std::getenv("HEDDLE_NCCL");
-  const std::string path = chosen != nullptr && *chosen != '\0' ? chosen : kDefaultFile;
   const std::string needed = "collectives among devices need NCCL " + NcclVersionName(kOldestVersion) + " or newer";
-
-  std::unique_ptr<void, Closer> file(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL));
-  if (file == nullptr) {
-    const char* reason = dlerror();
-    Fail(kHeddleCudaUnavailable, needed + ", as libnccl.so.2 or as the file that HEDDLE_NCCL names: " +
-                                     (reason != nullptr ? reason : path.c_str()));
-  }
+  SharedLibrary file("HEDDLE_NCCL", {"libnccl.so.2"},
+                     needed + ": install it, or let HEDDLE_NCCL name its libnccl.so.2");
   NcclLibrary library;
   decltype(&ncclGetVersion) get_version = nullptr;
-  Find(file.get(), "ncclGetVersion", get_version);
+  file.Find("ncclGetVersion", get_version);
   if (get_version(&library.version) != ncclSuccess || library.version < kOldestVersion) {
-    Fail(kHeddleCudaUnavailable, needed + ", and " + path + " is " + NcclVersionName(library.version));
+    Fail(kHeddleCudaUnavailable, needed + ", and " + file.file() + " is " + NcclVersionName(library.version));
   }
-  Find(file.get(), "ncclGetUniqueId", library.get_unique_id);
-  Find(file.get(), "ncclCommInitRankConfig", library.comm_init_rank_config);
-  Find(file.get(), "ncclCommFinalize", library.comm_finalize);
-  Find(file.get(), "ncclCommDestroy", library.comm_destroy);
-  Find(file.get(), "ncclCommAbort", library.comm_abort);
-  Find(file.get(), "ncclCommGetAsyncError", library.comm_get_async_error);
-  Find(file.get(), "ncclGetErrorString", library.get_error_string);
-  Find(file.get(), "ncclGetLastError", library.get_last_error);
-  Find(file.get(), "ncclAllReduce", library.all_reduce);
-  Find(file.get(), "ncclAllGather", library.all_gather);
-  Find(file.get(), "ncclBroadcast", library.broadcast);
-  Find(file.get(), "ncclSend", library.send);
-  Find(file.get(), "ncclRecv", library.recv);
-  Find(file.get(), "ncclGroupStart", library.group_start);
-  Find(file.get(), "ncclGroupEnd", library.group_end);
-  // Stays open until the process ends: its threads may outlive every communicator.
-  static_cast<void>(file.release());
+  file.Find("ncclGetUniqueId", library.get_unique_id);
+  file.Find("ncclCommInitRankConfig", library.comm_init_rank_config);
+  file.Find("ncclCommFinalize", library.comm_finalize);
+  file.Find("ncclCommDestroy", library.comm_destroy);
+  file.Find("ncclCommAbort", library.comm_abort);
+  file.Find("ncclCommGetAsyncError", library.comm_get_async_error);
+  file.Find("ncclGetErrorString", library.get_error_string);
+  file.Find("ncclGetLastError", library.get_last_error);
+  file.Find("ncclAllReduce", library.all_reduce);
+  file.Find("ncclAllGather", library.all_gather);
+  file.Find("ncclBroadcast", library.broadcast);
+  file.Find("ncclSend", library.send);
+  file.Find("ncclRecv", library.recv);
+  file.Find("ncclGroupStart", library.group_start);
+  file.Find("ncclGroupEnd", library.group_end);
+  file.KeepOpen();  // its threads may outlive every communicator
   return library;
 }
 

@@ -1,60 +1,31 @@
 #include "gemm/cublaslt.h"
 
-#include <dlfcn.h>
-
-#include <cstdlib>
 #include <string>
-#include <vector>
+
+#include "common/shared_library.h"
 
 namespace heddle::cuda {
 namespace {
 
-struct Closer {
-  void operator()(void* file) const noexcept { dlclose(file); }
-};
-using File = std::unique_ptr<void, Closer>;
-
-File OpenFile() {
-  std::vector<std::string> names = {"libcublasLt.so.13", "libcublasLt.so.12"};
-  const char* const chosen = std::getenv("HEDDLE_CUBLASLT");
-  if (chosen != nullptr && *chosen != '\0') names = {chosen};
-  std::string reasons;
-  for (const std::string& name : names) {
-    File file(dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL));
-    if (file != nullptr) return file;
-    const char* const reason = dlerror();
-    reasons += (reasons.empty() ? "" : "; ") + (reason != nullptr ? std::string(reason) : name);
-  }
-  Fail(kHeddleCudaUnavailable,
-       "products of many rows need cuBLASLt: install it with the CUDA toolkit, or the Python package nvidia-cublas and "
-       "let HEDDLE_CUBLASLT name its libcublasLt.so.13 (" +
-           reasons + ")");
-}
-
-template <typename Function>
-void Find(void* file, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(file, name));
-  if (function == nullptr) Fail(kHeddleCudaUnavailable, std::string("the cuBLASLt library has no function ") + name);
-}
-
 CublasLtLibrary Open() {
-  File file = OpenFile();
+  SharedLibrary file("HEDDLE_CUBLASLT", {"libcublasLt.so.13", "libcublasLt.so.12"},
+                     "products of many rows need cuBLASLt: install it with the CUDA toolkit, or the Python package "
+                     "nvidia-cublas and let HEDDLE_CUBLASLT name its libcublasLt.so.13");
   CublasLtLibrary library;
-  Find(file.get(), "cublasLtCreate", library.create);
-  Find(file.get(), "cublasLtDestroy", library.destroy);
-  Find(file.get(), "cublasLtGetStatusString", library.status_string);
-  Find(file.get(), "cublasLtMatmul", library.matmul);
-  Find(file.get(), "cublasLtMatmulAlgoGetHeuristic", library.heuristic);
-  Find(file.get(), "cublasLtMatmulDescCreate", library.operation_create);
-  Find(file.get(), "cublasLtMatmulDescDestroy", library.operation_destroy);
-  Find(file.get(), "cublasLtMatmulDescSetAttribute", library.operation_set);
-  Find(file.get(), "cublasLtMatrixLayoutCreate", library.layout_create);
-  Find(file.get(), "cublasLtMatrixLayoutDestroy", library.layout_destroy);
-  Find(file.get(), "cublasLtMatmulPreferenceCreate", library.preference_create);
-  Find(file.get(), "cublasLtMatmulPreferenceDestroy", library.preference_destroy);
-  Find(file.get(), "cublasLtMatmulPreferenceSetAttribute", library.preference_set);
-  // Stays open until the process ends, as kernels of it may be in graphs.
-  static_cast<void>(file.release());
+  file.Find("cublasLtCreate", library.create);
+  file.Find("cublasLtDestroy", library.destroy);
+  file.Find("cublasLtGetStatusString", library.status_string);
+  file.Find("cublasLtMatmul", library.matmul);
+  file.Find("cublasLtMatmulAlgoGetHeuristic", library.heuristic);
+  file.Find("cublasLtMatmulDescCreate", library.operation_create);
+  file.Find("cublasLtMatmulDescDestroy", library.operation_destroy);
+  file.Find("cublasLtMatmulDescSetAttribute", library.operation_set);
+  file.Find("cublasLtMatrixLayoutCreate", library.layout_create);
+  file.Find("cublasLtMatrixLayoutDestroy", library.layout_destroy);
+  file.Find("cublasLtMatmulPreferenceCreate", library.preference_create);
+  file.Find("cublasLtMatmulPreferenceDestroy", library.preference_destroy);
+  file.Find("cublasLtMatmulPreferenceSetAttribute", library.preference_set);
+  file.KeepOpen();  // as kernels of it may be in graphs
   return library;
 }
 
