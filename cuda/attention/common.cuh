@@ -1,11 +1,13 @@
 // What the attention kernels share: the op as a kernel sees it, which keys a token sees, where a block of the cache
-// lies, scores, and the instructions of tensor-core kernels that compute capability 8.0 has.
+// lies, scores, and pairs of 16-bit floats.
 #pragma once
 
 #include <cstdint>
 
 #include "common/error.h"
+#include "common/mma.cuh"
 #include "common/numeric.cuh"
+#include "common/shared_memory.cuh"
 
 namespace heddle::cuda {
 
@@ -82,70 +84,6 @@ __device__ __forceinline__ float FastTanh(float x) { return 1.0f - __fdividef(2.
 __device__ __forceinline__ float Score(const ScoreScale& scale, float dot) {
   const float x = dot * scale.factor;
   return scale.cap == 0 ? x : scale.cap * FastTanh(x);
-}
-
-__device__ __forceinline__ uint32_t SharedAddress(const void* shared) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-}
-
-// 16 bytes to shared memory behind this thread's back; zeros, and nothing is read, unless `valid`.
-__device__ __forceinline__ void CopyAsync16(uint32_t to, const void* from, bool valid = true) {
-  const int bytes = valid ? 16 : 0;
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(bytes) : "memory");
-}
-
-__device__ __forceinline__ void CopyAsyncCommit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Until at most `kPending` of this thread's youngest groups are under way.
-template <int kPending>
-__device__ __forceinline__ void CopyAsyncWait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
-
-// Four 8x8 matrices of 16-bit elements; lane l gives the address of row l % 8 of matrix l / 8. In each the lane gets
-// elements 2 * (l % 4) and the next of row l / 4.
-__device__ __forceinline__ void LoadMatrices(uint32_t (&d)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-               : "r"(address)
-               : "memory");
-}
-
-// The same matrices transposed.
-__device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&d)[4], uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
-               : "r"(address)
-               : "memory");
-}
-
-// One such matrix that the warp holds in registers, transposed.
-__device__ __forceinline__ uint32_t TransposeMatrix(uint32_t a) {
-  uint32_t d;
-  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a));
-  return d;
-}
-
-// d += a * b, [16, 16] by [16, 8]. Of d the lane l holds elements 2 * (l % 4) and the next of rows l / 4 (d[0], d[1])
-// and l / 4 + 8 (d[2], d[3]); a is four 8x8 matrices: rows 0 and rows 8 of columns 0, then of columns 8; b is two,
-// transposed: rows 0, rows 8.
-template <typename T>
-__device__ __forceinline__ void MultiplyAdd16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
-template <>
-__device__ __forceinline__ void MultiplyAdd16x8x16<__half>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                                           uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-template <>
-__device__ __forceinline__ void MultiplyAdd16x8x16<__nv_bfloat16>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                                                  uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // Two floats rounded into one register, `low` in its lower half.

@@ -19,21 +19,21 @@ struct ChunkStage {
 __device__ __forceinline__ void WaitForOldest(int num_stages) {
   switch (num_stages) {
     case 1:
-      return CopyAsyncWait<0>();
+      return WaitForCopies<0>();
     case 2:
-      return CopyAsyncWait<1>();
+      return WaitForCopies<1>();
     case 3:
-      return CopyAsyncWait<2>();
+      return WaitForCopies<2>();
     case 4:
-      return CopyAsyncWait<3>();
+      return WaitForCopies<3>();
     case 5:
-      return CopyAsyncWait<4>();
+      return WaitForCopies<4>();
     case 6:
-      return CopyAsyncWait<5>();
+      return WaitForCopies<5>();
     case 7:
-      return CopyAsyncWait<6>();
+      return WaitForCopies<6>();
     default:
-      return CopyAsyncWait<7>();
+      return WaitForCopies<7>();
   }
 }
 
@@ -120,7 +120,7 @@ class ChunkPipeline {
       Copy(stage, p_.attention.keys, chunk, row_begin, row_end);
       Copy(stage + Stage::kValuesOffset, p_.attention.values, chunk, row_begin, row_end);
     }
-    CopyAsyncCommit();
+    CommitCopies();
     ++next_;
     stage_ = stage_ + 1 == p_.num_stages ? 0 : stage_ + 1;
   }
@@ -135,7 +135,7 @@ class ChunkPipeline {
     for (int i = 0; i < kPacks / 32; ++i) {
       const int pack = i * 32 + static_cast<int>(threadIdx.x % 32);
       const int row = pack / kPacksPerRow;
-      CopyAsync16(to + 16 * (pack + row), source + 16 * pack, row >= row_begin && row < row_end);
+      CopyAsyncInOrder(to + 16 * (pack + row), source + 16 * pack, row >= row_begin && row < row_end);
     }
   }
 

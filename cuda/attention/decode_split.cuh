@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "attention/common.cuh"
+#include "common/rounding.h"
 
 namespace heddle::cuda {
 
@@ -28,8 +29,6 @@ struct DecodeParameters {
   uint32_t* counters;  // zero; one a block
   float* partials;     // [blocks][kPartialsPerBlock][PartialFloats]
 };
-
-__host__ __device__ constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How many blocks units are divided among, if there are as many: no more than have min_units_per_block each on average,
 // but one for each segment.

@@ -67,20 +67,20 @@ class MmaBlock {
     const int last = (tile_.key_end - 1) / Shape::kKeys;
     LoadQueries();
     LoadCached(k_, static_cast<const T*>(p_.keys), last);
-    CopyAsyncCommit();
+    CommitCopies();
     for (int block = last; block >= first; --block) {
       // Keys have come, and all warps are done with the values before these.
-      CopyAsyncWait<0>();
+      WaitForCopies<0>();
       __syncthreads();
       LoadCached(v_, static_cast<const T*>(p_.values), block);
-      CopyAsyncCommit();
+      CommitCopies();
       float scores[kFragments][kKeyTiles][4] = {};
       MultiplyKeys(scores);
       // Values have come, and all warps are done with the keys.
-      CopyAsyncWait<0>();
+      WaitForCopies<0>();
       __syncthreads();
       if (block > first) LoadCached(k_, static_cast<const T*>(p_.keys), block - 1);
-      CopyAsyncCommit();
+      CommitCopies();
       uint32_t probabilities[kFragments][kKeyTiles / 2][4];
 #pragma unroll
       for (int f = 0; f < kFragments; ++f) Softmax(scores[f], block * Shape::kKeys, f, probabilities[f]);
@@ -112,7 +112,7 @@ class MmaBlock {
       const int chunk = i % Shape::kChunks;
       const bool valid = tile_.first_row + row < tile_.end_row;
       const T* from = valid ? q + RowOffset(p_, tile_, tile_.first_row + row, p_.q_stride) + 8 * chunk : q;
-      CopyAsync16(q_ + SwizzledOffset<Shape::kChunks>(row, chunk), from, valid);
+      CopyAsyncInOrder(q_ + SwizzledOffset<Shape::kChunks>(row, chunk), from, valid);
     }
   }
 
@@ -130,7 +130,7 @@ class MmaBlock {
         const int in_block = key & ((1 << p_.block_shift) - 1);
         from += BlockOffset(p_, table[key >> p_.block_shift], tile_.kv_head) + in_block * kHeadDim + 8 * chunk;
       }
-      CopyAsync16(to + SwizzledOffset<Shape::kChunks>(row, chunk), from, valid);
+      CopyAsyncInOrder(to + SwizzledOffset<Shape::kChunks>(row, chunk), from, valid);
     }
   }
 

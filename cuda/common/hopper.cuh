@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "common/numeric.cuh"
+#include "common/shared_memory.cuh"
 
 namespace heddle::cuda::hopper {
 
@@ -14,12 +15,8 @@ namespace heddle::cuda::hopper {
 // have been copied. Phases alternate in parity, beginning with 0.
 using Barrier = uint64_t;
 
-__device__ __forceinline__ uint32_t AddressOf(const void* shared) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-}
-
 __device__ __forceinline__ void InitBarrier(Barrier* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(AddressOf(barrier)), "r"(arrivals) : "memory");
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals) : "memory");
 }
 
 // Once, after barriers were initialised and before others are told.
@@ -28,11 +25,11 @@ __device__ __forceinline__ void FenceBarrierInit() {
 }
 
 __device__ __forceinline__ void Arrive(Barrier* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(AddressOf(barrier)) : "memory");
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
 }
 
 __device__ __forceinline__ void ArriveAndExpect(Barrier* barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(AddressOf(barrier)), "r"(bytes)
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes)
                : "memory");
 }
 
@@ -47,7 +44,7 @@ __device__ __forceinline__ void Wait(Barrier* barrier, uint32_t parity) {
         "selp.u32 %0, 1, 0, p;\n"
         "}\n"
         : "=r"(done)
-        : "r"(AddressOf(barrier)), "r"(parity)
+        : "r"(SharedAddress(barrier)), "r"(parity)
         : "memory");
   }
 }
@@ -57,16 +54,16 @@ __device__ __forceinline__ void Wait(Barrier* barrier, uint32_t parity) {
 __device__ __forceinline__ void CopyBox(void* to, const CUtensorMap& map, Barrier* barrier, int x, int y) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::
-          "r"(AddressOf(to)),
-      "l"(&map), "r"(AddressOf(barrier)), "r"(x), "r"(y)
+          "r"(SharedAddress(to)),
+      "l"(&map), "r"(SharedAddress(barrier)), "r"(x), "r"(y)
       : "memory");
 }
 
 __device__ __forceinline__ void CopyBox(void* to, const CUtensorMap& map, Barrier* barrier, int x, int y, int z) {
   asm volatile(
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
-      "[%2];" ::"r"(AddressOf(to)),
-      "l"(&map), "r"(AddressOf(barrier)), "r"(x), "r"(y), "r"(z)
+      "[%2];" ::"r"(SharedAddress(to)),
+      "l"(&map), "r"(SharedAddress(barrier)), "r"(x), "r"(y), "r"(z)
       : "memory");
 }
 
@@ -75,8 +72,8 @@ __device__ __forceinline__ void CopyBoxWith(uint64_t policy, void* to, const CUt
                                             int y) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, "
-      "%4}], [%2], %5;" ::"r"(AddressOf(to)),
-      "l"(&map), "r"(AddressOf(barrier)), "r"(x), "r"(y), "l"(policy)
+      "%4}], [%2], %5;" ::"r"(SharedAddress(to)),
+      "l"(&map), "r"(SharedAddress(barrier)), "r"(x), "r"(y), "l"(policy)
       : "memory");
 }
 

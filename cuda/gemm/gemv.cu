@@ -3,12 +3,11 @@
 #include <algorithm>
 
 #include "common/checks.h"
+#include "common/rounding.h"
 #include "gemm/gemv_kernel.cuh"
 
 namespace heddle::cuda {
 namespace {
-
-constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How a block's shared memory is divided: the first of these ways that a device has room for. A long ring takes nearly
 // all of a multiprocessor. The block of the next product then starts when the one before it on the same multiprocessor

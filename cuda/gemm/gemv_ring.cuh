@@ -11,9 +11,9 @@
 // layer.
 #pragma once
 
+#include "common/shared_memory.cuh"
 #include "gemm/gemv_arguments.h"
 #include "gemm/gemv_sums.cuh"
-#include "gemm/shared_memory.cuh"
 
 namespace heddle::cuda {
 

@@ -8,9 +8,9 @@
 // bits alone and beside others.
 #pragma once
 
-#include "common/numeric.cuh"
+#include "common/mma.cuh"
+#include "common/shared_memory.cuh"
 #include "gemm/gemv_arguments.h"
-#include "gemm/shared_memory.cuh"
 
 namespace heddle::cuda {
 
@@ -24,25 +24,6 @@ struct SharedX {
 // Where 16-byte unit `unit` of `row` lies in a stage: units are permuted so that those of eight rows, which are read at
 // a time, lie in different banks.
 __device__ __forceinline__ int UnitOffset(int row, int unit) { return row * kChunkBytes + (unit ^ row % 8) * 16; }
-
-// d += a * b: a [16, 16], b [16, 8].
-template <typename T>
-__device__ __forceinline__ void MultiplyAdd(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
-template <>
-__device__ __forceinline__ void MultiplyAdd<__nv_bfloat16>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
-                                                           uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-template <>
-__device__ __forceinline__ void MultiplyAdd<__half>(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 
 template <typename T>
 class GroupSums {
@@ -60,7 +41,7 @@ class GroupSums {
       for (int i = 0; i < 4; i += 2) {
         uint32_t a[4];
         LoadMatrices(a, stage + UnitOffset(lane % 16, unit + i + lane / 16));
-        MultiplyAdd<T>(sums_, a, b[i], b[i + 1]);
+        MultiplyAdd16x8x16<T>(sums_, a, b[i], b[i + 1]);
       }
     }
   }

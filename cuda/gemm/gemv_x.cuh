@@ -1,8 +1,8 @@
 // Rows of x in shared memory, once for all warps of a block.
 #pragma once
 
+#include "common/shared_memory.cuh"
 #include "gemm/gemv_arguments.h"
-#include "gemm/shared_memory.cuh"
 
 namespace heddle::cuda {
 

@@ -4,14 +4,12 @@
 #include <type_traits>
 
 #include "common/checks.h"
+#include "common/rounding.h"
 #include "common/tensor_map.h"
 #include "gemm/skinny_kernel.cuh"
 
 namespace heddle::cuda {
 namespace {
-
-constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
 
 // Weight rows of a tile.
 constexpr int kColumns[] = {32, 48, 64, 96, 112, 128};

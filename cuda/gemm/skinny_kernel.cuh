@@ -21,9 +21,9 @@
 #include "common/hopper.cuh"
 #include "common/launch.h"
 #include "common/numeric.cuh"
+#include "common/shared_memory.cuh"
 #include "common/wgmma.cuh"
 #include "gemm/activation.cuh"
-#include "gemm/shared_memory.cuh"
 #include "gemm/skinny_parameters.h"
 
 namespace heddle::cuda {
@@ -171,7 +171,7 @@ class SkinnyBlock {
   __device__ __forceinline__ void Multiply(Sums& sums, int stage) const {
     constexpr int kElementsOfProduct = 16;
     const int x_box_bytes = p_.box_rows * kBoxRowBytes;
-    const uint32_t from = hopper::AddressOf(ring_) + stage * stage_bytes_;
+    const uint32_t from = SharedAddress(ring_) + stage * stage_bytes_;
     const uint64_t x = hopper::Describe(from);
     const uint64_t weights = hopper::Describe(from + kStepBoxes * x_box_bytes);
 #pragma unroll
@@ -250,7 +250,7 @@ __global__ void __launch_bounds__(kSkinnyThreads, 1) SkinnyKernel(const __grid_c
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
   extern __shared__ uint8_t shared[];
   AllowNext();
-  const uint32_t misalignment = hopper::AddressOf(shared) % 1024;
+  const uint32_t misalignment = SharedAddress(shared) % 1024;
   SkinnyBlock<T, kColumns, kGated> block(p, shared + (1024 - misalignment) % 1024);
   const bool produces = threadIdx.x == kSkinnyConsumers;
   if (produces) block.InitBarriers();

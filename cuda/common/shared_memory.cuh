@@ -19,6 +19,13 @@ __device__ __forceinline__ void CopyAsync(uint32_t to_shared, const void* from, 
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to_shared), "l"(from), "r"(num_bytes) : "memory");
 }
 
+// The same for what is read in order: L2 takes the 128 bytes around it. Zeros, and nothing is read, unless `valid`.
+__device__ __forceinline__ void CopyAsyncInOrder(uint32_t to_shared, const void* from, bool valid = true) {
+  const int num_bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to_shared), "l"(from), "r"(num_bytes)
+               : "memory");
+}
+
 // How L2 is to keep what is read once: not at the price of anything else.
 __device__ __forceinline__ uint64_t ReadOncePolicy() {
   uint64_t policy;
@@ -62,6 +69,14 @@ __device__ __forceinline__ float4 LoadShared(uint32_t from) {
 // to[i] bytes 4 j to 4 j + 3 of it.
 __device__ __forceinline__ void LoadMatrices(uint32_t (&to)[4], uint32_t from) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(from)
+               : "memory");
+}
+
+// The same, each matrix transposed as one of 8x8 elements of 16 bits.
+__device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&to)[4], uint32_t from) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                : "r"(from)
                : "memory");
