@@ -89,7 +89,7 @@ const std::atomic<bool> kNotCancelled{false};
 TEST(WeightUploader, "brings matrices larger than all of its buffers to the device") {
   const Gpu gpu;
   WeightUploader uploader(gpu.stream(), kNotCancelled);
-  constexpr int64_t kRows = 24'001;
+  constexpr int64_t kRows = 40'001;
   constexpr int64_t kColumns = 1031;
   const DeviceMatrix matrix(gpu, DType::kBFloat16, kRows, kColumns);
   uploader.Upload(Counting(DType::kBFloat16, {kRows, kColumns}), {0, kRows}, {0, kColumns},
@@ -131,7 +131,7 @@ TEST(WeightUploader, "takes a block of rows and columns, into padded rows, and t
 TEST(WeightUploader, "takes rows that are longer than a buffer") {
   const Gpu gpu;
   WeightUploader uploader(gpu.stream(), kNotCancelled);
-  constexpr int64_t kColumns = 5'000'011;
+  constexpr int64_t kColumns = 9'000'011;
   const DeviceMatrix matrix(gpu, DType::kBFloat16, 5, kColumns);
   uploader.Upload(Counting(DType::kBFloat16, {5, kColumns}), {0, 5}, {0, kColumns}, matrix.Block({0, 5}, kColumns));
   EXPECT_EQ(
