@@ -11,8 +11,8 @@
 //           checkpoint is written to DIR/, where it stays
 //
 // `--native` runs each of the requests also without JavaScript (`node test/bench/native.mjs engine` builds
-// build/bench/engine), and `--copy` what copying to the device can reach (build/cuda/bench/copy_bench). Needs nothing but
-// dist/ and build/; any device and small shapes will do to try it out.
+// build/bench/engine), and `--copy` what copying to the device and reading the file can reach
+// (build/cuda/bench/copy_bench). Needs nothing but dist/ and build/; any device and small shapes will do to try it out.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';

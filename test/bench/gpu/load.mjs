@@ -1,5 +1,6 @@
 // Loading a checkpoint, beside what copying to the device can reach in the same run.
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 
 import { run } from '../../../scripts/common.mjs';
@@ -9,42 +10,49 @@ import { median } from '../statistics.mjs';
 
 /**
  * Prints a line for each ceiling and one of medians over the rounds: `seconds` of `Engine.create`, and the rate from the
- * first weights to the last.
+ * end of the first matrix to that of the last.
  */
 export async function measureLoad(Engine, { shape, device, folder, rounds, copy }, print) {
   const model = checkpointFolder(shape, folder);
   const file = path.join(model, WEIGHTS);
   readThrough(file);
-  const ceilings = copy ? jsonLines((await run(path.resolve(copy), [], { capture: true })).output) : [];
+  const ceilings = copy ? await measureCeilings(copy, file) : [];
   for (const ceiling of ceilings) print(ceiling);
   const gigabytes = statSync(file).size / 1e9;
   const seconds = [];
-  const weights = [];
+  const rates = [];
   for (let round = 0; round < rounds; round++) {
     const start = performance.now();
     let first;
     let last;
-    const onProgress = () => {
-      last = performance.now();
-      first ??= last;
+    const onProgress = (fraction) => {
+      const progress = { fraction, seconds: performance.now() / 1000 };
+      first ??= progress;
+      if (last?.fraction !== 1) last = progress; // the cache of keys and values is still to be made then
     };
     const engine = await Engine.create({ model, device, onProgress });
-    weights.push((last - first) / 1000);
+    rates.push((gigabytes * (last.fraction - first.fraction)) / (last.seconds - first.seconds));
     seconds.push((performance.now() - start) / 1000);
     await engine.close();
   }
-  const rate = gigabytes / median(weights);
-  const best = Math.max(...ceilings.map(({ gbPerSecond }) => gbPerSecond));
+  const rate = median(rates);
+  const copying = ceilings.find((ceiling) => ceiling.name === 'copy_page_locked');
   print({
     name: 'load',
     gigabytes: round(gigabytes),
     seconds: round(median(seconds)),
     from: round(Math.min(...seconds)),
     to: round(Math.max(...seconds)),
-    weightSeconds: round(median(weights)),
     gbPerSecond: round(rate),
-    ...(ceilings.length > 0 && { ofCopying: round(rate / best) }),
+    slowest: round(Math.min(...rates)),
+    fastest: round(Math.max(...rates)),
+    ...(copying && { ofCopying: round(rate / copying.gbPerSecond) }),
   });
+}
+
+async function measureCeilings(program, file) {
+  const args = ['0', String(os.availableParallelism()), file];
+  return jsonLines((await run(path.resolve(program), args, { capture: true })).output);
 }
 
 /** Brings a file into the page cache. */
