@@ -1,10 +1,9 @@
-// What the programs here share: the library with a stream, medians of a graph's launches, and an end with a sentence.
+// What the programs here share: the library with a stream, times of a graph's launches, memory, and a line a figure.
 //
-// One thread. Whatever fails ends the program.
+// Whatever fails ends the program with a sentence.
 #pragma once
 
 #include <cuda_runtime.h>
-#include <dlfcn.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -21,82 +20,150 @@
 namespace heddle::bench {
 
 inline constexpr int kRuns = 25;
+inline constexpr double kWarmUpSeconds = 0.2;
+inline constexpr int64_t kWorkspaceBytes = int64_t{256} << 20;
+inline constexpr HeddleCudaDType kBf16 = kHeddleCudaBFloat16;
+inline constexpr HeddleCudaDType kF32 = kHeddleCudaFloat32;
 
+// From any thread: others may wait for this one.
 [[noreturn]] inline void Die(const std::string& message) {
   std::fprintf(stderr, "%s: %s\n", program_invocation_short_name, message.c_str());
-  std::exit(1);
+  std::_Exit(1);
 }
 
 inline void CheckCuda(cudaError_t error) {
   if (error != cudaSuccess) Die(cudaGetErrorString(error));
 }
 
-inline double Median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
+inline const HeddleCudaApi& Api() {
+  static const HeddleCudaApi& api = *HeddleCudaGetApi(HEDDLE_CUDA_API_VERSION);
+  return api;
+}
+
+inline void Check(HeddleCudaStatus status) {
+  if (status != kHeddleCudaOk) Die(Api().last_error());
 }
 
 inline double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-// The table of the library at `path`.
-inline const HeddleCudaApi& OpenLibrary(const char* path) {
-  void* const file = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-  if (file == nullptr) Die(dlerror());
-  const auto get_api = reinterpret_cast<decltype(&HeddleCudaGetApi)>(dlsym(file, "HeddleCudaGetApi"));
-  const HeddleCudaApi* const api = get_api == nullptr ? nullptr : get_api(HEDDLE_CUDA_API_VERSION);
-  if (api == nullptr) Die("the library is of another version");
-  return *api;
+// Seconds of the same work, measured again and again.
+struct Times {
+  double median;
+  double least;
+  double most;
+};
+
+inline Times TimesOf(std::vector<double> seconds) {
+  std::sort(seconds.begin(), seconds.end());
+  return {seconds[seconds.size() / 2], seconds.front(), seconds.back()};
 }
 
-constexpr int64_t kTimeoutUs = 60'000'000;
+inline Times operator/(const Times& times, double count) {
+  return {times.median / count, times.least / count, times.most / count};
+}
 
-// The first device: a library's table, and a stream of it for as long as the program lives.
+enum class Unit { kGigabytes, kTeraflops };
+
+struct Figure {
+  std::string op;
+  std::string size;
+  Times times;
+  double amount;       // bytes or operations in that time
+  double ceiling = 0;  // as many a second, at most; 0: there is no saying
+  Unit unit = Unit::kGigabytes;
+};
+
+// A line of JSON such as
+//   {"op": "embedding", "size": "64", "microseconds": 2.31, "from": 2.30, "to": 2.35, "rate": 681.2, "unit": "GB/s",
+//    "share": 0.2211}
+// where the rate is of the median time, and the share that of the ceiling, left out where there is none.
+inline void Print(const Figure& figure) {
+  const double rate = figure.amount / figure.times.median;
+  const bool bytes = figure.unit == Unit::kGigabytes;
+  std::printf(
+      R"({"op": "%s", "size": "%s", "microseconds": %.3f, "from": %.3f, "to": %.3f, "rate": %.2f, "unit": "%s")",
+      figure.op.c_str(), figure.size.c_str(), figure.times.median * 1e6, figure.times.least * 1e6,
+      figure.times.most * 1e6, rate * (bytes ? 1e-9 : 1e-12), bytes ? "GB/s" : "TFLOP/s");
+  if (figure.ceiling > 0) std::printf(R"(, "share": %.4f)", rate / figure.ceiling);
+  std::printf("}\n");
+  std::fflush(stdout);
+}
+
+// A stream of the first device for as long as the program lives. One thread.
 class Device {
  public:
-  Device(const HeddleCudaApi& api, int64_t workspace_bytes, double warm_up_seconds)
-      : api_(api), warm_up_seconds_(warm_up_seconds) {
-    Check(api_.stream_create(0, workspace_bytes, kTimeoutUs, &stream_));
-    for (HeddleCudaEvent*& event : events_) Check(api_.event_create(stream_, &event));
+  Device() {
+    Check(Api().stream_create(0, kWorkspaceBytes, &stream_));
+    for (HeddleCudaEvent*& event : events_) Check(Api().event_create(stream_, &event));
   }
 
-  const HeddleCudaApi& api() const { return api_; }
   HeddleCudaStream* stream() const { return stream_; }
-  void Check(HeddleCudaStatus status) const {
-    if (status != kHeddleCudaOk) Die(api_.last_error());
-  }
 
-  // Of kRuns launches of a graph of what `enqueue` puts on the stream, after it was launched for the warm-up. It runs
-  // once outside the graph too, where algorithms are chosen.
-  double MedianSeconds(const std::function<void()>& enqueue) const {
+  // Of what `enqueue` puts on the stream `calls` times: of kRuns launches of a graph of all, shared out, after it was
+  // launched for the warm-up. It runs once outside the graph too, where algorithms are chosen.
+  Times Measure(const std::function<void()>& enqueue, int calls = 1) const {
     enqueue();
-    Check(api_.stream_synchronize(stream_));
+    Check(Api().stream_synchronize(stream_));
     HeddleCudaGraph* graph = nullptr;
-    Check(api_.capture_begin(stream_));
-    enqueue();
-    Check(api_.capture_end(stream_, &graph));
-    for (const double begin = Now(); Now() - begin < warm_up_seconds_;) {
-      Check(api_.graph_launch(stream_, graph));
-      Check(api_.stream_synchronize(stream_));
+    Check(Api().capture_begin(stream_));
+    for (int call = 0; call < calls; ++call) enqueue();
+    Check(Api().capture_end(stream_, &graph));
+    for (const double begin = Now(); Now() - begin < kWarmUpSeconds;) {
+      Check(Api().graph_launch(stream_, graph));
+      Check(Api().stream_synchronize(stream_));
     }
     std::vector<double> seconds(kRuns);
-    for (double& each : seconds) {
-      Check(api_.event_record(stream_, events_[0]));
-      Check(api_.graph_launch(stream_, graph));
-      Check(api_.event_record(stream_, events_[1]));
-      Check(api_.stream_synchronize(stream_));
-      Check(api_.event_elapsed(events_[0], events_[1], &each));
-    }
-    Check(api_.graph_destroy(graph));
-    return Median(seconds);
+    for (double& each : seconds) each = Seconds([&] { Check(Api().graph_launch(stream_, graph)); });
+    Check(Api().graph_destroy(graph));
+    return TimesOf(seconds) / calls;
+  }
+
+  // From one event to another around what `enqueue` puts on the stream.
+  double Seconds(const std::function<void()>& enqueue) const {
+    double seconds = 0;
+    Check(Api().event_record(stream_, events_[0]));
+    enqueue();
+    Check(Api().event_record(stream_, events_[1]));
+    Check(Api().stream_synchronize(stream_));
+    Check(Api().event_elapsed(events_[0], events_[1], &seconds));
+    return seconds;
+  }
+
+  // Zeros.
+  void* Allocate(int64_t bytes) {
+    void* memory = nullptr;
+    Check(Api().allocate(stream_, bytes, &memory));
+    Check(Api().fill(stream_, memory, 0, bytes));
+    memory_.push_back(memory);
+    return memory;
+  }
+  // Normally distributed, without gaps between rows.
+  HeddleCudaMatrix Random(int64_t rows, int64_t size, float deviation = 1, HeddleCudaDType dtype = kBf16) {
+    const HeddleCudaMatrix matrix = {Allocate(rows * size * (dtype == kF32 ? 4 : 2)), dtype, rows, size, size};
+    Check(Api().fill_random(stream_, matrix, ++seed_, deviation));
+    return matrix;
+  }
+  template <typename T>
+  T* Array(const std::vector<T>& values) {
+    const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+    void* const memory = Allocate(bytes);
+    Check(Api().copy(stream_, memory, values.data(), bytes));
+    Check(Api().stream_synchronize(stream_));
+    return static_cast<T*>(memory);
+  }
+  // What is not freed lives as long as the program.
+  void FreeAll() {
+    for (void* memory : memory_) Check(Api().free(stream_, memory));
+    memory_.clear();
   }
 
  private:
-  const HeddleCudaApi& api_;
-  const double warm_up_seconds_;
   HeddleCudaStream* stream_ = nullptr;
   HeddleCudaEvent* events_[2] = {};
+  std::vector<void*> memory_;
+  uint64_t seed_ = 0;
 };
 
 }  // namespace heddle::bench

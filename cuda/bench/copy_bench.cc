@@ -2,22 +2,14 @@
 // that read a file, already in the page cache, into page-locked buffers. One line of JSON each: the median of the
 // rounds with their range.
 //
-//   copy_bench [device=0] [threads=processors] [FILE]
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
+//   copy_bench [threads=processors]
+#include <barrier>
 #include <cstring>
-#include <functional>
 #include <thread>
-#include <vector>
 
-#include "heddle_cuda.h"
+#include "bench/bench.h"
 
+namespace heddle::bench {
 namespace {
 
 constexpr int64_t kBytes = int64_t{2} << 30;
@@ -25,32 +17,18 @@ constexpr int64_t kPieceBytes = int64_t{256} << 10;  // stays in a core's cache
 constexpr int kRounds = 7;
 constexpr int64_t kTimeoutUs = 60'000'000;
 
-const HeddleCudaApi& api = *HeddleCudaGetApi(HEDDLE_CUDA_API_VERSION);
-
-void Must(HeddleCudaStatus status) {
-  if (status == kHeddleCudaOk) return;
-  std::fprintf(stderr, "%s\n", api.last_error());
-  std::exit(1);
-}
-
-char* AllocateHost(HeddleCudaStream* stream, int64_t bytes) {
+char* AllocateHost(const Device& device, int64_t bytes) {
   void* memory = nullptr;
-  Must(api.allocate_host(stream, bytes, &memory));
+  Check(Api().allocate_host(device.stream(), bytes, &memory));
   return static_cast<char*>(memory);
 }
 
-// Prints the rate of `move`, which moves `bytes`.
-void Measure(const char* name, int64_t bytes, const std::function<void()>& move) {
-  std::vector<double> rates;
-  for (int round = -1; round < kRounds; ++round) {  // the first touches the memory
-    const auto start = std::chrono::steady_clock::now();
-    move();
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-    if (round >= 0) rates.push_back(static_cast<double>(bytes) / seconds.count() * 1e-9);
-  }
-  std::sort(rates.begin(), rates.end());
-  std::printf("{\"name\":\"%s\",\"gbPerSecond\":%.2f,\"from\":%.2f,\"to\":%.2f}\n", name, rates[kRounds / 2],
-              rates.front(), rates.back());
+// Prints the rate of `copy`, which moves kBytes.
+void Measure(const Device& device, const char* name, const std::function<void()>& copy) {
+  device.Seconds(copy);  // touches the memory
+  std::vector<double> seconds(kRounds);
+  for (double& each : seconds) each = device.Seconds(copy);
+  Print({name, "2 GiB", TimesOf(seconds), kBytes});
 }
 
 void MeasureCopying(HeddleCudaStream* stream) {
@@ -73,35 +51,42 @@ void MeasureReading(HeddleCudaStream* stream, const char* path, int num_threads)
     std::perror(path);
     std::exit(1);
   }
-  char* const buffers = AllocateHost(stream, num_threads * kPieceBytes);
-  Measure("read_file", bytes, [&] {
-    std::atomic<int64_t> next{0};
-    std::vector<std::thread> threads;
-    for (int thread = 0; thread < num_threads; ++thread) {
-      threads.emplace_back([&, buffer = buffers + thread * kPieceBytes] {
-        for (int64_t begin; (begin = next.fetch_add(kPieceBytes)) < bytes;) {
-          const auto size = static_cast<size_t>(std::min(kPieceBytes, bytes - begin));
-          if (pread(file, buffer, size, begin) == static_cast<ssize_t>(size)) continue;
-          std::perror(path);
-          std::exit(1);
-        }
-      });
-    }
-    for (std::thread& thread : threads) thread.join();
-  });
-  Must(api.free_host(stream, buffers));
-  close(file);
+  for (int64_t round = 0; round < num_rounds; ++round) {
+    Check(Api().event_wait(copied[round % 2], 60'000'000));
+    fill.arrive_and_wait();
+    fill.arrive_and_wait();
+    Check(Api().copy(stream, to + round * round_bytes, buffers[round % 2], round_bytes));
+    Check(Api().event_record(stream, copied[round % 2]));
+  }
+  for (std::thread& thread : threads) thread.join();
+  const int64_t rest = kBytes - num_rounds * round_bytes;
+  if (rest > 0) Check(Api().copy(stream, to + kBytes - rest, buffers[0], rest));
+}
+
+void Run(int num_threads) {
+  Device device;
+  HeddleCudaStream* const stream = device.stream();
+  auto* const to = static_cast<char*>(device.Allocate(kBytes));
+
+  char* const locked = AllocateHost(device, kBytes);
+  std::memset(locked, 1, kBytes);
+  Measure(device, "copying page-locked memory", [&] { Check(Api().copy(stream, to, locked, kBytes)); });
+  Check(Api().free_host(stream, locked));
+
+  const std::vector<char> pageable(kBytes, 1);
+  char* const buffers[] = {AllocateHost(device, num_threads * kPieceBytes),
+                           AllocateHost(device, num_threads * kPieceBytes)};
+  HeddleCudaEvent* copied[2];
+  for (HeddleCudaEvent*& event : copied) Check(Api().event_create(stream, &event));
+  Measure(device, "copying pageable memory in rounds",
+          [&] { CopyInRounds(stream, to, pageable.data(), num_threads, buffers, copied); });
 }
 
 }  // namespace
+}  // namespace heddle::bench
 
 int main(int argc, char** argv) {
-  const int device = argc > 1 ? std::atoi(argv[1]) : 0;
   const int processors = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
-  const int num_threads = argc > 2 ? std::atoi(argv[2]) : processors;
-  HeddleCudaStream* stream = nullptr;
-  Must(api.stream_create(device, 0, kTimeoutUs, &stream));
-  MeasureCopying(stream);
-  if (argc > 3) MeasureReading(stream, argv[3], num_threads);
-  Must(api.stream_destroy(stream));
+  heddle::bench::Run(argc > 1 ? std::atoi(argv[1]) : processors);
+  return 0;
 }

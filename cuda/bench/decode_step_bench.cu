@@ -1,28 +1,16 @@
 // A decoding step of one sequence with the shape of Llama 3.1 8B (bfloat16, context kContext), kernel by kernel as the
-// engine launches it, in one CUDA graph, against a kernel that only reads, measured in the same run.
-//
-//   decode_step_bench [LIBRARY]     build/cuda/libheddle_cuda.so by default
+// engine launches it, in one CUDA graph, against a kernel that only reads, measured in the same run. One line of JSON a
+// figure.
 //
 // Every layer has weights and a cache of its own. The step is measured whole, and with kernels left out, so that the
 // differences tell what they cost where they stand; then each product alone, on one layer's weights after another's.
-// Times are medians of kRuns launches after kWarmUpSeconds; bytes are those of the weights.
-#include <algorithm>
-#include <cstdint>
-#include <cstdio>
-#include <functional>
+// Bytes are those of the weights.
 #include <numeric>
-#include <string>
-#include <vector>
 
-#include "bench/read_bandwidth.cuh"
+#include "bench/ceilings.cuh"
 
+namespace heddle::bench {
 namespace {
-
-using heddle::bench::MeasureCeiling;
-using heddle::bench::OpenLibrary;
-
-constexpr double kWarmUpSeconds = 0.1;
-constexpr int64_t kWorkspaceBytes = int64_t{64} << 20;
 
 constexpr int kLayers = 32;
 constexpr int64_t kHidden = 4096;
@@ -37,36 +25,6 @@ constexpr int64_t kQkvSize = kQSize + 2 * kKVSize;
 constexpr int kContext = 200;
 constexpr int kBlockSize = 16;
 constexpr int kBlocks = (kContext + kBlockSize - 1) / kBlockSize;
-constexpr int64_t kCeilingBytes = kVocabulary * kHidden * 2;  // the head's
-constexpr HeddleCudaDType kBf16 = kHeddleCudaBFloat16;
-constexpr HeddleCudaDType kF32 = kHeddleCudaFloat32;
-
-// The library and a stream of it. Memory lives as long as the program.
-class Device : public heddle::bench::Device {
- public:
-  explicit Device(const char* path) : heddle::bench::Device(OpenLibrary(path), kWorkspaceBytes, kWarmUpSeconds) {}
-
-  // Without gaps, normally distributed.
-  HeddleCudaMatrix Random(int64_t rows, int64_t size, float deviation, HeddleCudaDType dtype = kBf16) {
-    void* memory = nullptr;
-    Check(api().allocate(stream(), rows * size * (dtype == kF32 ? 4 : 2), &memory));
-    const HeddleCudaMatrix matrix = {memory, dtype, rows, size, size};
-    Check(api().fill_random(stream(), matrix, ++seed_, deviation));
-    return matrix;
-  }
-  template <typename T>
-  const T* Array(const std::vector<T>& values) const {
-    void* memory = nullptr;
-    const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
-    Check(api().allocate(stream(), bytes, &memory));
-    Check(api().copy(stream(), memory, values.data(), bytes));
-    Check(api().stream_synchronize(stream()));
-    return static_cast<const T*>(memory);
-  }
-
- private:
-  uint64_t seed_ = 0;
-};
 
 int64_t BytesOf(const HeddleCudaMatrix& weight) { return weight.num_rows * weight.size * 2; }
 
@@ -138,7 +96,7 @@ class Step {
   void Out(const Layer& layer) const { Multiply(attended_, layer.o, hidden_); }
   void Gated(const Layer& layer) const {
     const HeddleCudaGatedMatmul op = {hidden_, layer.gate_up, nullptr, kHeddleCudaSilu, activated_};
-    device_.Check(device_.api().gated_matmul(device_.stream(), &op));
+    Check(Api().gated_matmul(device_.stream(), &op));
   }
   void Down(const Layer& layer) const { Multiply(activated_, layer.down, hidden_); }
   void Head() const { Multiply(hidden_, head_, logits_); }
@@ -146,11 +104,11 @@ class Step {
  private:
   void Multiply(const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight, const HeddleCudaMatrix& y) const {
     const HeddleCudaMatmul op = {x, weight, nullptr, y};
-    device_.Check(device_.api().matmul(device_.stream(), &op));
+    Check(Api().matmul(device_.stream(), &op));
   }
   void AddNorm() const {
     const HeddleCudaAddRmsNorm op = {hidden_, residual_, norm_, 1e-5f, hidden_};
-    device_.Check(device_.api().add_rms_norm(device_.stream(), &op));
+    Check(Api().add_rms_norm(device_.stream(), &op));
   }
   void Attend(const Layer& layer) const {
     const auto columns = [this](int64_t begin, int64_t size) {
@@ -167,7 +125,7 @@ class Step {
                                              .v = columns(kQSize + kKVSize, kKVSize),
                                              .slot_mapping = slot_,
                                              .cache = cache};
-    device_.Check(device_.api().rotate_and_store(device_.stream(), &rotate));
+    Check(Api().rotate_and_store(device_.stream(), &rotate));
     const HeddleCudaPagedAttention attention = {.q = columns(0, kQSize),
                                                 .cache = cache,
                                                 .query_start_loc = starts_,
@@ -182,7 +140,7 @@ class Step {
                                                 .sliding_window = 0,
                                                 .soft_cap = 0,
                                                 .out = attended_};
-    device_.Check(device_.api().paged_attention(device_.stream(), &attention));
+    Check(Api().paged_attention(device_.stream(), &attention));
   }
 
   Device& device_;
@@ -197,47 +155,45 @@ class Step {
   const int32_t* table_;
 };
 
-void Print(const char* what, double seconds, double count, int64_t bytes, double ceiling) {
-  const double rate = static_cast<double>(bytes) / seconds;
-  std::printf("%-34s %10.2f us %8.0f GB/s %6.1f %%\n", what, seconds / count * 1e6, rate * 1e-9, 100 * rate / ceiling);
-}
-
-void Run(Device& device) {
+void Run() {
+  Device device;
+  const double ceiling = ReadCeiling(device);
   const Step step(device);
-  const void* const weights = step.head().data;
-  const double ceiling = MeasureCeiling(weights, kCeilingBytes);
-  std::printf("reading %.0f GB/s\n", ceiling * 1e-9);
-
-  const double head_seconds = device.MedianSeconds([&] { step.Head(); });
-  const auto print_step = [&](const char* what, const Parts& parts) {
-    const double seconds = device.MedianSeconds([&] { step.Enqueue(parts); });
-    Print(what, seconds, 1, step.bytes(), ceiling);
-    Print("  a layer", seconds - head_seconds, kLayers, step.bytes() - BytesOf(step.head()), ceiling);
+  const auto print = [&](const char* op, const char* size, const Times& times, int64_t bytes) {
+    Print({op, size, times, static_cast<double>(bytes), ceiling});
   };
-  print_step("step", {.norms = true, .attention = true});
-  print_step("step without attention", {.norms = true, .attention = false});
-  print_step("step without norms", {.norms = false, .attention = true});
-  print_step("products alone", {.norms = false, .attention = false});
+
+  const Times head = device.Measure([&] { step.Head(); });
+  const auto print_step = [&](const char* what, const Parts& parts) {
+    const Times times = device.Measure([&] { step.Enqueue(parts); });
+    print("decoding step of one sequence", what, times, step.bytes());
+    const Times layers = {times.median - head.median, times.least - head.median, times.most - head.median};
+    print("a layer of it", what, layers / kLayers, (step.bytes() - BytesOf(step.head())) / kLayers);
+  };
+  print_step("whole", {.norms = true, .attention = true});
+  print_step("without attention", {.norms = true, .attention = false});
+  print_step("without norms", {.norms = false, .attention = true});
+  print_step("without either", {.norms = false, .attention = false});
 
   using Product = void (Step::*)(const Step::Layer&) const;
   const auto print_product = [&](const char* what, Product product, HeddleCudaMatrix Step::Layer::*weight) {
-    const double seconds = device.MedianSeconds([&] {
+    const Times times = device.Measure([&] {
       for (const Step::Layer& layer : step.layers()) (step.*product)(layer);
     });
-    Print(what, seconds, kLayers, kLayers * BytesOf(step.layers()[0].*weight), ceiling);
+    print("its products", what, times / kLayers, BytesOf(step.layers()[0].*weight));
   };
   print_product("qkv", &Step::Qkv, &Step::Layer::qkv);
   print_product("o", &Step::Out, &Step::Layer::o);
   print_product("gate and up", &Step::Gated, &Step::Layer::gate_up);
   print_product("down", &Step::Down, &Step::Layer::down);
-  Print("head", head_seconds, 1, BytesOf(step.head()), ceiling);
-  std::printf("reading %.0f GB/s at the end\n", MeasureCeiling(weights, kCeilingBytes) * 1e-9);
+  print("its products", "head", head, BytesOf(step.head()));
+  ReadCeiling(device);
 }
 
 }  // namespace
+}  // namespace heddle::bench
 
-int main(int argc, char** argv) {
-  Device device(argc > 1 ? argv[1] : "build/cuda/libheddle_cuda.so");
-  Run(device);
+int main() {
+  heddle::bench::Run();
   return 0;
 }

@@ -1,4 +1,5 @@
-// How fast a kernel reads device memory that does nothing else: the ceiling of what must read.
+// What the device can do at most, measured where it is asked for: the ceilings of what must read, and of what must
+// multiply.
 #pragma once
 
 #include "bench/bench.h"
@@ -26,34 +27,52 @@ static __global__ void __launch_bounds__(kReadThreads) ReadKernel(const uint4* f
   if (all == 0x9e3779b9) *sink = all;  // never, or all the same: without a use there would be no reads
 }
 
-// Bytes a second of the best grid, over `bytes` of device memory.
-inline double MeasureCeiling(const void* memory, int64_t bytes) {
+// Prints how fast a kernel reads 2 GiB that does nothing else, with the best grid. Returns bytes a second.
+inline double ReadCeiling(Device& device) {
+  constexpr int64_t kBytes = int64_t{2} << 30;
+  void* memory = nullptr;
+  Check(Api().allocate(device.stream(), kBytes + 16, &memory));
+  Check(Api().fill_random(device.stream(), {memory, kBf16, kBytes / 8192, 4096, 4096}, 1, 1));
+  Check(Api().stream_synchronize(device.stream()));
+  auto* const sink = reinterpret_cast<uint32_t*>(static_cast<char*>(memory) + kBytes);
   int multiprocessors = 0;
   CheckCuda(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0));
   cudaEvent_t begin, end;
   CheckCuda(cudaEventCreate(&begin));
   CheckCuda(cudaEventCreate(&end));
-  uint32_t* sink = nullptr;
-  CheckCuda(cudaMalloc(&sink, sizeof(*sink)));
-  double best = 0;
+  Times best = {1e9, 1e9, 1e9};
   for (const int blocks_per_multiprocessor : {2, 4, 8, 16}) {
     std::vector<double> seconds(kRuns);
     for (int run = -5; run < kRuns; ++run) {
       CheckCuda(cudaEventRecord(begin));
       ReadKernel<<<multiprocessors * blocks_per_multiprocessor, kReadThreads>>>(static_cast<const uint4*>(memory),
-                                                                                bytes / 16, sink);
+                                                                                kBytes / 16, sink);
+      CheckCuda(cudaGetLastError());
       CheckCuda(cudaEventRecord(end));
       CheckCuda(cudaDeviceSynchronize());
       float milliseconds = 0;
       CheckCuda(cudaEventElapsedTime(&milliseconds, begin, end));
       if (run >= 0) seconds[static_cast<size_t>(run)] = milliseconds * 1e-3;
     }
-    best = std::max(best, static_cast<double>(bytes) / Median(seconds));
+    const Times times = TimesOf(seconds);
+    if (times.median < best.median) best = times;
   }
-  CheckCuda(cudaFree(sink));
   CheckCuda(cudaEventDestroy(begin));
   CheckCuda(cudaEventDestroy(end));
-  return best;
+  Check(Api().free(device.stream(), memory));
+  Print({"reading", "2 GiB", best, kBytes});
+  return kBytes / best.median;
+}
+
+// Prints how fast the library multiplies large square matrices. Returns operations a second.
+inline double ProductCeiling(Device& device) {
+  constexpr int64_t kSize = 8192;
+  const HeddleCudaMatmul op = {device.Random(kSize, kSize), device.Random(kSize, kSize, 0.02f), nullptr,
+                               device.Random(kSize, kSize)};
+  const Times times = device.Measure([&] { Check(Api().matmul(device.stream(), &op)); }, 4);
+  constexpr double kOperations = 2.0 * kSize * kSize * kSize;
+  Print({"product of squares", "8192", times, kOperations, 0, Unit::kTeraflops});
+  return kOperations / times.median;
 }
 
 }  // namespace heddle::bench
