@@ -19,6 +19,8 @@ export interface StepTime {
   readonly wait: number;
   /** What is left: the engine's own. */
   readonly overhead: number;
+  /** Of a GPU, between the end of a step and the beginning of the next, which is no part of the total; on CPU 0. */
+  readonly idle: number;
 }
 
 /** Of the steps between two looks at an engine. */
@@ -30,5 +32,6 @@ export function stepTimeBetween(before: EngineStats, after: EngineStats): StepTi
   const ops = mean((stats) => stats.ranks[0]!.opsSeconds);
   const communication = mean((stats) => stats.ranks[0]!.communicationSeconds);
   const wait = mean((stats) => stats.ranks[0]!.deviceWaitSeconds);
-  return { steps, total, ops, communication, wait, overhead: total - ops - communication - wait };
+  const idle = mean((stats) => stats.ranks[0]!.deviceIdleSeconds);
+  return { steps, total, ops, communication, wait, overhead: total - ops - communication - wait, idle };
 }

@@ -1,18 +1,19 @@
 // `npm run bench:gpu`: the Llama-3.1-8B shape in bfloat16 on one GPU, through the public API. One line of JSON a case:
 // medians over the rounds, with their spread.
 //
-//   npm run bench:gpu -- [--case NAME,...] [--rounds 3] [--json FILE] [--native PROGRAM] [--copy PROGRAM]
-//                        [--folder DIR] [--device cuda] [--shape 8b]
+//   npm run bench:gpu -- [--case NAME,...] [--rounds 3] [--json FILE] [--native PROGRAM] [--read PROGRAM]
+//                        [--copy PROGRAM] [--folder DIR] [--device cuda] [--shape 8b]
 //
 // decode    tokens a second from the moment when every sequence has its first token; and of a step the microseconds
 //           altogether, those of the host's own work, and those of the device between two steps
 // prefill   tokens of the prompt a second until then
-// load      GB a second of the weights of a checkpoint in the page cache, and seconds until Engine.create resolves; the
-//           checkpoint is written to DIR/, where it stays
+// load      GB a second of the weights of a checkpoint in the page cache, and seconds until Engine.create resolves and
+//           until there is a first token; the checkpoint is written to DIR/, where it stays
 //
 // `--native` runs each of the requests also without JavaScript (`node test/bench/native.mjs engine` builds
-// build/bench/engine), and `--copy` what copying to the device and reading the file can reach
-// (build/cuda/bench/copy_bench). Needs nothing but dist/ and build/; any device and small shapes will do to try it out.
+// build/bench/engine). `--read` says what reading the device's memory can reach before and after one sequence decodes
+// (build/cuda/bench/read_bench), and `--copy` what copying to the device can (build/cuda/bench/copy_bench). Needs nothing
+// but dist/ and build/; any device and small shapes will do to try it out.
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -21,10 +22,10 @@ import { parseArgs } from 'node:util';
 import { main, run } from '../../scripts/common.mjs';
 import { measureLoad } from './gpu/load.mjs';
 import { measureRequests, WARM_UPS } from './gpu/requests.mjs';
-import { machineFacts } from './machine.mjs';
+import { gpuFacts, machineFacts } from './machine.mjs';
 import { cacheBytesAToken, configFolder, SHAPES, weightBytesAStep } from './shapes.mjs';
 import { jsonLines } from './sides.mjs';
-import { median } from './statistics.mjs';
+import { median, round, summary } from './statistics.mjs';
 
 const CASES = [
   { name: 'decode', batch: 1, prompt: 128, output: 128 },
@@ -47,7 +48,7 @@ await main(async () => {
     console.log(JSON.stringify(line));
     if (settings.json) writeFileSync(settings.json, `${JSON.stringify(lines, null, 2)}\n`);
   };
-  print({ name: 'machine', ...machineFacts(), gpu: await describeGpu() });
+  print({ name: 'machine', ...machineFacts(), ...(await gpuFacts()) });
   const { Engine } = await import('../../dist/index.mjs');
   if (settings.cases.length > 0) await serve(Engine, settings, print);
   if (settings.load) await measureLoad(Engine, settings, print);
@@ -60,6 +61,7 @@ function readSettings() {
       rounds: { type: 'string', default: '3' },
       json: { type: 'string' },
       native: { type: 'string' },
+      read: { type: 'string' },
       copy: { type: 'string' },
       folder: { type: 'string', default: path.join(os.tmpdir(), 'heddle-bench') },
       device: { type: 'string', default: 'cuda' },
@@ -77,17 +79,6 @@ function readSettings() {
   return { ...settings, rounds, cases, load: names.includes('load') };
 }
 
-/** Name and driver of the first GPU, or null. */
-async function describeGpu() {
-  try {
-    const query = ['--query-gpu=name,driver_version', '--format=csv,noheader'];
-    const { code, output } = await run('nvidia-smi', query, { capture: true, mayFail: true });
-    return code === 0 ? output.split('\n')[0] : null;
-  } catch {
-    return null;
-  }
-}
-
 /** The cases of requests, one after another on one engine with random weights. */
 async function serve(Engine, settings, print) {
   const folder = mkdtempSync(path.join(os.tmpdir(), 'heddle-bench-'));
@@ -102,11 +93,15 @@ async function serve(Engine, settings, print) {
     print({ name: 'create', seconds: round((performance.now() - start) / 1000) });
     for (const work of settings.cases) {
       const { vocab } = SHAPES[settings.shape];
+      const reads = isBoundByReading(work) && settings.read;
+      const readings = reads ? await programLines(reads) : [];
       for (let i = 0; i < WARM_UPS; i++) await measureRequests(engine, work, vocab);
       const samples = [];
       for (let i = 0; i < settings.rounds; i++) samples.push(await measureRequests(engine, work, vocab));
+      if (reads) readings.push(...(await programLines(reads)));
+      readings.forEach(print);
       const native = settings.native && (await measureNatively(settings, model, kvCacheBytes, work));
-      print(summary(work, samples, native, settings.shape));
+      print(caseLine(work, samples, { readings, native, shape: settings.shape }));
     }
     await engine.close();
   } finally {
@@ -114,38 +109,43 @@ async function serve(Engine, settings, print) {
   }
 }
 
-/** Samples as those of `measureRequests`. */
-async function measureNatively({ native, device, rounds }, model, kvCacheBytes, { batch, prompt, output }) {
-  const args = [model, device, kvCacheBytes, MAX_NUM_SEQS, batch, prompt, output, rounds];
-  return jsonLines((await run(path.resolve(native), args.map(String), { capture: true })).output);
+/** Whether the weights are all that a step has to read. */
+function isBoundByReading({ name, batch }) {
+  return name === 'decode' && batch === 1;
 }
 
-function summary(work, samples, native, shape) {
-  const { name, batch } = work;
+/** Samples as those of `measureRequests`. */
+function measureNatively({ native, device, rounds }, model, kvCacheBytes, { batch, prompt, output }) {
+  return programLines(native, [model, device, kvCacheBytes, MAX_NUM_SEQS, batch, prompt, output, rounds]);
+}
+
+async function programLines(program, args = []) {
+  return jsonLines((await run(path.resolve(program), args.map(String), { capture: true })).output);
+}
+
+function caseLine(work, samples, { readings, native, shape }) {
+  const { name } = work;
   const rates = samples.map((sample) => sample[name]);
-  const line = {
-    ...work,
-    tokensPerSecond: round(median(rates)),
-    from: round(Math.min(...rates)),
-    to: round(Math.max(...rates)),
-    outputTokensPerSecond: round(median(samples.map(({ output }) => output))),
-  };
-  if (name === 'decode' && batch === 1) line.weightBytesPerSecond = round(median(rates) * weightBytesAStep(shape));
-  const steps = samples.map(({ step }) => step).filter((step) => step !== null);
+  const outputs = samples.map(({ output }) => output);
+  const line = { ...work, tokensPerSecond: summary(rates), outputTokensPerSecond: summary(outputs) };
+  if (isBoundByReading(work)) {
+    line.weightBytesPerSecond = round(median(rates) * weightBytesAStep(shape));
+    const best = Math.max(...readings.map(({ rate }) => rate));
+    if (readings.length > 0) line.ofReading = round(line.weightBytesPerSecond / (best * 1e9));
+  }
+  const steps = samples.map(({ step }) => step).filter((step) => step?.wait > 0);
   if (name === 'decode' && steps.length > 0) {
-    const of = (key) => round(median(steps.map((step) => step[key])));
-    line.stepMicroseconds = { total: of('total'), host: of('host'), idle: of('idle') };
+    const of = (microseconds) => summary(steps.map(microseconds));
+    line.stepMicroseconds = {
+      total: of(({ total }) => total),
+      host: of(({ total, wait }) => total - wait),
+      idle: of(({ idle }) => idle),
+    };
   }
   if (native) {
-    line.native = round(median(native.map((sample) => sample[name])));
-    line.ofNative = round(median(rates) / line.native);
-    line.outputOfNative = round(
-      median(samples.map(({ output }) => output)) / median(native.map(({ output }) => output)),
-    );
+    line.native = summary(native.map((sample) => sample[name]));
+    line.ofNative = round(median(rates) / line.native.median);
+    line.outputOfNative = round(median(outputs) / median(native.map(({ output }) => output)));
   }
   return line;
-}
-
-function round(value) {
-  return Number(value.toPrecision(4));
 }

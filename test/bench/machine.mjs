@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs';
 import os from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 
+import { run } from '../../scripts/common.mjs';
+
 const SHOWN_FLAGS = 'avx2 fma f16c avx512f avx512_bf16 avx512_vnni amx_bf16 amx_int8'.split(' ');
 
 /** Facts of this machine: CPU, cores, memory, instruction sets that matter, Node. */
@@ -15,6 +17,14 @@ export function machineFacts() {
     node: process.version,
     platform: `${process.platform}-${process.arch}`,
   };
+}
+
+/** Name and driver of the first GPU; `none` where there is no saying. */
+export async function gpuFacts() {
+  const query = ['--query-gpu=name,driver_version', '--format=csv,noheader'];
+  const { output } = await run('nvidia-smi', query, { capture: true }).catch(() => ({ output: 'none, none' }));
+  const [gpu, driver] = output.split('\n')[0].split(', ');
+  return { gpu, driver };
 }
 
 function cpuFlags() {

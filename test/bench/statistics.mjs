@@ -6,6 +6,16 @@ export function median(values) {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
+/** As many digits as a line of JSON is worth. */
+export function round(value) {
+  return Number(value.toPrecision(4));
+}
+
+/** Median and spread, as a line of JSON has them. */
+export function summary(values) {
+  return { median: round(median(values)), from: round(Math.min(...values)), to: round(Math.max(...values)) };
+}
+
 /** Smallest and largest: `(0.9..1.2)`. */
 export function spread(values, digits) {
   return `(${Math.min(...values).toFixed(digits)}..${Math.max(...values).toFixed(digits)})`;
@@ -26,4 +36,14 @@ export function ratio(ours, theirs) {
 export function percent(fractions) {
   const values = fractions.map((fraction) => fraction * 100);
   return `${Math.round(median(values))} % ${spread(values, 0)}`;
+}
+
+/** Values by what `keyOf` says of them, in the order in which it first says so. */
+export function groupBy(values, keyOf) {
+  const groups = new Map();
+  for (const value of values) {
+    const key = keyOf(value);
+    groups.set(key, [...(groups.get(key) ?? []), value]);
+  }
+  return groups;
 }

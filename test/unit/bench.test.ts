@@ -38,6 +38,7 @@ class FakeEngine implements MeasuredEngine {
       opsSeconds: steps * STEP.ops,
       communicationSeconds: steps * STEP.communication,
       deviceWaitSeconds: 0,
+      deviceIdleSeconds: 0,
     };
     const figures = { promptTokens, generatedTokens, steps, numPreemptions, stepSeconds: steps * STEP.step };
     return { ...figures, ranks: [rank, rank] } as unknown as EngineStats;

@@ -3,14 +3,18 @@ import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 
+import { measureStartup } from '../../../dist/bench/startup.js';
 import { run } from '../../../scripts/common.mjs';
 import { checkpointFolder, WEIGHTS } from '../shapes.mjs';
 import { jsonLines } from '../sides.mjs';
-import { median } from '../statistics.mjs';
+import { round, summary } from '../statistics.mjs';
+
+const PROMPT_TOKENS = 16;
 
 /**
- * Prints a line for each ceiling and one of medians over the rounds: `seconds` of `Engine.create`, and the rate from the
- * end of the first matrix to that of the last.
+ * Prints a line for each ceiling and one of the engines: in seconds, how long `Engine.create` takes and how long it is
+ * from its call to the first token, of the first engine of the process and of those that follow it; of these also the
+ * rate from the first weights to the last.
  */
 export async function measureLoad(Engine, { shape, device, folder, rounds, copy }, print) {
   const model = checkpointFolder(shape, folder);
@@ -18,41 +22,33 @@ export async function measureLoad(Engine, { shape, device, folder, rounds, copy 
   readThrough(file);
   const ceilings = copy ? await measureCeilings(copy, file) : [];
   for (const ceiling of ceilings) print(ceiling);
+  const first = await load(Engine, { model, device });
+  const others = [];
+  for (let i = 0; i < rounds; i++) others.push(await load(Engine, { model, device }));
   const gigabytes = statSync(file).size / 1e9;
-  const seconds = [];
-  const rates = [];
-  for (let round = 0; round < rounds; round++) {
-    const start = performance.now();
-    let first;
-    let last;
-    const onProgress = (fraction) => {
-      const progress = { fraction, seconds: performance.now() / 1000 };
-      first ??= progress;
-      if (last?.fraction !== 1) last = progress; // the cache of keys and values is still to be made then
-    };
-    const engine = await Engine.create({ model, device, onProgress });
-    rates.push((gigabytes * (last.fraction - first.fraction)) / (last.seconds - first.seconds));
-    seconds.push((performance.now() - start) / 1000);
-    await engine.close();
-  }
-  const rate = median(rates);
-  const copying = ceilings.find((ceiling) => ceiling.name === 'copy_page_locked');
+  const rates = summary(others.map(({ weights }) => gigabytes / weights));
+  const best = Math.max(...ceilings.map(({ rate }) => rate));
   print({
     name: 'load',
     gigabytes: round(gigabytes),
-    seconds: round(median(seconds)),
-    from: round(Math.min(...seconds)),
-    to: round(Math.max(...seconds)),
-    gbPerSecond: round(rate),
-    slowest: round(Math.min(...rates)),
-    fastest: round(Math.max(...rates)),
-    ...(copying && { ofCopying: round(rate / copying.gbPerSecond) }),
+    first: { create: round(first.create_s), firstToken: round(first.first_token_s) },
+    create: summary(others.map(({ create_s }) => create_s)),
+    firstToken: summary(others.map(({ first_token_s }) => first_token_s)),
+    gbPerSecond: rates,
+    ...(ceilings.length > 0 && { ofCopying: round(rates.median / best) }),
   });
 }
 
-async function measureCeilings(program, file) {
-  const args = ['0', String(os.availableParallelism()), file];
-  return jsonLines((await run(path.resolve(program), args, { capture: true })).output);
+/** What the start of an engine took, in seconds; `weights` from the first of them to the last. */
+async function load(Engine, options) {
+  let first;
+  let last;
+  const onProgress = () => {
+    last = performance.now();
+    first ??= last;
+  };
+  const startup = await measureStartup(() => Engine.create({ ...options, onProgress }), PROMPT_TOKENS);
+  return { ...startup, weights: (last - first) / 1000 };
 }
 
 /** Brings a file into the page cache. */
@@ -61,8 +57,4 @@ function readThrough(file) {
   const descriptor = openSync(file);
   while (readSync(descriptor, buffer) > 0);
   closeSync(descriptor);
-}
-
-function round(value) {
-  return Number(value.toPrecision(4));
 }

@@ -1,12 +1,12 @@
 // Requests that start together, and what they see.
+import { stepTimeBetween } from '../../../dist/bench/step-time.js';
 
 /** Measurements before those that count: products are tried out, graphs are captured, JavaScript is compiled. */
 export const WARM_UPS = 2;
 
 /**
  * Tokens a second: `prefill` of the prompts until every sequence has its first token, `decode` from then on, `output` over
- * the whole time. Beside them `step`, microseconds of a step while all sequences decode: altogether, of the host's own
- * work, and of the device between two steps; null where there was no such step.
+ * the whole time. Beside them `step`, the time of a step while all sequences decode; null where there was no such step.
  */
 export async function measureRequests(engine, { batch, prompt, output }, vocabSize) {
   const params = { maxTokens: output, temperature: 0, ignoreEos: true, detokenize: false };
@@ -42,17 +42,8 @@ export async function measureRequests(engine, { batch, prompt, output }, vocabSi
     prefill: (batch * prompt * 1000) / (allStarted - start),
     decode: (decoded * 1000) / (end - allStarted),
     output: (batch * output * 1000) / (end - start),
-    step: before !== null && after.steps > before.steps ? stepBetween(before, after) : null,
+    step: before !== null && after.steps > before.steps ? stepTimeBetween(before, after) : null,
   };
-}
-
-/** Means over the steps between two looks at an engine. */
-function stepBetween(before, after) {
-  const mean = (secondsOf) => (1e6 * (secondsOf(after) - secondsOf(before))) / (after.steps - before.steps);
-  const total = mean(({ stepSeconds }) => stepSeconds);
-  const wait = mean(({ ranks }) => ranks[0].deviceWaitSeconds);
-  if (wait === 0) return null; // on CPU
-  return { total, host: total - wait, idle: mean(({ ranks }) => ranks[0].deviceIdleSeconds) };
 }
 
 /** Ids that differ between sequences and are clear of the special ones at the vocabulary's end. */
