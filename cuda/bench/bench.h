@@ -21,6 +21,7 @@ namespace heddle::bench {
 
 inline constexpr int kRuns = 25;
 inline constexpr double kWarmUpSeconds = 0.2;
+inline constexpr int64_t kTimeoutUs = 60'000'000;
 inline constexpr int64_t kWorkspaceBytes = int64_t{256} << 20;
 inline constexpr HeddleCudaDType kBf16 = kHeddleCudaBFloat16;
 inline constexpr HeddleCudaDType kF32 = kHeddleCudaFloat32;
@@ -95,7 +96,7 @@ inline void Print(const Figure& figure) {
 class Device {
  public:
   Device() {
-    Check(Api().stream_create(0, kWorkspaceBytes, &stream_));
+    Check(Api().stream_create(0, kWorkspaceBytes, kTimeoutUs, &stream_));
     for (HeddleCudaEvent*& event : events_) Check(Api().event_create(stream_, &event));
   }
 

@@ -107,7 +107,7 @@ void* Allocate(HeddleCudaStream* stream, int64_t bytes) {
 }
 
 void PrepareRank(Rank& rank, int device) {
-  Check(Api().stream_create(device, int64_t{64} << 20, &rank.stream));
+  Check(Api().stream_create(device, int64_t{64} << 20, kTimeoutUs, &rank.stream));
   rank.x = Allocate(rank.stream, kGatheredBytes / 2);
   rank.gathered = Allocate(rank.stream, kGatheredBytes);
   rank.residual = static_cast<float*>(Allocate(rank.stream, 2 * kMaxOneShotBytes));

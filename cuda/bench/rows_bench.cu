@@ -75,7 +75,7 @@ void Run() {
     const HeddleCudaGatherRows gather = {x, rows_of, FirstRows(y, rows)};
     report("gathering of rows", rows, kHidden * 4, [&] { return Api().gather_rows(stream, &gather); });
     const HeddleCudaRotateAndStore rotate = {
-        rows_of, cos_sin, kHeadDim, FirstRows(x, rows), FirstRows(k, rows), FirstRows(v, rows), slots, cache};
+        rows_of, cos_sin, kMaxRows, kHeadDim, FirstRows(x, rows), FirstRows(k, rows), FirstRows(v, rows), slots, cache};
     report("rotation of q and k, with k and v stored", rows, (2 * kHidden + 5 * kKeyValueSize) * 2,
            [&] { return Api().rotate_and_store(stream, &rotate); });
   }
