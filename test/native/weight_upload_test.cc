@@ -193,7 +193,7 @@ TEST(WeightUploader, "waits for a buffer's copy no longer than the stream's limi
   test::FakeCuda& fake = test::TheFakeCuda();
   Stream stream(1, true, CpuIsa::kScalar,
                 std::make_unique<CudaStream>(0, kWorkspaceBytes, WaitLimits{.timeout = std::chrono::milliseconds(30)}));
-  constexpr int64_t kRows = 4'000;
+  constexpr int64_t kRows = 12'000;  // more than all buffers hold
   constexpr int64_t kColumns = 2'000;
   const std::atomic<bool> cancelled{false};
   const Tensor to(DType::kFloat32, {kRows, kColumns}, *stream.cuda());
