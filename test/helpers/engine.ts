@@ -16,11 +16,14 @@ export const itOnCpu = testDevice === 'cpu' ? it : it.skip;
 /** Small limits, so that engines start fast; a test overrides what it is about. */
 const testDefaults: Partial<EngineConfig> = { maxNumSeqs: 8, kvCacheBytes: 64 * 2 ** 20 };
 
-/** `config` for the test device, unless it names another. On GPUs all ranks share the first one. */
+/** How many GPUs ranks are shared out over: `HEDDLE_TEST_GPUS`, or one. */
+const numGpus = Number(process.env['HEDDLE_TEST_GPUS'] ?? 1);
+
+/** `config` for the test device, unless it names another. */
 export function onTestDevice(config: EngineConfig): EngineConfig {
   const ranks = config.parallel?.tensorParallelSize ?? 1;
   if (testDevice === 'cpu' || ranks === 1) return { device: testDevice, ...config };
-  const devices = Array.from({ length: ranks }, () => 0);
+  const devices = Array.from({ length: ranks }, (_, rank) => rank % numGpus);
   return { device: testDevice, ...config, parallel: { devices, ...config.parallel } };
 }
 
