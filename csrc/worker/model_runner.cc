@@ -149,8 +149,10 @@ void ModelRunner::Decode(std::span<const LogitsRow> rows) {
   const int num_seqs = DecodeGraphs::PaddedNumSeqs(batch_.num_seqs(), options_.max_num_seqs);
   const TensorView logits = tp_.rank == 0 ? logits_.view().Rows(0, num_seqs) : TensorView();
   batch_.Upload(static_cast<size_t>(num_seqs));
-  const bool samples = SamplesInGraph(rows);
-  if (samples && tp_.rank == 0) device_sampler_->Upload(SampleRowsOf(rows), static_cast<size_t>(num_seqs));
+  // The same on all ranks, whose graphs are captured together.
+  const std::span<const DeviceSampler::Row> sample_rows = SampleRowsOf(rows);
+  const bool samples = std::all_of(sample_rows.begin(), sample_rows.end(), DeviceSampler::IsPlain);
+  if (samples && tp_.rank == 0) device_sampler_->Upload(sample_rows, static_cast<size_t>(num_seqs));
   ForwardContext context = Context();
   graphs_->Run({num_seqs, context.attention.max_blocks_per_seq, samples}, [&] {
     const Arena::Scope scope(arena_);
@@ -165,11 +167,6 @@ void ModelRunner::Decode(std::span<const LogitsRow> rows) {
   if (tp_.rank != 0) return;
   if (samples) return AwaitSampled(rows, device_sampler_->Fetch());
   Sample(rows);
-}
-
-bool ModelRunner::SamplesInGraph(std::span<const LogitsRow> rows) const {
-  return std::all_of(rows.begin(), rows.end(),
-                     [&](const LogitsRow& row) { return DeviceSampler::IsPlain(SampleRowOf(row)); });
 }
 
 void ModelRunner::Compute(std::span<const LogitsRow> rows) {
@@ -210,13 +207,11 @@ void ModelRunner::LaunchSampling(std::span<const LogitsRow> rows) {
   AwaitSampled(rows, device_sampler_->Launch(logits, SampleRowsOf(rows)));
 }
 
-DeviceSampler::Row ModelRunner::SampleRowOf(const LogitsRow& row) const {
-  return {InputOf(*states_[row.output]), row.prompt_token, row.num_logprobs};
-}
-
 std::span<const DeviceSampler::Row> ModelRunner::SampleRowsOf(std::span<const LogitsRow> rows) {
   sample_rows_.clear();
-  for (const LogitsRow& row : rows) sample_rows_.push_back(SampleRowOf(row));
+  for (const LogitsRow& row : rows) {
+    sample_rows_.push_back({InputOf(*states_[row.output]), row.prompt_token, row.num_logprobs});
+  }
   return sample_rows_;
 }
 

@@ -90,9 +90,6 @@ class ModelRunner {
   void Sample(std::span<const LogitsRow> rows);
   static bool DeviceLists(std::span<const LogitsRow> rows);
   void LaunchSampling(std::span<const LogitsRow> rows);
-  // Whether sampling can be part of a decoding step's graph; the same on all ranks.
-  bool SamplesInGraph(std::span<const LogitsRow> rows) const;
-  DeviceSampler::Row SampleRowOf(const LogitsRow& row) const;
   // The rows as the device's sampler takes them; valid until the next call.
   std::span<const DeviceSampler::Row> SampleRowsOf(std::span<const LogitsRow> rows);
   // Leaves what the device samples for the step's `rows` to Collect.
