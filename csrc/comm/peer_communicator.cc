@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "base/rounding.h"
 #include "comm/abortable.h"
 #include "comm/local_communicator.h"
 #include "device/stream.h"
@@ -107,7 +108,7 @@ class PeerCommunicator : public Communicator {
  private:
   bool Fits(int64_t rows, int64_t columns, DType dtype) const {
     const int64_t row_bytes = columns * static_cast<int64_t>(DTypeSize(dtype));
-    const int64_t sent_bytes = (row_bytes + kPackBytes - 1) / kPackBytes * kPackBytes;
+    const int64_t sent_bytes = RoundUp(row_bytes, kPackBytes);
     return group_->get() != nullptr && rows * sent_bytes <= MaxPeerMessageBytes(size());
   }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/file.h"
+#include "base/rounding.h"
 #include "comm/local_communicator.h"
 #include "comm/peer_communicator.h"
 #include "device/cuda_library.h"
@@ -21,8 +22,6 @@ Json ReadConfig(const std::string& folder) {
   }
   return Json::Parse(ReadFile(path, kMaxConfigBytes), "config.json");
 }
-
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 std::string Megabytes(int64_t bytes) { return std::to_string(CeilDiv(bytes, int64_t{1} << 20)) + " MiB"; }
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/rounding.h"
+
 namespace heddle {
 namespace {
 
@@ -15,7 +17,7 @@ void ForEachStrip(const BuildContext& context, Range rows, int64_t row_bytes, co
   ThreadPool& threads = context.stream.threads();
   const int64_t step = std::max<int64_t>(1, kStripBytes / (row_bytes * kPanelWidth));
   const int64_t first = rows.begin / kPanelWidth;
-  const int64_t last = (rows.end + kPanelWidth - 1) / kPanelWidth;
+  const int64_t last = CeilDiv(rows.end, kPanelWidth);
   threads.Run([&](int thread) {
     const WorkRange panels = SplitWork(last - first, thread, threads.num_threads());
     for (int64_t panel = first + panels.begin; panel < first + panels.end; panel += step) {

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "base/rounding.h"
 #include "ops/checks.h"
 #include "ops/cuda/ops.h"
 #include "ops/ops.h"
@@ -24,8 +25,8 @@ static_assert(cpu::kMaxSlices == kNumReductionSlices);
 // Panels of a piece.
 int64_t PieceOf(int64_t num_panels, int num_threads) {
   const int64_t pieces = int64_t{kPiecesPerThread} * num_threads;
-  const int64_t piece = (num_panels + pieces - 1) / pieces;
-  return piece <= kPanelsTogether ? piece : (piece + kPanelsTogether - 1) / kPanelsTogether * kPanelsTogether;
+  const int64_t piece = CeilDiv(num_panels, pieces);
+  return piece <= kPanelsTogether ? piece : RoundUp(piece, kPanelsTogether);
 }
 
 int64_t StreamPieceOf(const cpu::MatmulArgs& args) {
@@ -69,7 +70,7 @@ void PackedMatmul(Stream& stream, const cpu::PackedMatmulKernels& kernels, cpu::
     block.x += row * args.x_stride;
     block.y += row * args.y_stride;
     const bool parallel = IsParallel(stream, block, k);
-    ParallelFor(stream, (block.m + kernels.pack_rows - 1) / kernels.pack_rows, std::min(block.m, kernels.pack_rows) * k,
+    ParallelFor(stream, CeilDiv(block.m, kernels.pack_rows), std::min(block.m, kernels.pack_rows) * k,
                 [&](int64_t begin, int64_t end) { kernels.pack(block, begin, end, packed); });
     const int64_t piece =
         block.m <= cpu::kMaxStreamedRows ? StreamPieceOf(block) : PieceOf(num_panels, stream.threads().num_threads());
@@ -100,7 +101,7 @@ cpu::MatmulArgs ArgsOf(const TensorView& x, const PackedMatrix& weight, const Te
 
 void Multiply(Stream& stream, cpu::MatmulArgs args, int64_t k) {
   if (args.m == 0 || args.n == 0) return;
-  const int64_t num_panels = (args.n + kPanelWidth - 1) / kPanelWidth;
+  const int64_t num_panels = CeilDiv(args.n, kPanelWidth);
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());
   if (kernels.packed_matmul != nullptr && args.storage == cpu::Storage::kBFloat16) {
     return PackedMatmul(stream, *kernels.packed_matmul, args, k, num_panels);

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/rounding.h"
 #include "device/stream.h"
 #include "ops/packed_matrix.h"
 #include "tensor/tensor.h"
@@ -59,7 +60,7 @@ void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, con
 
 // Rows from the beginning of gate to that of up in the matrix of a gated product of `size` outputs: whole panels.
 constexpr int64_t GatedHalf(int64_t size, MatrixLayout layout = MatrixLayout::kPanels) {
-  return layout == MatrixLayout::kRows ? size : (size + kPanelWidth - 1) / kPanelWidth * kPanelWidth;
+  return layout == MatrixLayout::kRows ? size : RoundUp(size, kPanelWidth);
 }
 
 // y = activation(x * gate^T) * (x * up^T): two products as Matmul does each, joined before they reach memory.

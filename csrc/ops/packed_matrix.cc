@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/rounding.h"
+
 namespace heddle {
 namespace {
 
@@ -21,7 +23,7 @@ struct Narrow<float> {
 // Elements from one row to the next in kRows: whole vectors of 16 bytes.
 int64_t PaddedRow(DType dtype, int64_t k) {
   const int64_t unit = 16 / static_cast<int64_t>(DTypeSize(dtype));
-  return (k + unit - 1) / unit * unit;
+  return RoundUp(k, unit);
 }
 
 // Where element k of output lane `lane` lies in a panel of bf16 pairs, or of plain rows.
@@ -136,7 +138,7 @@ int64_t PackedMatrix::SizeBytes(DType dtype, int64_t n, const std::vector<int64_
   if (layout == MatrixLayout::kRows) return n * PaddedRow(dtype, slice_bounds.back()) * element;
   int64_t k_padded = 0;
   for (size_t i = 1; i < slice_bounds.size(); ++i) k_padded += (slice_bounds[i] - slice_bounds[i - 1] + 1) / 2 * 2;
-  return (n + kPanelWidth - 1) / kPanelWidth * kPanelWidth * k_padded * element;
+  return RoundUp(n, kPanelWidth) * k_padded * element;
 }
 
 }  // namespace heddle

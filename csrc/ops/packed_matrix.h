@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/rounding.h"
 #include "device/buffer.h"
 #include "tensor/sharding.h"
 #include "tensor/tensor.h"
@@ -59,7 +60,7 @@ class PackedMatrix {
   std::span<const int64_t> packed_bounds() const { return packed_bounds_; }  // in packed K; even
   // Panel p: k_padded() * 16 elements.
   const void* Panel(int64_t p) const;
-  int64_t num_panels() const { return (n_ + kPanelWidth - 1) / kPanelWidth; }
+  int64_t num_panels() const { return CeilDiv(n_, kPanelWidth); }
   size_t size_bytes() const;
 
   // All that kernels read: the panels and the zeros after them. May be replaced by other memory with the same contents.

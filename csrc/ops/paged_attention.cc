@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "base/rounding.h"
 #include "ops/checks.h"
 #include "ops/cuda/ops.h"
 #include "ops/ops.h"
@@ -25,7 +26,7 @@ void CheckSequence(const AttentionMetadata& metadata, const AttentionParams& par
   const int64_t seq_len = metadata.seq_lens[seq];
   HEDDLE_CHECK(num_tokens >= 0 && num_tokens <= seq_len,
                std::to_string(num_tokens) + " tokens of a sequence of " + std::to_string(seq_len));
-  const int64_t num_blocks = (seq_len + cache.block_size - 1) / cache.block_size;
+  const int64_t num_blocks = CeilDiv(seq_len, cache.block_size);
   HEDDLE_CHECK(num_blocks <= metadata.max_blocks_per_seq,
                std::to_string(num_blocks) + " blocks, table has " + std::to_string(metadata.max_blocks_per_seq));
   const int32_t* blocks = metadata.block_table.data() + seq * static_cast<size_t>(metadata.max_blocks_per_seq);
@@ -64,7 +65,7 @@ int64_t CountTasks(const AttentionMetadata& metadata, int num_kv_heads, int tile
   int64_t num_tasks = 0;
   for (size_t seq = 0; seq < metadata.seq_lens.size(); ++seq) {
     const int64_t num_tokens = metadata.query_start_loc[seq + 1] - metadata.query_start_loc[seq];
-    num_tasks += (num_tokens + tile - 1) / tile * num_kv_heads;
+    num_tasks += CeilDiv(num_tokens, tile) * num_kv_heads;
   }
   return num_tasks;
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "base/rounding.h"
 #include "device/stream.h"
 
 namespace heddle::ops {
@@ -16,7 +17,7 @@ template <typename Function>
 void ParallelFor(Stream& stream, int64_t count, int64_t elements, const Function& function) {
   const int num_threads = stream.threads().num_threads();
   if (num_threads == 1 || count <= 1 || count * elements < kMinParallelElements) return function(int64_t{0}, count);
-  stream.threads().RunPieces(count, (count + num_threads - 1) / num_threads,
+  stream.threads().RunPieces(count, CeilDiv(count, num_threads),
                              [&](int, int64_t begin, int64_t end) { function(begin, end); });
 }
 
@@ -25,7 +26,7 @@ void ParallelFor(Stream& stream, int64_t count, int64_t elements, const Function
 template <typename Function>
 void ParallelForPieces(Stream& stream, int64_t num_rows, int64_t num_columns, const Function& function) {
   constexpr int64_t kPiece = 2048;
-  const int64_t pieces = (num_columns + kPiece - 1) / kPiece;
+  const int64_t pieces = CeilDiv(num_columns, kPiece);
   ParallelFor(stream, num_rows * pieces, std::min(num_columns, kPiece), [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       const int64_t begin = i % pieces * kPiece;

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "base/rounding.h"
+
 namespace heddle {
 
 // A row-parallel product is summed over this many slices of K in a balanced binary tree.
@@ -18,7 +20,7 @@ struct Range {
 // The boundary before slice `slice` of `size` elements, cut in whole units as evenly as they allow. Slices may be
 // empty when there are fewer units than slices.
 constexpr int64_t SliceBoundary(int64_t size, int64_t unit, int slice) {
-  const int64_t units = (size + unit - 1) / unit;
+  const int64_t units = CeilDiv(size, unit);
   const int64_t boundary = units * slice / kNumReductionSlices * unit;
   return boundary < size ? boundary : size;
 }

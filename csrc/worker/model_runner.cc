@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/rounding.h"
+
 namespace heddle {
 namespace {
 
@@ -28,7 +30,7 @@ int64_t ArenaBytes(const ModelConfig& config, const ModelRunner::Options& option
 
 ForwardBatch::Limits BatchLimits(const ModelRunner::Options& options) {
   return {options.max_num_batched_tokens, options.max_num_seqs,
-          (options.max_model_len + options.block_size - 1) / options.block_size, options.block_size};
+          static_cast<int>(CeilDiv(options.max_model_len, options.block_size)), options.block_size};
 }
 
 DeviceSampler::Limits SamplerLimits(const ModelConfig& config, const ModelRunner::Options& options) {
