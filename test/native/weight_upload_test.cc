@@ -193,14 +193,15 @@ TEST(WeightUploader, "waits for a buffer's copy no longer than the stream's limi
   test::FakeCuda& fake = test::TheFakeCuda();
   Stream stream(1, true, CpuIsa::kScalar,
                 std::make_unique<CudaStream>(0, kWorkspaceBytes, WaitLimits{.timeout = std::chrono::milliseconds(30)}));
-  constexpr int64_t kRows = 12'000;  // more than all buffers hold
-  constexpr int64_t kColumns = 2'000;
-  const std::atomic<bool> cancelled{false};
-  const Tensor to(DType::kFloat32, {kRows, kColumns}, *stream.cuda());
-  WeightUploader uploader(stream, cancelled);
+  const Tensor to(DType::kFloat32, {10, 10}, *stream.cuda());
+  const Counting stored(DType::kFloat32, {10, 10});
+  WeightUploader uploader(stream, kNotCancelled);
+  const auto use_all_buffers = [&] {
+    for (int i = 0; i < 100; ++i) uploader.Upload(stored, {0, 10}, {0, 10}, to.view());
+  };
+  use_all_buffers();
   fake.devices[0].state = test::FakeState::kStalled;
-  EXPECT_ERROR(ErrorCode::kCommTimeout,
-               uploader.Upload(Counting(DType::kFloat32, {kRows, kColumns}), {0, kRows}, {0, kColumns}, to.view()));
+  EXPECT_ERROR(ErrorCode::kCommTimeout, use_all_buffers());
   fake.devices[0].state = test::FakeState::kRunning;
 }
 
