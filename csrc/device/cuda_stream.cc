@@ -145,7 +145,9 @@ void CudaStream::Drain() noexcept {
     event_.WaitWithin(handle_->limits.timeout, [] {});
   } catch (const Error& error) {
     // A device that is lost does nothing any more.
-    handle_->is_abandoned = error.code() == ErrorCode::kCommTimeout;
+    if (error.code() == ErrorCode::kCommTimeout) handle_->is_abandoned = true;
+  } catch (...) {
+    handle_->is_abandoned = true;  // who knows
   }
 }
 

@@ -154,7 +154,10 @@ void ModelRunner::Decode(std::span<const LogitsRow> rows) {
   // The same on all ranks, whose graphs are captured together.
   const std::span<const DeviceSampler::Row> sample_rows = SampleRowsOf(rows);
   const bool samples = std::all_of(sample_rows.begin(), sample_rows.end(), DeviceSampler::IsPlain);
-  if (samples && tp_.rank == 0) device_sampler_->Upload(sample_rows, static_cast<size_t>(num_seqs));
+  if (samples && tp_.rank == 0) {
+    const OpTimer timer(stream_);
+    device_sampler_->Upload(sample_rows, static_cast<size_t>(num_seqs));
+  }
   ForwardContext context = Context();
   graphs_->Run({num_seqs, context.attention.max_blocks_per_seq, samples}, [&] {
     const Arena::Scope scope(arena_);
@@ -167,8 +170,9 @@ void ModelRunner::Decode(std::span<const LogitsRow> rows) {
     if (samples && tp_.rank == 0) device_sampler_->SamplePlain(logits);
   });
   if (tp_.rank != 0) return;
-  if (samples) return AwaitSampled(rows, device_sampler_->Fetch());
-  Sample(rows);
+  if (!samples) return Sample(rows);
+  const OpTimer timer(stream_);
+  AwaitSampled(rows, device_sampler_->Fetch());
 }
 
 void ModelRunner::Compute(std::span<const LogitsRow> rows) {

@@ -77,7 +77,8 @@ class ModelRunner {
 
   std::vector<LogitsRow> SelectRows(const SchedulerOutput& step) const;
   ForwardContext Context();
-  // A step in which every sequence has one token and samples: hidden states and logits in one graph.
+  // A step in which every sequence has one token, and a row of logits for it: one graph, from taking pending tokens to
+  // logits, or to sampling where all rows are plain.
   void Decode(std::span<const LogitsRow> rows);
   // Any step.
   void Compute(std::span<const LogitsRow> rows);

@@ -42,8 +42,8 @@ class GemmPlans {
   cublasStatus_t Run(const HeddleCudaStream& stream, const Problem& problem, const cublasLtMatmulAlgo_t& algorithm);
   Plan Choose(const HeddleCudaStream& stream, const Problem& problem);
   float Seconds(const HeddleCudaStream& stream, const Problem& problem, const cublasLtMatmulAlgo_t& algorithm);
-  // Whether it clears memory first, when it is captured.
-  bool Clears(const HeddleCudaStream& stream, const Problem& problem, const cublasLtMatmulAlgo_t& algorithm);
+  // What it costs on top as a part of a graph: without end where it cannot be.
+  float SecondsInGraph(const HeddleCudaStream& stream, const Problem& problem, const cublasLtMatmulAlgo_t& algorithm);
 
   CublasLtHandle handle_;
   std::map<std::array<int64_t, 9>, Plan> plans_;

@@ -225,7 +225,7 @@ GemmPlans::Plan GemmPlans::Choose(const HeddleCudaStream& stream, const Problem&
   float least = std::numeric_limits<float>::infinity();
   for (const cublasLtMatmulAlgo_t& candidate : candidates) {
     float seconds = Seconds(stream, problem, candidate);
-    if (seconds < least && Clears(stream, problem, candidate)) seconds += kClearingSeconds;
+    if (seconds < least) seconds += SecondsInGraph(stream, problem, candidate);
     if (seconds < least) {
       least = seconds;
       best = {Plan::State::kMeasured, candidate};
@@ -251,24 +251,27 @@ float GemmPlans::Seconds(const HeddleCudaStream& stream, const Problem& problem,
   return least;
 }
 
-bool GemmPlans::Clears(const HeddleCudaStream& stream, const Problem& problem, const cublasLtMatmulAlgo_t& algorithm) {
+float GemmPlans::SecondsInGraph(const HeddleCudaStream& stream, const Problem& problem,
+                                const cublasLtMatmulAlgo_t& algorithm) {
   HEDDLE_CUDA_CHECK(cudaStreamBeginCapture(stream.stream, cudaStreamCaptureModeRelaxed));
   const cublasStatus_t status = Run(stream, problem, algorithm);
   cudaGraph_t graph = nullptr;
-  HEDDLE_CUDA_CHECK(cudaStreamEndCapture(stream.stream, &graph));
+  cudaError_t error = cudaStreamEndCapture(stream.stream, &graph);
   cudaGraphNode_t nodes[8];
   size_t num_nodes = std::size(nodes);
-  cudaError_t error = cudaGraphGetNodes(graph, nodes, &num_nodes);
+  if (error == cudaSuccess) error = cudaGraphGetNodes(graph, nodes, &num_nodes);
   bool clears = false;
   for (size_t i = 0; i < num_nodes && error == cudaSuccess; ++i) {
     cudaGraphNodeType type = cudaGraphNodeTypeEmpty;
     error = cudaGraphNodeGetType(nodes[i], &type);
     clears = clears || type == cudaGraphNodeTypeMemset;
   }
-  cudaGraphDestroy(graph);
-  Check(error, "cudaGraphGetNodes");
-  CheckCublasLt(status, "cublasLtMatmul");
-  return clears;
+  if (graph != nullptr) cudaGraphDestroy(graph);
+  if (error != cudaSuccess || status != CUBLAS_STATUS_SUCCESS) {
+    cudaGetLastError();
+    return std::numeric_limits<float>::infinity();
+  }
+  return clears ? kClearingSeconds : 0;
 }
 
 cublasStatus_t GemmPlans::Run(const HeddleCudaStream& stream, const Problem& problem,

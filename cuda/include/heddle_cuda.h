@@ -235,7 +235,7 @@ typedef struct {
   const int32_t* ids;
   const int32_t* bias_ids;
   const float* biases;
-  // Tokens of sequences. A sampled one is added at history_begin + position, so only prompts are uploaded, once.
+  // Tokens of sequences. A sampled one is added at history_begin + position.
   int32_t* history;
   int32_t* token_ids;               // [num_rows]: the sampled tokens again, for the next step's embedding
   HeddleCudaSampledToken* sampled;  // [num_rows]

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <stdexcept>
 
 #include "device/cuda_library.h"
 #include "test.h"
@@ -11,13 +12,15 @@
 namespace heddle::test {
 namespace {
 
-// In the library that the core opens, which is not another copy.
+// In the library that the core opens, which is not another copy. Null where another is named.
 FakeCuda* Find() {
-  if (std::getenv("HEDDLE_CUDA_LIBRARY") != nullptr) return nullptr;
+  const char* const named = std::getenv("HEDDLE_CUDA_LIBRARY");
+  if (named != nullptr && *named != '\0') return nullptr;
   const auto path = std::filesystem::read_symlink("/proc/self/exe").parent_path() / "libheddle_cuda.so";
   void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) return nullptr;
-  return reinterpret_cast<FakeCuda* (*)()>(dlsym(library, "HeddleFakeCuda"))();
+  void* const symbol = library == nullptr ? nullptr : dlsym(library, "HeddleFakeCuda");
+  if (symbol == nullptr) throw std::runtime_error(dlerror());
+  return reinterpret_cast<FakeCuda* (*)()>(symbol)();
 }
 
 FakeCuda* FakeOrNull() {

@@ -51,6 +51,8 @@ class Fixture {
 
   bool done() const { return output_.done(); }
   bool ended_by_text() const { return ended_by_text_; }
+  // Of the deltas given last.
+  const std::vector<int32_t>& token_ids() const { return token_ids_; }
 
  private:
   static Request RequestWith(const SamplingParams& params) {
@@ -82,12 +84,14 @@ class Fixture {
     int num_tokens = 0;
     for (const SequenceDelta& delta : output.deltas) num_tokens += delta.num_tokens;
     EXPECT_EQ(output.token_ids.size(), static_cast<size_t>(num_tokens));
-    return std::move(output).deltas;
+    token_ids_ = std::move(output.token_ids);
+    return std::move(output.deltas);
   }
 
   RequestOutput output_;
   int num_generated_[2] = {};
   bool ended_by_text_ = false;
+  std::vector<int32_t> token_ids_;
 };
 
 TEST(RequestOutput, "gives the first token at once, then as many as stream_interval says, and the rest at the end") {
@@ -106,6 +110,26 @@ TEST(RequestOutput, "gives the first token at once, then as many as stream_inter
   EXPECT_TRUE(sizes == (std::vector<int>{1, 3, 2}));
   EXPECT_EQ(text, "abcdea");
   EXPECT_TRUE(fixture.done());
+}
+
+TEST(RequestOutput, "gives each delta's tokens after those of the delta before") {
+  SamplingParams params;
+  params.n = 2;
+  params.stream_interval = 3;
+  params.stop = {"zz"};
+  Fixture fixture(params);
+  fixture.Put(0);
+  EXPECT_TRUE((fixture.token_ids() == std::vector<int32_t>{0}));
+  fixture.Put(3, FinishReason::kNone, 1);
+  EXPECT_TRUE((fixture.token_ids() == std::vector<int32_t>{3}));
+  for (const int32_t token : {1, 2}) fixture.Put(token);
+  fixture.Put(4, FinishReason::kNone, 1);
+  EXPECT_TRUE(fixture.token_ids().empty());
+  const std::vector<SequenceDelta> deltas = fixture.Abort();
+  EXPECT_EQ(deltas.size(), 2u);
+  EXPECT_TRUE(deltas[0].index == 0 && deltas[0].num_tokens == 2);
+  EXPECT_TRUE(deltas[1].index == 1 && deltas[1].num_tokens == 1);
+  EXPECT_TRUE((fixture.token_ids() == std::vector<int32_t>{1, 2, 4}));
 }
 
 TEST(RequestOutput, "gives one delta at the end when final_only, for each sequence when it ends") {

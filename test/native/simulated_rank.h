@@ -136,6 +136,13 @@ class SimulatedRank {
       num_blocks += data.num_new_blocks;
       Require(state.num_computed == data.num_computed_tokens, "computed tokens stay computed");
     }
+    size_t place = 0;
+    for (const CachedSequenceData& data : step.cached_sequences) {
+      Require(step.scheduled.at(place++).id == data.id, "cached sequences come first, in their order");
+    }
+    for (const NewSequenceData& data : step.new_sequences) {
+      Require(step.scheduled.at(place++).id == data.id, "new sequences come next, in their order");
+    }
     Require(num_tokens == static_cast<int>(step.new_token_ids.size()), "each new token is of a sequence");
     Require(num_blocks == static_cast<int>(step.new_block_ids.size()), "each new block is of a sequence");
   }
