@@ -41,8 +41,8 @@ void CudaEvent::Wait(const std::function<void()>& check) const {
     if (limits.cancelled != nullptr && limits.cancelled->load(std::memory_order_relaxed)) {
       throw Error(ErrorCode::kCancelled, "the step was cancelled");
     }
-    if (limits.check) limits.check();
     if (check) check();
+    if (limits.check) limits.check();
   });
 }
 

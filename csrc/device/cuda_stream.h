@@ -41,7 +41,8 @@ class CudaEvent {
 
   void Record();
   // Until what was launched before Record is done; at once if it never was called. Fails as the stream's limits have
-  // it, and as `check` does, if it is given, which is asked like theirs; with kRankFailed when the device is lost.
+  // it, and as `check` does, if it is given, which is asked like theirs but before it: it may know better why waiting
+  // is in vain. Fails with kRankFailed when the device is lost.
   void Wait(const std::function<void()>& check = nullptr) const;
   // Waits for nothing. Fails when the device is lost. Any thread that does not run beside Record.
   void CheckDevice() const;

@@ -3,7 +3,8 @@
 // core looks for the library unless HEDDLE_CUDA_LIBRARY names another.
 //
 // It has what the host's side of a GPU's rank needs: memory, events, graphs, one sampler (the largest logit) and
-// collectives that do nothing. The entries of all other ops are null.
+// collectives that do nothing, in communicators that fail once any device is lost. The entries of all other ops are
+// null.
 #pragma once
 
 #include <array>

@@ -268,8 +268,13 @@ Status CommAbort(HeddleCudaCommunicator* comm) {
   return kHeddleCudaOk;
 }
 
+// Does not know whose device it was, as little as NCCL does.
 Status CommAsyncError(HeddleCudaCommunicator* comm) {
-  return comm->aborted ? Fail(kHeddleCudaAborted, "the communicator was aborted") : kHeddleCudaOk;
+  if (comm->aborted) return Fail(kHeddleCudaAborted, "the communicator was aborted");
+  for (const auto& device : fake.devices) {
+    if (device.state == FakeState::kLost) return Fail(kHeddleCudaFailed, "a peer was lost");
+  }
+  return kHeddleCudaOk;
 }
 
 Status AllReduceSum(HeddleCudaStream*, HeddleCudaCommunicator*, HeddleCudaMatrix) { return kHeddleCudaOk; }
