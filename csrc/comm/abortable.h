@@ -31,6 +31,12 @@ class Abortable {
     if (handle_ != nullptr) (CudaApi().*kAbort)(handle_.get());
   }
 
+  // Leaves the handle where it is for good: a device may still use it, and to destroy it would wait for that.
+  void Abandon() {
+    const std::lock_guard lock(mutex_);
+    static_cast<void>(handle_.release());
+  }
+
   // As CheckCuda, but with the code of the abort where that is what happened.
   void Check(HeddleCudaStatus status) {
     if (status != kHeddleCudaAborted) return CheckCuda(status);

@@ -29,6 +29,12 @@ class NcclCommunicator : public Communicator {
         options_(options),
         timeout_(timeout) {}
 
+  ~NcclCommunicator() override {
+    if (stream_ != nullptr && stream_->is_abandoned()) comm_.Abandon();
+  }
+  NcclCommunicator(const NcclCommunicator&) = delete;
+  NcclCommunicator& operator=(const NcclCommunicator&) = delete;
+
   int rank() const override { return rank_; }
   int size() const override { return size_; }
 

@@ -41,6 +41,7 @@ class PeerGroup {
   // Null before Create, and where that made nothing.
   HeddleCudaPeerGroup* get() const { return group_.get(); }
   void Abort(ErrorCode code) { group_.Abort(code); }
+  void Abandon() { group_.Abandon(); }
   void Check(HeddleCudaStatus status) { group_.Check(status); }
 
  private:
@@ -55,6 +56,13 @@ class PeerCommunicator : public Communicator {
   PeerCommunicator(std::unique_ptr<Communicator> other, std::unique_ptr<Communicator> host,
                    std::shared_ptr<PeerGroup> group)
       : other_(std::move(other)), host_(std::move(host)), group_(std::move(group)) {}
+
+  // Any rank's device may write to the memory of all.
+  ~PeerCommunicator() override {
+    if (stream_ != nullptr && stream_->is_abandoned()) group_->Abandon();
+  }
+  PeerCommunicator(const PeerCommunicator&) = delete;
+  PeerCommunicator& operator=(const PeerCommunicator&) = delete;
 
   int rank() const override { return other_->rank(); }
   int size() const override { return other_->size(); }

@@ -111,6 +111,8 @@ class CudaStream : public Allocator {
   // For destructors: waits for all that was launched, whatever was cancelled. Once that takes longer than the limits
   // allow, what came from the stream stays where it is, since the device may still use it.
   void Drain() noexcept;
+  // Whether that was so: then nothing else that the device may use is to be given back either.
+  bool is_abandoned() const { return handle_->is_abandoned; }
 
  private:
   std::shared_ptr<CudaStreamHandle> handle_;

@@ -61,8 +61,9 @@ HeddleCudaPeerGroup::HeddleCudaPeerGroup(HeddleCudaStream* const* streams, int s
       SetDevice(streams[rank]->properties.device);
       heddle::cuda::SynchronizeStream(*streams[rank]);
     }
-  } catch (...) {
-    Release();
+  } catch (const heddle::cuda::Failure& failure) {
+    // What does not end in time may still write to the memory, and to give it back would wait for that.
+    if (failure.status != kHeddleCudaTimeout) Release();
     throw;
   }
 }

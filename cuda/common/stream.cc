@@ -8,29 +8,31 @@ namespace heddle::cuda {
 namespace {
 
 // Gives back whatever the stream holds, however far its making came or its device is lost. The first failure, if any.
+// REQUIRES: its work is over, since what is waited for here has no deadline.
 cudaError_t Release(HeddleCudaStream& stream) noexcept {
   cudaError_t first = cudaSetDevice(stream.properties.device);
   const auto note = [&](cudaError_t error) {
     if (first == cudaSuccess) first = error;
   };
-  if (stream.stream != nullptr) note(cudaStreamSynchronize(stream.stream));
+  note(cudaStreamSynchronize(stream.stream));
   stream.gemm_plans.reset();
   for (void* memory : {stream.workspace, static_cast<void*>(stream.counters)}) {
     if (memory != nullptr) note(cudaFreeAsync(memory, stream.stream));
   }
-  if (stream.stream != nullptr) {
-    note(cudaStreamSynchronize(stream.stream));
-    if (stream.pool != nullptr) note(cudaMemPoolTrimTo(stream.pool, 0));
-    note(cudaStreamDestroy(stream.stream));
-  }
+  note(cudaStreamSynchronize(stream.stream));
+  if (stream.pool != nullptr) note(cudaMemPoolTrimTo(stream.pool, 0));
+  note(cudaStreamDestroy(stream.stream));
   if (stream.pool != nullptr) note(cudaMemPoolDestroy(stream.pool));
   return first;
 }
 
-struct Releaser {
+struct Destroyer {
   void operator()(HeddleCudaStream* stream) const noexcept {
-    Release(*stream);
-    delete stream;
+    try {
+      DestroyStream(stream);
+    } catch (const Failure&) {
+      // Whoever makes a stream is told what made that fail.
+    }
   }
 };
 
@@ -41,11 +43,12 @@ HeddleCudaStream* CreateStream(int device, int64_t workspace_bytes, std::chrono:
   Require(timeout.count() > 0, "stream_create: a timeout of nothing");
   const DeviceProperties properties = PropertiesOf(device);
   SetDevice(device);
-  std::unique_ptr<HeddleCudaStream, Releaser> stream(new HeddleCudaStream);
-  stream->properties = properties;
-  stream->timeout = timeout;
+  auto begun = std::make_unique<HeddleCudaStream>();
+  begun->properties = properties;
+  begun->timeout = timeout;
   // Does not wait for the legacy default stream, which others in the process may use.
-  HEDDLE_CUDA_CHECK(cudaStreamCreateWithFlags(&stream->stream, cudaStreamNonBlocking));
+  HEDDLE_CUDA_CHECK(cudaStreamCreateWithFlags(&begun->stream, cudaStreamNonBlocking));
+  std::unique_ptr<HeddleCudaStream, Destroyer> stream(begun.release());
   stream->pool = CreatePool(device);
   constexpr int64_t kCounterBytes = HeddleCudaStream::kNumCounters * int64_t{sizeof(uint32_t)};
   stream->counters = static_cast<uint32_t*>(TakeFromPool(*stream, kCounterBytes));

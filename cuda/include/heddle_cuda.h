@@ -395,8 +395,9 @@ typedef struct {
   // all ranks make the same calls in the same order. A message has at most `max_bytes`, each row filled up to 16 bytes.
   // A kernel that waits for its peers longer than `timeout_us` ends with unspecified results, and the group is broken.
   // Making and destroying a group wait for the devices: the streams must be idle, and no other rank's kernel may wait
-  // for a peer. Graphs and streams that use the group must have ended before it is destroyed. For ranks that share a
-  // device, see ranks_on_device.
+  // for a peer. Making one fails with kHeddleCudaTimeout where a stream does not end its work, and then the memory is
+  // lost. Graphs and streams that use the group must have ended before it is destroyed, which has no deadline. For
+  // ranks that share a device, see ranks_on_device.
   HeddleCudaStatus (*peer_group_create)(HeddleCudaStream* const* streams, int32_t size, int64_t max_bytes,
                                         int64_t timeout_us, HeddleCudaPeerGroup** group);
   HeddleCudaStatus (*peer_group_destroy)(HeddleCudaPeerGroup* group);

@@ -32,6 +32,8 @@ struct FakeCuda {
   std::atomic<int64_t> num_streams{0};  // that exist
   std::atomic<int64_t> num_blocks{0};   // of device memory that exist
   std::atomic<int64_t> num_pinned_blocks{0};
+  std::atomic<int64_t> num_communicators{0};  // that exist, as the next
+  std::atomic<int64_t> num_peer_groups{0};
   std::atomic<int64_t> num_graphs{0};  // that exist
   std::atomic<int64_t> num_captures{0};
   std::atomic<int64_t> num_launches{0};  // of graphs

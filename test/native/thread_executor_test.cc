@@ -84,6 +84,13 @@ WorkerConfig Config() {
   return config;
 }
 
+WorkerConfig OnTwoGpus() {
+  WorkerConfig config = Config();
+  config.device = DeviceType::kCuda;
+  config.devices = {0, 1};
+  return config;
+}
+
 SchedulerOutput OneSequence() {
   SchedulerOutput step;
   NewSequenceData& sequence = step.new_sequences.emplace_back();
@@ -197,11 +204,7 @@ TEST(ThreadExecutor, "abandons the step under way when it is cancelled") {
 TEST(ThreadExecutor, "names the rank whose GPU is lost while rank 0 waits for its own") {
   test::FakeCuda& fake = test::TheFakeCuda();
   fault = Fault::kNone;
-  WorkerConfig config = Config();
-  config.device = DeviceType::kCuda;
-  config.devices = {0, 1};
-  config.custom_all_reduce = false;
-  const auto executor = Create(config, 2);
+  const auto executor = Create(OnTwoGpus(), 2);
   EXPECT_EQ(Execute(*executor, OneSequence()).sequences[0].token_id, 1);
   fake.devices[0].state = test::FakeState::kStalled;
   executor->Submit(OneSequence());
@@ -214,6 +217,26 @@ TEST(ThreadExecutor, "names the rank whose GPU is lost while rank 0 waits for it
     EXPECT_EQ(std::string(error.what()), "rank 1 failed: device 1 is lost");
   }
   for (test::FakeDevice& device : fake.devices) device.state = test::FakeState::kRunning;
+}
+
+TEST(ThreadExecutor, "leaves a GPU that does not end its work what all ranks share with it, without waiting for it") {
+  test::FakeCuda& fake = test::TheFakeCuda();
+  fault = Fault::kNone;
+  const int64_t groups_before = fake.num_peer_groups;
+  const int64_t communicators_before = fake.num_communicators;
+  for (const bool hangs : {false, true}) {
+    WorkerConfig config = OnTwoGpus();
+    config.timeout = std::chrono::milliseconds(30);
+    auto executor = Create(config, 2);
+    EXPECT_EQ(fake.num_peer_groups - groups_before, 1);
+    EXPECT_EQ(fake.num_communicators - communicators_before, 2);
+    if (hangs) fake.devices[0].state = test::FakeState::kStalled;
+    executor.reset();
+    // The other GPU's rank had a communicator of its own.
+    EXPECT_EQ(fake.num_peer_groups - groups_before, hangs ? 1 : 0);
+    EXPECT_EQ(fake.num_communicators - communicators_before, hangs ? 1 : 0);
+    fake.devices[0].state = test::FakeState::kRunning;
+  }
 }
 
 TEST(ThreadExecutor, "fails to load as the rank that failed, and leaves nothing behind") {

@@ -36,6 +36,10 @@ struct HeddleCudaCommunicator {
   std::atomic<bool> aborted{false};
 };
 
+struct HeddleCudaPeerGroup {
+  std::atomic<bool> aborted{false};
+};
+
 namespace {
 
 FakeCuda fake;
@@ -71,6 +75,8 @@ class Living {
 Living& streams = *new Living(fake.num_streams);
 Living& blocks = *new Living(fake.num_blocks);
 Living& pinned_blocks = *new Living(fake.num_pinned_blocks);
+Living& communicators = *new Living(fake.num_communicators);
+Living& peer_groups = *new Living(fake.num_peer_groups);
 
 Status Fail(Status status, const std::string& message) {
   last_error = message;
@@ -253,12 +259,14 @@ Status CommUniqueId(char[128]) { return kHeddleCudaOk; }
 Status CommCreate(HeddleCudaStream*, const char[128], int32_t, int32_t, const HeddleCudaNcclOptions*, int64_t,
                   HeddleCudaCommunicator** comm) {
   *comm = new HeddleCudaCommunicator;
+  communicators.Add(*comm, 0);
   return kHeddleCudaOk;
 }
 
 Status CommConnect(HeddleCudaCommunicator*) { return kHeddleCudaOk; }
 
 Status CommDestroy(HeddleCudaCommunicator* comm) {
+  communicators.Remove(comm);
   delete comm;
   return kHeddleCudaOk;
 }
@@ -280,6 +288,29 @@ Status CommAsyncError(HeddleCudaCommunicator* comm) {
 Status AllReduceSum(HeddleCudaStream*, HeddleCudaCommunicator*, HeddleCudaMatrix) { return kHeddleCudaOk; }
 
 Status Broadcast(HeddleCudaStream*, HeddleCudaCommunicator*, int32_t, void*, int64_t) { return kHeddleCudaOk; }
+
+Status PeerGroupCreate(HeddleCudaStream* const*, int32_t, int64_t, int64_t, HeddleCudaPeerGroup** group) {
+  *group = new HeddleCudaPeerGroup;
+  peer_groups.Add(*group, 0);
+  return kHeddleCudaOk;
+}
+
+Status PeerGroupDestroy(HeddleCudaPeerGroup* group) {
+  peer_groups.Remove(group);
+  delete group;
+  return kHeddleCudaOk;
+}
+
+Status PeerGroupAbort(HeddleCudaPeerGroup* group) {
+  group->aborted = true;
+  return kHeddleCudaOk;
+}
+
+Status PeerGroupAsyncError(HeddleCudaPeerGroup* group) {
+  return group->aborted ? Fail(kHeddleCudaAborted, "the group of peers was aborted") : kHeddleCudaOk;
+}
+
+Status OneShotAllReduceSum(HeddleCudaStream*, HeddleCudaPeerGroup*, int32_t, HeddleCudaMatrix) { return kHeddleCudaOk; }
 
 const HeddleCudaApi kTable = [] {
   HeddleCudaApi api{};
@@ -317,6 +348,11 @@ const HeddleCudaApi kTable = [] {
   api.comm_async_error = CommAsyncError;
   api.all_reduce_sum = AllReduceSum;
   api.broadcast = Broadcast;
+  api.peer_group_create = PeerGroupCreate;
+  api.peer_group_destroy = PeerGroupDestroy;
+  api.peer_group_abort = PeerGroupAbort;
+  api.peer_group_async_error = PeerGroupAsyncError;
+  api.one_shot_all_reduce_sum = OneShotAllReduceSum;
   return api;
 }();
 
