@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/rounding.h"
 #include "scheduler/block_pool.h"
 
 namespace heddle {
@@ -68,7 +69,7 @@ class KVCacheManager {
   void CheckConsistency(std::span<const BlockTable* const> tables) const;
 
  private:
-  int NumBlocks(int num_tokens) const { return (num_tokens + block_size_ - 1) / block_size_; }
+  int NumBlocks(int num_tokens) const { return static_cast<int>(CeilDiv(num_tokens, block_size_)); }
   PrefixKey KeyOf(std::string_view salt, std::span<const int32_t> token_ids, int index, PrefixNodeId parent) const;
 
   const int block_size_;

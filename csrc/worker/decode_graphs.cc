@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/rounding.h"
+
 namespace heddle {
 
 void DecodeGraphs::Run(const Shape& shape, const std::function<void()>& launch) {
@@ -47,8 +49,7 @@ int DecodeGraphs::PaddedNumSeqs(int num_seqs, int max_num_seqs) {
   if (num_seqs <= kFine) {
     while (padded < num_seqs) padded *= 2;
   } else {
-    const int unit = num_seqs <= kMedium ? 8 : 16;
-    padded = (num_seqs + unit - 1) / unit * unit;
+    padded = static_cast<int>(RoundUp(num_seqs, num_seqs <= kMedium ? 8 : 16));
   }
   return std::min(padded, max_num_seqs);
 }

@@ -6,7 +6,9 @@
 
 #include "common/device.h"
 #include "common/memory.h"
+#include "common/rounding.h"
 
+using heddle::cuda::CeilDiv;
 using heddle::cuda::Fail;
 using heddle::cuda::PeerGroupState;
 using heddle::cuda::PeerView;
@@ -40,7 +42,7 @@ void EnableAccess(int device, int peer) {
 
 HeddleCudaPeerGroup::HeddleCudaPeerGroup(HeddleCudaStream* const* streams, int size, int64_t max_bytes,
                                          std::chrono::microseconds timeout)
-    : size_(size), slot_packs_((max_bytes + kPackBytes - 1) / kPackBytes), timeout_(timeout) {
+    : size_(size), slot_packs_(CeilDiv(max_bytes, kPackBytes)), timeout_(timeout) {
   Require(size == 2 || size == 4 || size == 8, "peer_group_create: not 2, 4 or 8 ranks");
   Require(max_bytes > 0 && max_bytes <= heddle::cuda::kMaxSlotBytes,
           "peer_group_create: messages of no bytes or above 1 GiB");

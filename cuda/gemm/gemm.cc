@@ -5,6 +5,7 @@
 
 #include "common/checks.h"
 #include "common/ops.h"
+#include "common/rounding.h"
 #include "gemm/epilogues.h"
 #include "gemm/gemv.h"
 #include "gemm/skinny.h"
@@ -54,16 +55,15 @@ void ForParts(int64_t num_rows, int64_t part, const Body& body) {
 template <typename Finish>
 bool MultiplyInParts(HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight,
                      HeddleCudaDType dtype, const Finish& finish) {
-  HeddleCudaMatrix sums{nullptr, dtype, 0, weight.num_rows, (weight.num_rows + 7) / 8 * 8};
+  HeddleCudaMatrix sums{nullptr, dtype, 0, weight.num_rows, RoundUp(weight.num_rows, 8)};
   const int64_t row_bytes = sums.stride * SizeOf(sums.dtype);
   const int64_t available = BytesBeforeGemmWorkspace(stream);
   const int64_t most = std::max<int64_t>(available / row_bytes, 1);
   sums.data = stream.Scratch(std::min(most, x.num_rows) * row_bytes + stream.workspace_bytes - available);
   // Even parts, in whole tiles of the product.
   constexpr int64_t kTileRows = 128;
-  const int64_t num_parts = (x.num_rows + most - 1) / most;
-  const int64_t even = (x.num_rows + num_parts - 1) / num_parts;
-  const int64_t part = std::min(most, (even + kTileRows - 1) / kTileRows * kTileRows);
+  const int64_t even = CeilDiv(x.num_rows, CeilDiv(x.num_rows, most));
+  const int64_t part = std::min(most, RoundUp(even, kTileRows));
 
   GemmPlans& plans = GemmPlans::Of(stream);
   bool multiplied = true;

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "common/rounding.h"
 #include "gemm/gemm.h"
 
 namespace heddle::cuda {
@@ -30,7 +31,7 @@ cudaDataType TypeOf(HeddleCudaDType dtype) {
 
 CublasLtLayout LayoutOf(const HeddleCudaMatrix& matrix) {
   // A row-major matrix is the transpose of a column-major one. A single row has any stride, but cuBLASLt looks at it.
-  const int64_t stride = matrix.num_rows == 1 ? (matrix.size + 7) / 8 * 8 : matrix.stride;
+  const int64_t stride = matrix.num_rows == 1 ? RoundUp(matrix.size, 8) : matrix.stride;
   cublasLtMatrixLayout_t layout = nullptr;
   CheckCublasLt(CublasLt().layout_create(&layout, TypeOf(matrix.dtype), static_cast<uint64_t>(matrix.size),
                                          static_cast<uint64_t>(matrix.num_rows), stride),

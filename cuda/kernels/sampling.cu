@@ -5,6 +5,7 @@
 #include <bit>
 
 #include "common/checks.h"
+#include "common/rounding.h"
 #include "kernels/sampling.h"
 
 namespace heddle::cuda {
@@ -15,7 +16,7 @@ using sampling::kBlockSize;
 constexpr int64_t kMaxRowsPerLaunch = 65535;  // of a grid's second dimension
 constexpr int64_t kAlignment = 256;
 
-int64_t Aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+int64_t Aligned(int64_t bytes) { return RoundUp(bytes, kAlignment); }
 
 void CheckSample(const HeddleCudaSample& op) {
   CheckMatrix(op.logits, "sample's logits");
@@ -55,8 +56,8 @@ int BlocksPerSlice(const HeddleCudaStream& stream, int64_t num_rows, int64_t num
   constexpr int64_t kWarps = 8;
   constexpr int64_t kMost = 32;  // a table of 32 KiB
   const int64_t slices = int64_t{stream.properties.num_multiprocessors} * 8;
-  const int64_t blocks = (num_rows * num_blocks + slices - 1) / slices;
-  return static_cast<int>(std::clamp((blocks + kWarps - 1) / kWarps * kWarps, kWarps, kMost));
+  const int64_t blocks = CeilDiv(num_rows * num_blocks, slices);
+  return static_cast<int>(std::clamp(RoundUp(blocks, kWarps), kWarps, kMost));
 }
 
 // The rows from `first` on.
@@ -80,7 +81,7 @@ void Sample(HeddleCudaStream& stream, const HeddleCudaSample& op) {
   CheckSample(op);
   const int64_t num_rows = op.logits.num_rows;
   if (num_rows == 0) return;
-  const int64_t num_blocks = (op.logits.size + kBlockSize - 1) / kBlockSize;
+  const int64_t num_blocks = CeilDiv(op.logits.size, kBlockSize);
   const bool processes = op.process_logits != 0;
   const int64_t rows_per_launch = RowsPerLaunch(stream, num_rows, num_blocks, processes);
   const ScratchLayout layout(rows_per_launch, num_blocks, processes);
