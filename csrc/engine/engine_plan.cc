@@ -166,6 +166,21 @@ int64_t CommunicatorBytes(const WorkerConfig& worker, int tensor_parallel_size) 
   return LocalCommunicatorBytes(int64_t{worker.runner.max_num_batched_tokens} * worker.model.hidden_size);
 }
 
+// What a rank takes, for sequences of worker.runner.max_model_len and with a KV cache of one block.
+RankPlan PlanRank(const WorkerConfig& worker, int rank, int size) {
+  const TensorParallel tp{rank, size, nullptr};
+  const ModelFootprint footprint = worker.family->footprint(worker.model, tp, worker.dtype, worker.device);
+  return {
+      .weight_bytes = footprint.weight_bytes,
+      .kv_cache_bytes = KVCache::BytesPerBlock(worker.kv_cache_dtype, worker.model.num_layers, worker.runner.block_size,
+                                               footprint.num_kv_heads, worker.model.head_dim),
+      .activation_bytes =
+          ModelRunner::ActivationBytes(worker.model, worker.runner, tp, ActivationDType(worker.device, worker.dtype),
+                                       footprint.activation_bytes_per_token) +
+          footprint.bytes_per_position * worker.runner.max_model_len +
+          (worker.device == DeviceType::kCuda ? Worker::kCudaWorkspaceBytes : 0) + CommunicatorBytes(worker, size)};
+}
+
 // How many blocks fit into a memory beside what its ranks take otherwise, as far as the cache may fill it. While
 // kv_cache_bytes of each rank is that of one block.
 int64_t FittingBlocks(const EnginePlan& plan, const MemoryBudget& memory) {
@@ -289,32 +304,20 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   scheduler.policy = config.scheduling_policy;
   scheduler.max_model_len = ResolveMaxModelLen(config, model);
   worker.runner = {max_num_seqs, max_num_batched_tokens, config.block_size, scheduler.max_model_len, worker.device};
-
-  int64_t bytes_per_position = 0;  // alike for all ranks
-  for (int rank = 0; rank < config.tensor_parallel_size; ++rank) {
-    const TensorParallel tp{rank, config.tensor_parallel_size, nullptr};
-    const ModelFootprint footprint = worker.family->footprint(model, tp, worker.dtype, worker.device);
-    bytes_per_position = footprint.bytes_per_position;
-    RankPlan& rank_plan = plan.ranks.emplace_back();
-    rank_plan.weight_bytes = footprint.weight_bytes;
-    // A GPU fills in all positions at once; on CPU they come on top of the cache.
-    rank_plan.activation_bytes =
-        ModelRunner::ActivationBytes(model, worker.runner, tp, ActivationDType(worker.device, worker.dtype),
-                                     footprint.activation_bytes_per_token) +
-        (on_gpu ? Worker::kCudaWorkspaceBytes + bytes_per_position * scheduler.max_model_len : 0) +
-        CommunicatorBytes(worker, tp.size);
-    // Bytes of one block for now; times the number of blocks below.
-    rank_plan.kv_cache_bytes = KVCache::BytesPerBlock(worker.kv_cache_dtype, model.num_layers, config.block_size,
-                                                      footprint.num_kv_heads, model.head_dim);
-  }
+  const auto plan_ranks = [&](int max_model_len) {
+    worker.runner.max_model_len = max_model_len;
+    plan.ranks.clear();
+    for (int rank = 0; rank < config.tensor_parallel_size; ++rank) {
+      plan.ranks.push_back(PlanRank(worker, rank, config.tensor_parallel_size));
+    }
+  };
+  // A GPU fills in the tables of all positions at once; on CPU they come on top of the cache.
+  plan_ranks(on_gpu ? scheduler.max_model_len : 0);
   SizeKVCache(config, plan);
-  for (RankPlan& rank : plan.ranks) {
-    rank.kv_cache_bytes *= scheduler.num_blocks;
-    if (!on_gpu) rank.activation_bytes += bytes_per_position * scheduler.max_model_len;
-  }
+  plan_ranks(scheduler.max_model_len);
+  for (RankPlan& rank : plan.ranks) rank.kv_cache_bytes *= scheduler.num_blocks;
   worker.num_blocks = scheduler.num_blocks;
   worker.max_model_len = scheduler.max_model_len;
-  worker.runner.max_model_len = scheduler.max_model_len;
   return plan;
 }
 

@@ -83,6 +83,20 @@ TEST(EnginePlan, "counts what graphs, histories and lists of log-probabilities m
   fake.serves_models = false;
 }
 
+TEST(EnginePlan, "counts what a GPU works in for the sequences that its cache holds, not for those a config promises") {
+  test::FakeCuda& fake = test::TheFakeCuda();
+  fake.serves_models = true;
+  Model model(R"(,"rope_scaling":{"rope_type":"linear","factor":40000})");
+  model.config.device = DeviceType::kCuda;
+  model.config.device_auto = false;
+  model.config.kv_cache_bytes = int64_t{1} << 20;
+  const EnginePlan shrunk = PlanEngine(model.config);
+  EXPECT_TRUE(shrunk.scheduler.max_model_len < 10'000);
+  model.config.max_model_len = shrunk.scheduler.max_model_len;
+  EXPECT_EQ(shrunk.ranks[0].activation_bytes, PlanEngine(model.config).ranks[0].activation_bytes);
+  fake.serves_models = false;
+}
+
 TEST(EnginePlan, "knows what a token takes of the KV cache, of all ranks together") {
   Model model;
   for (const int size : {1, 2, 4, 8}) {
