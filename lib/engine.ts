@@ -58,6 +58,9 @@ export class Engine implements AsyncDisposable {
   /**
    * The bytes that an engine of this configuration would need. Reads `config.json` only.
    *
+   * On a GPU that is the most that it comes to take: what penalties, log-probabilities and graphs of decoding steps need
+   * is counted in full, but taken only once requests have a use for it.
+   *
    * @throws InvalidArgumentError for a wrong configuration.
    * @throws ModelFormatError, UnsupportedModelError, InsufficientMemoryError as {@link Engine.create} would.
    */

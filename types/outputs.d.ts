@@ -217,6 +217,9 @@ export interface RankMemoryPlan {
   weightBytes: number;
   /** Bytes of its KV cache. */
   kvCacheBytes: number;
-  /** Bytes of activations and scratch of the largest step. */
+  /**
+   * Bytes of activations and scratch of the largest step. On a GPU also what penalties, log-probabilities and graphs of
+   * decoding steps may come to need, which is taken only then.
+   */
   activationBytes: number;
 }

@@ -84,11 +84,17 @@ WorkerConfig Config() {
   return config;
 }
 
-WorkerConfig OnTwoGpus() {
+WorkerConfig OnGpus(const std::vector<int32_t>& devices) {
   WorkerConfig config = Config();
-  config.device = DeviceType::kCuda;
-  config.devices = {0, 1};
+  config.device = config.runner.device = DeviceType::kCuda;
+  config.devices = devices;
   return config;
+}
+
+int64_t BytesTakenOfGpus() {
+  int64_t bytes = 0;
+  CheckCuda(CudaApi().allocated_bytes(nullptr, &bytes));
+  return bytes;
 }
 
 SchedulerOutput OneSequence() {
@@ -204,7 +210,7 @@ TEST(ThreadExecutor, "abandons the step under way when it is cancelled") {
 TEST(ThreadExecutor, "names the rank whose GPU is lost while rank 0 waits for its own") {
   test::FakeCuda& fake = test::TheFakeCuda();
   fault = Fault::kNone;
-  const auto executor = Create(OnTwoGpus(), 2);
+  const auto executor = Create(OnGpus({0, 1}), 2);
   EXPECT_EQ(Execute(*executor, OneSequence()).sequences[0].token_id, 1);
   fake.devices[0].state = test::FakeState::kStalled;
   executor->Submit(OneSequence());
@@ -225,7 +231,7 @@ TEST(ThreadExecutor, "leaves a GPU that does not end its work what all ranks sha
   const int64_t groups_before = fake.num_peer_groups;
   const int64_t communicators_before = fake.num_communicators;
   for (const bool hangs : {false, true}) {
-    WorkerConfig config = OnTwoGpus();
+    WorkerConfig config = OnGpus({0, 1});
     config.timeout = std::chrono::milliseconds(30);
     auto executor = Create(config, 2);
     EXPECT_EQ(fake.num_peer_groups - groups_before, 1);
@@ -237,6 +243,32 @@ TEST(ThreadExecutor, "leaves a GPU that does not end its work what all ranks sha
     EXPECT_EQ(fake.num_communicators - communicators_before, hangs ? 1 : 0);
     fake.devices[0].state = test::FakeState::kRunning;
   }
+}
+
+TEST(ThreadExecutor,
+     "takes of a GPU what was planned, histories and lists of log-probabilities once they are asked for") {
+  test::TheFakeCuda();
+  fault = Fault::kNone;
+  const WorkerConfig config = OnGpus({0});
+  const ModelRunner::Options& runner = config.runner;
+  const int64_t planned =
+      ModelRunner::ActivationBytes(config.model, runner, {0, 1, nullptr}, ActivationDType(config.device, config.dtype),
+                                   kHidden * sizeof(float)) +
+      config.num_blocks * KVCache::BytesPerBlock(config.kv_cache_dtype, config.model.num_layers, runner.block_size, 1,
+                                                 config.model.head_dim) -
+      DecodeGraphs::DeviceBytes(config.model.num_layers);
+  const int64_t histories = int64_t{runner.max_num_seqs} * runner.max_model_len * 4;
+  const int64_t lists = int64_t{runner.max_num_seqs} * config.model.vocab_size * 8;
+  const int64_t before = BytesTakenOfGpus();
+  const auto executor = Create(config, 1);
+  SchedulerOutput step = OneSequence();
+  Execute(*executor, step);
+  EXPECT_EQ(BytesTakenOfGpus() - before, planned - histories - lists);
+  step.finished = {1};
+  step.new_sequences[0].sampling_params.frequency_penalty = 1;
+  step.new_sequences[0].sampling_params.logprobs = 2;
+  Execute(*executor, step);
+  EXPECT_EQ(BytesTakenOfGpus() - before, planned);
 }
 
 TEST(ThreadExecutor, "fails to load as the rank that failed, and leaves nothing behind") {
