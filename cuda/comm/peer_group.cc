@@ -67,6 +67,9 @@ HeddleCudaPeerGroup::HeddleCudaPeerGroup(HeddleCudaStream* const* streams, int s
     // What does not end in time may still write to the memory, and to give it back would wait for that.
     if (failure.status != kHeddleCudaTimeout) Release();
     throw;
+  } catch (...) {
+    Release();
+    throw;
   }
 }
 

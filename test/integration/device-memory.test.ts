@@ -31,6 +31,18 @@ describe('the memory of a GPU', () => {
   // What CUDA itself takes of a process stays until it ends.
   beforeAll(() => (testDevice === 'cuda' ? createAndClose(256 * MIB) : undefined));
 
+  itOnGpu('is within 2 % of what Engine.plan says, once all of it was taken', async () => {
+    const config = { model: bundledModel, device: 'cuda', kvCacheBytes: 16 * 2 ** 30 } as const;
+    const { totalBytes } = await Engine.plan(config);
+    const before = takenBytes();
+    const engine = await Engine.create(config);
+    await takeOnDemand(engine);
+    const taken = takenBytes() - before;
+    await engine.close();
+    expect(taken / totalBytes).toBeGreaterThan(0.98);
+    expect(taken / totalBytes).toBeLessThan(1.02);
+  });
+
   itOnGpu('is taken as Engine.plan says, most of it at the start', async () => {
     // Of the bundled model: 64 graphs of 112 kernels, histories of 256 sequences of 2,048 tokens, 128 tokens for each.
     const onDemand = 64 * 112 * 3200 + 256 * 2048 * 4 + 256 * 128 * 8;
