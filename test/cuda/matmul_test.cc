@@ -164,6 +164,25 @@ TEST(CudaMatmul, "is right for many rows, any size, stride and type") {
   ExpectProducts(stream, kManyRows);
 }
 
+TEST(CudaMatmul, "takes a weight of one row whatever its stride, in every kind of product") {
+  TestStream stream;
+  NeedManyRows(stream);
+  for (const HeddleCudaDType dtype : kAllDTypes) {
+    const Operands operands(stream, dtype, 1, 160);
+    for (const int64_t rows : {1, 9, 64, 65}) {
+      const std::vector<double> expected = Product(operands.x, operands.weight, rows, 1, operands.k);
+      for (const int64_t stride : {int64_t{0}, int64_t{3}, int64_t{1} << 45}) {
+        const DeviceArray y = DeviceArray::Poisoned(stream, kF32, static_cast<size_t>(rows * 8));
+        HeddleCudaMatmul op = {
+            .x = operands.X(rows), .weight = operands.Weight(), .bias = nullptr, .y = Matrix(y, kF32, rows, 1, 8)};
+        op.weight.stride = stride;
+        EXPECT_OK(Api().matmul(stream.get(), &op));
+        ExpectClose(RowsOf(y.ToHost(), rows, 1, 8), expected, operands.k, 3 * Tolerance(kF32), operands.Name(rows));
+      }
+    }
+  }
+}
+
 // Half of the distance between numbers of this type around x.
 double HalfUnit(HeddleCudaDType dtype, double x) {
   const int bits = dtype == kHeddleCudaBFloat16 ? 8 : dtype == kHeddleCudaFloat16 ? 11 : 24;
