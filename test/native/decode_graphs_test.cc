@@ -59,6 +59,18 @@ TEST(DecodeGraphs, "launches a shape's first step, captures its second, and repl
   EXPECT_TRUE(!steps.Launches(kSecond));
 }
 
+TEST(DecodeGraphs, "are one a number of sequences, a width of the block table, and with sampling or without") {
+  test::RequireDevice();
+  Steps steps(4);
+  steps.Capture({2, 4, false});
+  for (const Shape& other : {Shape{1, 4, false}, Shape{2, 8, false}, Shape{2, 4, true}}) {
+    EXPECT_TRUE(steps.Launches(other));
+    EXPECT_TRUE(steps.Launches(other));
+    EXPECT_TRUE(!steps.Launches(other));
+  }
+  EXPECT_TRUE(!steps.Launches({2, 4, false}));
+}
+
 TEST(DecodeGraphs, "gives up the graph that was not replayed for longest, and captures its shape anew") {
   test::RequireDevice();
   Steps steps(2);
