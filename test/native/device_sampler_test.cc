@@ -41,6 +41,14 @@ class Fixture {
     sampler_.SamplePlain(logits_.view().Rows(0, static_cast<int64_t>(num_rows)));
     return sampler_.Fetch();
   }
+  CudaGraph CapturePlain(size_t num_rows) {
+    return cuda_.Capture([&] { sampler_.SamplePlain(logits_.view().Rows(0, static_cast<int64_t>(num_rows))); });
+  }
+  size_t Replay(const CudaGraph& graph, const std::vector<Row>& rows) {
+    sampler_.Upload(rows, rows.size());
+    cuda_.Launch(graph);
+    return sampler_.Fetch();
+  }
   SequenceOutput Take(size_t launch, size_t row) {
     cuda_.Synchronize();
     SequenceOutput out;
@@ -113,6 +121,49 @@ TEST(DeviceSampler, "gives plain rows the same in parts, beside rows that nobody
   EXPECT_EQ(fixture.Take(launch, 1).token_id, 999);
   EXPECT_EQ(fixture.Take(launch, 2).token_id, 0);
   EXPECT_TRUE((fixture.TokenIds(3) == std::vector<int32_t>{7, 999, 0}));
+}
+
+TEST(DeviceSampler, "samples by the rows of each replay, not by those it was captured with") {
+  test::RequireDevice();
+  Fixture fixture;
+  const std::vector<int32_t> history = {1, 2, 3};
+  std::vector<SamplingParams> params(3);
+  const auto reseed = [&](uint64_t seed) {
+    for (SamplingParams& one : params) one.seed = seed++;
+  };
+  const auto rows_of = [&] {
+    return std::vector<Row>{RowOf(params[0], history), RowOf(params[1], history), RowOf(params[2], history)};
+  };
+  const auto tokens_of = [&](size_t launch) {
+    std::vector<int32_t> tokens;
+    for (size_t i = 0; i < params.size(); ++i) tokens.push_back(fixture.Take(launch, i).token_id);
+    return tokens;
+  };
+  reseed(100);
+  const std::vector<float> flat(kVocabSize, 0);
+  const std::vector<int32_t> first = tokens_of(fixture.Launch({flat, flat, flat}, rows_of()));
+  const CudaGraph graph = fixture.CapturePlain(params.size());
+  EXPECT_TRUE(tokens_of(fixture.Replay(graph, rows_of())) == first);
+  reseed(200);
+  const std::vector<int32_t> second = tokens_of(fixture.Replay(graph, rows_of()));
+  EXPECT_TRUE(second != first);
+  EXPECT_TRUE(second == fixture.TokenIds(params.size()));
+  EXPECT_TRUE(second == tokens_of(fixture.Launch(rows_of())));
+}
+
+TEST(DeviceSampler, "leaves alone the rows that the device has yet to copy for the launch before") {
+  test::TheFakeCuda().is_late = true;
+  Fixture fixture;
+  const std::vector<int32_t> history = {1};
+  std::vector<size_t> launches;
+  for (const uint64_t seed : {100, 200}) {
+    SamplingParams params;
+    params.seed = seed;
+    launches.push_back(fixture.Launch({RowOf(params, history)}));
+  }
+  EXPECT_EQ(fixture.Take(launches[0], 0).token_id, 100);
+  EXPECT_EQ(fixture.Take(launches[1], 0).token_id, 200);
+  test::TheFakeCuda();
 }
 
 TEST(DeviceSampler, "calls rows plain that have no lists, no penalties, and ask for no log-probabilities") {

@@ -34,6 +34,7 @@ FakeCuda& TheFakeCuda() {
   FakeCuda* const fake = FakeOrNull();
   if (fake == nullptr) SKIP("a GPU is under test, not the fake");
   fake->serves_models = false;
+  fake->is_late = false;
   for (FakeDevice& device : fake->devices) device.state = FakeState::kRunning;
   return *fake;
 }

@@ -116,6 +116,25 @@ TEST(ForwardBatch, "takes a pending token from where the step before left it") {
   EXPECT_TRUE((Values(batch.token_ids()) == Ints{40, 40, 40, 61}));
 }
 
+TEST(ForwardBatch, "leaves alone what the device has yet to copy for the step before") {
+  TheFakeCuda().is_late = true;
+  Stream stream = OnFake();
+  ForwardBatch batch(stream, kLimits);
+  TwoSequences sequences;
+  CudaEvent first = stream.cuda()->CreateEvent();
+  sequences.BuildIn(batch);
+  batch.Upload();
+  first.Record();
+  sequences.first.token_ids.assign(18, 60);
+  sequences.BuildIn(batch);
+  batch.Upload();
+  first.Wait();
+  EXPECT_TRUE((Values(batch.token_ids()) == Ints{40, 40, 40, 51}));
+  stream.cuda()->Synchronize();
+  EXPECT_TRUE((Values(batch.token_ids()) == Ints{60, 60, 60, 51}));
+  TheFakeCuda();
+}
+
 TEST(ForwardBatch, "takes no more device memory than it says") {
   TheFakeCuda();
   Stream stream = OnFake();

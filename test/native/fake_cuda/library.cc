@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -21,6 +22,8 @@ struct HeddleCudaStream {
   int device = 0;
   bool capturing = false;
   std::vector<Op> captured;
+  std::deque<Op> late;
+  int64_t num_late_before = 0;  // that have run
 };
 
 struct HeddleCudaGraph {
@@ -30,6 +33,8 @@ struct HeddleCudaGraph {
 struct HeddleCudaEvent {
   int device = 0;
   std::atomic<bool> reached{true};
+  HeddleCudaStream* stream = nullptr;
+  int64_t num_late_before = 0;  // of the stream's ops
 };
 
 struct HeddleCudaCommunicator {
@@ -58,6 +63,13 @@ class Living {
     const std::lock_guard lock(mutex_);
     objects_.erase(object);
     count_ = std::ssize(objects_);
+  }
+  bool Holds(const void* at) {
+    const std::lock_guard lock(mutex_);
+    auto next = objects_.upper_bound(const_cast<void*>(at));
+    if (next == objects_.begin()) return false;
+    const auto& [object, bytes] = *--next;
+    return at < static_cast<const char*>(object) + bytes;
   }
   int64_t Bytes() {
     const std::lock_guard lock(mutex_);
@@ -88,12 +100,36 @@ Status Ask(int device) {
   return Fail(kHeddleCudaSticky, "device " + std::to_string(device) + " is lost");
 }
 
-// Runs `op`, or records it while the stream captures.
+int64_t NumLate(const HeddleCudaStream* stream) { return stream->num_late_before + std::ssize(stream->late); }
+
+// Runs the first of a stream's late ops, so many of all that it ever had.
+void CatchUp(HeddleCudaStream* stream, int64_t count) {
+  for (; stream->num_late_before < count; ++stream->num_late_before) {
+    stream->late.front()();
+    stream->late.pop_front();
+  }
+}
+void CatchUp(HeddleCudaStream* stream) { CatchUp(stream, NumLate(stream)); }
+
+// Runs `op`, at once or late, or records it while the stream captures.
 Status Launch(HeddleCudaStream* stream, Op op) {
   const Status status = Ask(stream->device);
   if (status != kHeddleCudaOk) return status;
-  stream->capturing ? stream->captured.push_back(std::move(op)) : op();
+  if (stream->capturing) {
+    stream->captured.push_back(std::move(op));
+  } else if (fake.is_late) {
+    stream->late.push_back(std::move(op));
+  } else {
+    op();
+  }
   return kHeddleCudaOk;
+}
+
+// Of a copy, which reads memory that is not page-locked before it returns.
+Status LaunchCopy(HeddleCudaStream* stream, const void* from, Op op) {
+  const Status status = Launch(stream, std::move(op));
+  if (!blocks.Holds(from) && !pinned_blocks.Holds(from)) CatchUp(stream);
+  return status;
 }
 
 Status DeviceCount(int32_t* count) {
@@ -113,12 +149,14 @@ Status DeviceCheck(int32_t) {
 }
 
 Status StreamCreate(int32_t device, int64_t, int64_t, HeddleCudaStream** stream) {
-  *stream = new HeddleCudaStream{.device = device, .captured = {}};
+  *stream = new HeddleCudaStream;
+  (*stream)->device = device;
   streams.Add(*stream, 0);
   return kHeddleCudaOk;
 }
 
 Status StreamDestroy(HeddleCudaStream* stream) {
+  CatchUp(stream);
   streams.Remove(stream);
   delete stream;
   return kHeddleCudaOk;
@@ -132,7 +170,8 @@ Status AllocateIn(Living& living, int device, int64_t bytes, void** memory) {
   return kHeddleCudaOk;
 }
 
-Status FreeFrom(Living& living, void* memory) {
+Status FreeFrom(Living& living, HeddleCudaStream* stream, void* memory) {
+  CatchUp(stream);
   living.Remove(memory);
   ::operator delete(memory);
   return kHeddleCudaOk;
@@ -141,12 +180,12 @@ Status FreeFrom(Living& living, void* memory) {
 Status Allocate(HeddleCudaStream* stream, int64_t bytes, void** memory) {
   return AllocateIn(blocks, stream->device, bytes, memory);
 }
-Status Free(HeddleCudaStream*, void* memory) { return FreeFrom(blocks, memory); }
+Status Free(HeddleCudaStream* stream, void* memory) { return FreeFrom(blocks, stream, memory); }
 
 Status AllocateHost(HeddleCudaStream* stream, int64_t bytes, void** memory) {
   return AllocateIn(pinned_blocks, stream->device, bytes, memory);
 }
-Status FreeHost(HeddleCudaStream*, void* memory) { return FreeFrom(pinned_blocks, memory); }
+Status FreeHost(HeddleCudaStream* stream, void* memory) { return FreeFrom(pinned_blocks, stream, memory); }
 
 Status AllocatedBytes(HeddleCudaStream*, int64_t* bytes) {
   *bytes = blocks.Bytes();
@@ -154,12 +193,12 @@ Status AllocatedBytes(HeddleCudaStream*, int64_t* bytes) {
 }
 
 Status Copy(HeddleCudaStream* stream, void* to, const void* from, int64_t bytes) {
-  return Launch(stream, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
+  return LaunchCopy(stream, from, [=] { std::memcpy(to, from, static_cast<size_t>(bytes)); });
 }
 
 Status Copy2d(HeddleCudaStream* stream, void* to, int64_t to_stride, const void* from, int64_t from_stride,
               int64_t row_bytes, int64_t num_rows) {
-  return Launch(stream, [=] {
+  return LaunchCopy(stream, from, [=] {
     for (int64_t row = 0; row < num_rows; ++row) {
       std::memcpy(static_cast<char*>(to) + row * to_stride, static_cast<const char*>(from) + row * from_stride,
                   static_cast<size_t>(row_bytes));
@@ -183,6 +222,8 @@ Status EventDestroy(HeddleCudaEvent* event) {
 }
 
 Status EventRecord(HeddleCudaStream* stream, HeddleCudaEvent* event) {
+  event->stream = stream;
+  event->num_late_before = NumLate(stream);
   event->reached = fake.devices[static_cast<size_t>(stream->device)].state == FakeState::kRunning;
   return Ask(stream->device);
 }
@@ -194,7 +235,10 @@ Status EventWait(HeddleCudaEvent* event, int64_t timeout_us) {
   for (;;) {
     const Status status = Ask(event->device);
     if (status != kHeddleCudaOk) return status;
-    if (event->reached || device.state == FakeState::kRunning) return kHeddleCudaOk;
+    if (event->reached || device.state == FakeState::kRunning) {
+      if (event->stream != nullptr) CatchUp(event->stream, event->num_late_before);
+      return kHeddleCudaOk;
+    }
     if (std::chrono::steady_clock::now() >= end) return Fail(kHeddleCudaTimeout, "the event was not reached");
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   }
@@ -221,8 +265,8 @@ Status CaptureEnd(HeddleCudaStream* stream, HeddleCudaGraph** graph) {
 
 Status GraphLaunch(HeddleCudaStream* stream, HeddleCudaGraph* graph) {
   ++fake.num_launches;
-  return Launch(stream, [graph] {
-    for (const Op& op : graph->ops) op();
+  return Launch(stream, [ops = graph->ops] {
+    for (const Op& op : ops) op();
   });
 }
 
@@ -242,9 +286,12 @@ Status Sample(HeddleCudaStream* stream, const HeddleCudaSample* given) {
   return Launch(stream, [op = *given] {
     for (int64_t row = 0; row < op.logits.num_rows; ++row) {
       const auto* const logits = static_cast<const float*>(op.logits.data) + row * op.logits.stride;
-      const auto best = static_cast<int32_t>(std::max_element(logits, logits + op.logits.size) - logits);
-      op.token_ids[row] = best;
-      op.sampled[row] = {.token_id = best, .logprob = logits[best], .rank = 0, .failure = kHeddleCudaSampled};
+      const HeddleCudaSampleRow& rule = op.rows[row];
+      const auto token = static_cast<int32_t>(
+          rule.temperature > 0 ? static_cast<int64_t>(rule.seed % static_cast<uint64_t>(op.logits.size))
+                               : std::max_element(logits, logits + op.logits.size) - logits);
+      op.token_ids[row] = token;
+      op.sampled[row] = {.token_id = token, .logprob = logits[token], .rank = 0, .failure = kHeddleCudaSampled};
     }
   });
 }
