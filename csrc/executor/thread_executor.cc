@@ -75,7 +75,7 @@ class ThreadExecutor : public Executor {
   ModelOutput Wait() override {
     ThrowFailure();
     ModelOutput output;
-    RunTask([&](int rank) { output = workers_[static_cast<size_t>(rank)]->Wait([this] { CheckOtherDevices(); }); }, 0);
+    RunTask([&](int rank) { output = WaitOn(*workers_[static_cast<size_t>(rank)]); }, 0);
     ThrowFailure();
     return output;
   }
@@ -116,6 +116,15 @@ class ThreadExecutor : public Executor {
       Fail(rank, ErrorCode::kInsufficientMemory, "the system refused memory");
     } catch (const std::exception& error) {
       Fail(rank, ErrorCode::kInternal, error.what());
+    }
+  }
+
+  ModelOutput WaitOn(Worker& worker) {
+    try {
+      return worker.Wait([this] { CheckOtherDevices(); });
+    } catch (const Error&) {
+      CheckOtherDevices();  // collectives end early, and with a failure, where a peer is lost
+      throw;
     }
   }
 

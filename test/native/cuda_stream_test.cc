@@ -56,6 +56,12 @@ TEST(CudaStream, "is waited for until a check says that it is in vain") {
   EXPECT_ERROR(ErrorCode::kRankFailed, stalled.stream.Synchronize());
 }
 
+TEST(CudaStream, "is waited for until the waiter's own check says so, which is asked before the stream's") {
+  Stalled stalled({.check = [] { throw Error(ErrorCode::kRankFailed, "a peer is gone"); }});
+  EXPECT_ERROR(ErrorCode::kInternal,
+               stalled.event.Wait([] { throw Error(ErrorCode::kInternal, "this peer is gone"); }));
+}
+
 TEST(CudaStream, "is asked once more before a wait is given up, as the whole process may have been stopped") {
   Stalled stalled({.timeout = milliseconds(30)});
   stalled.event.Wait([&] {

@@ -207,22 +207,24 @@ TEST(ThreadExecutor, "abandons the step under way when it is cancelled") {
   cancelled = false;
 }
 
-TEST(ThreadExecutor, "names the rank whose GPU is lost while rank 0 waits for its own") {
+TEST(ThreadExecutor, "names the rank whose GPU is lost while rank 0 waits for its own, or no longer has to") {
   test::FakeCuda& fake = test::TheFakeCuda();
   fault = Fault::kNone;
-  const auto executor = Create(OnGpus({0, 1}), 2);
-  EXPECT_EQ(Execute(*executor, OneSequence()).sequences[0].token_id, 1);
-  fake.devices[0].state = test::FakeState::kStalled;
-  executor->Submit(OneSequence());
-  fake.devices[1].state = test::FakeState::kLost;
-  try {
-    executor->Wait();
-    EXPECT_TRUE(false);
-  } catch (const Error& error) {
-    EXPECT_TRUE(error.code() == ErrorCode::kRankFailed);
-    EXPECT_EQ(std::string(error.what()), "rank 1 failed: device 1 is lost");
+  for (const test::FakeState state : {test::FakeState::kStalled, test::FakeState::kRunning}) {
+    const auto executor = Create(OnGpus({0, 1}), 2);
+    EXPECT_EQ(Execute(*executor, OneSequence()).sequences[0].token_id, 1);
+    fake.devices[0].state = state;
+    executor->Submit(OneSequence());
+    fake.devices[1].state = test::FakeState::kLost;
+    try {
+      executor->Wait();
+      EXPECT_TRUE(false);
+    } catch (const Error& error) {
+      EXPECT_TRUE(error.code() == ErrorCode::kRankFailed);
+      EXPECT_EQ(std::string(error.what()), "rank 1 failed: device 1 is lost");
+    }
+    for (test::FakeDevice& device : fake.devices) device.state = test::FakeState::kRunning;
   }
-  for (test::FakeDevice& device : fake.devices) device.state = test::FakeState::kRunning;
 }
 
 TEST(ThreadExecutor, "leaves a GPU that does not end its work what all ranks share with it, without waiting for it") {
