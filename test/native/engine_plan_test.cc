@@ -21,6 +21,8 @@ struct Model {
     config.max_num_batched_tokens = 64;
     config.max_num_waiting = 16;
     config.comm_timeout_ms = 1000;
+    config.device = DeviceType::kCpu;
+    config.device_auto = false;
   }
 
   test::TempFolder folder;
@@ -70,7 +72,6 @@ TEST(EnginePlan, "counts what graphs, histories and lists of log-probabilities m
   fake.serves_models = true;
   Model model;
   model.config.device = DeviceType::kCuda;
-  model.config.device_auto = false;
   model.config.max_num_seqs = 50;
   model.config.max_model_len = 1024;
   const int64_t bytes = PlanEngine(model.config).ranks[0].activation_bytes;
@@ -88,7 +89,6 @@ TEST(EnginePlan, "counts what a GPU works in for the sequences that its cache ho
   fake.serves_models = true;
   Model model(R"(,"rope_scaling":{"rope_type":"linear","factor":40000})");
   model.config.device = DeviceType::kCuda;
-  model.config.device_auto = false;
   model.config.kv_cache_bytes = int64_t{1} << 20;
   const EnginePlan shrunk = PlanEngine(model.config);
   EXPECT_TRUE(shrunk.scheduler.max_model_len < 10'000);

@@ -16,16 +16,18 @@ export async function measureRequests(engine, { batch, prompt, output }, vocabSi
   let decoded = 0;
   let before = null;
   let after = null;
+  const prompts = Array.from({ length: batch }, (_, sequence) => promptOf(sequence, prompt, vocabSize));
   const start = performance.now();
   await Promise.all(
-    Array.from({ length: batch }, async (_, sequence) => {
+    prompts.map(async (tokenIds) => {
       let started = false;
       let count = 0;
-      for await (const { tokenIds } of engine.generate({ tokenIds: promptOf(sequence, prompt, vocabSize) }, params)) {
-        if (decoding) decoded += tokenIds.length;
-        count += tokenIds.length;
+      for await (const delta of engine.generate({ tokenIds }, params)) {
+        const numTokens = delta.tokenIds.length;
+        if (decoding) decoded += numTokens;
+        count += numTokens;
         if (count >= output - 2) after ??= engine.stats();
-        if (started || tokenIds.length === 0) continue;
+        if (started || numTokens === 0) continue;
         started = true;
         if (--waiting > 0) continue;
         allStarted = performance.now();

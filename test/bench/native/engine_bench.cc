@@ -101,10 +101,12 @@ Request MakeRequest(const Workload& work, int64_t sequence, int64_t vocab_size) 
 
 Rates Measure(ThreadedEngine& engine, Inbox& inbox, const Workload& work, int64_t vocab_size) {
   std::set<RequestId> waiting;  // for their first token
-  const double start = SecondsNow();
+  std::vector<Request> requests;
   for (int sequence = 0; sequence < work.batch; ++sequence) {
-    waiting.insert(engine.AddRequest(MakeRequest(work, sequence, vocab_size), true));
+    requests.push_back(MakeRequest(work, sequence, vocab_size));
   }
+  const double start = SecondsNow();
+  for (Request& request : requests) waiting.insert(engine.AddRequest(std::move(request), true));
   double all_started = 0;
   int64_t decoded = 0;
   for (int open = work.batch; open > 0;) {
