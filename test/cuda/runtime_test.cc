@@ -197,7 +197,11 @@ TEST(CudaStream, "is waited for no longer than its limit, by what an op has to w
   const HeddleCudaMatmul op{x, x, nullptr, x};
   Work(stream, array, kCount);
   EXPECT_STATUS(Api().stream_synchronize(stream.get()), kHeddleCudaTimeout);
-  Work(stream, array, kCount);
+  // What another stream has loaded does not take the time in which this one's work would end.
+  const TestStream other(int64_t{256} << 20);
+  EXPECT_OK(Api().matmul(other.get(), &op));
+  EXPECT_OK(Api().stream_synchronize(other.get()));
+  for (int i = 0; i < 10; ++i) Work(stream, array, kCount);
   EXPECT_STATUS(Api().matmul(stream.get(), &op), kHeddleCudaTimeout);
   EXPECT_OK(Api().event_record(stream.get(), end.event));
   EXPECT_OK(Api().event_wait(end.event, kTenSeconds));
