@@ -23,7 +23,6 @@ enum class FakeState {
 
 struct FakeDevice {
   std::atomic<FakeState> state{FakeState::kRunning};
-  std::atomic<int64_t> num_waits{0};  // how often an event was asked for
 };
 
 struct FakeCuda {
@@ -38,11 +37,9 @@ struct FakeCuda {
   std::atomic<int64_t> num_communicators{0};  // that exist, as the next
   std::atomic<int64_t> num_peer_groups{0};
   std::atomic<int64_t> num_graphs{0};  // that exist
-  std::atomic<int64_t> num_captures{0};
-  std::atomic<int64_t> num_launches{0};  // of graphs
 };
 
-// The fake as it was at first, all devices running; skips the test where the core has opened another library.
+// The fake, all devices running; skips the test where the core has opened another library.
 FakeCuda& TheFakeCuda();
 
 // Skips the test unless the core has opened a library with a GPU, or with a fake of one.
