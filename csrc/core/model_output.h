@@ -42,6 +42,14 @@ inline void AppendLogprobs(OptionalLogprobs& to, LogprobsData&& rows) {
   to->Append(std::move(rows));
 }
 
+inline void AppendLogprobs(OptionalLogprobs& to, OptionalLogprobs rows) {
+  if (to == nullptr) {
+    to = std::move(rows);
+  } else if (rows != nullptr) {
+    to->Append(std::move(*rows));
+  }
+}
+
 // Why a sequence can have no next token.
 enum class SequenceFailure {
   kNone,

@@ -35,7 +35,7 @@ bool RequestOutput::Put(SequenceUpdate update) {
   if (sequence.ended) return false;
   SequenceDelta& pending = sequence.pending;
   if (update.sequence_index == 0 && !sequence.emitted) pending.num_cached_tokens = update.num_cached_tokens;
-  if (update.prompt_logprobs != nullptr) AppendLogprobs(pending.prompt_logprobs, std::move(*update.prompt_logprobs));
+  AppendLogprobs(pending.prompt_logprobs, std::move(update.prompt_logprobs));
   if (update.finish_reason == FinishReason::kError) {
     End(sequence, FinishReason::kError).error = Describe(update.failure);
     return false;
@@ -44,7 +44,7 @@ bool RequestOutput::Put(SequenceUpdate update) {
 
   sequence.token_ids.push_back(update.token_id);
   pending.logprob += update.logprob;
-  if (update.logprobs != nullptr) AppendLogprobs(pending.logprobs, std::move(*update.logprobs));
+  AppendLogprobs(pending.logprobs, std::move(update.logprobs));
 
   // The token that ended the sequence belongs to its ids, but not to its text, unless asked for.
   const bool stopped_by_token = update.stop_token_id >= 0;
