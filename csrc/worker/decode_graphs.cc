@@ -17,9 +17,10 @@ void DecodeGraphs::Run(const Shape& shape, const std::function<void()>& launch) 
 
 CudaGraph DecodeGraphs::Capture(const std::function<void()>& launch) {
   communicator_.Quiesce();
-  if (num_graphs_ == max_graphs_) MakeRoom();
+  const auto num_graphs =
+      std::count_if(entries_.begin(), entries_.end(), [](const auto& entry) { return entry.second.graph.has_value(); });
+  if (num_graphs == static_cast<std::ptrdiff_t>(max_graphs_)) MakeRoom();
   CudaGraph graph = stream_.Capture(launch);
-  ++num_graphs_;
   communicator_.Quiesce();
   return graph;
 }
@@ -31,7 +32,6 @@ void DecodeGraphs::MakeRoom() {
     return a.second.last_run < b.second.last_run;
   });
   stalest->second.graph.reset();
-  --num_graphs_;
 }
 
 int64_t DecodeGraphs::DeviceBytes(int num_layers) {

@@ -56,7 +56,6 @@ class DecodeGraphs {
   Communicator& communicator_;
   const size_t max_graphs_;
   std::map<Shape, Entry> entries_;
-  size_t num_graphs_ = 0;
   int64_t num_runs_ = 0;
 };
 
