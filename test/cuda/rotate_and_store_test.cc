@@ -20,6 +20,17 @@ struct Shape {
 
 constexpr int32_t kMaxPositions = 50;
 
+// 16 slots of one head, keys and values in the same place.
+HeddleCudaKVCache OneBlock(const DeviceArray& cache, int32_t head_dim) {
+  return {.keys = cache.data(),
+          .values = cache.data(),
+          .dtype = kHeddleCudaFloat32,
+          .num_blocks = 1,
+          .num_kv_heads = 1,
+          .block_size = 16,
+          .head_dim = head_dim};
+}
+
 // Everything that the op reads and writes, as floats.
 struct State {
   std::vector<float> qkv;  // [num_tokens, stride]
@@ -198,13 +209,7 @@ TEST(CudaRotateAndStore, "reads no angles beyond the table: the last position's 
                                        .k = Matrix(k, kF32, 4, kSize),
                                        .v = Matrix(k, kF32, 4, kSize),
                                        .slot_mapping = slots.As<int64_t>(),
-                                       .cache = {.keys = cache.data(),
-                                                 .values = cache.data(),
-                                                 .dtype = kF32,
-                                                 .num_blocks = 1,
-                                                 .num_kv_heads = 1,
-                                                 .block_size = 16,
-                                                 .head_dim = kSize}};
+                                       .cache = OneBlock(cache, kSize)};
   EXPECT_OK(Api().rotate_and_store(stream.get(), &op));
   EXPECT_TRUE((x.ToHost() == std::vector<float>{3, 4, -4, 3, -4, 3, -4, 3}));
 }
@@ -227,13 +232,7 @@ TEST(CudaRotateAndStore, "writes nothing for a slot beyond the cache") {
                                        .k = matrix,
                                        .v = matrix,
                                        .slot_mapping = slots.As<int64_t>(),
-                                       .cache = {.keys = cache.data(),
-                                                 .values = cache.data(),
-                                                 .dtype = kF32,
-                                                 .num_blocks = 1,
-                                                 .num_kv_heads = 1,
-                                                 .block_size = 16,
-                                                 .head_dim = 16}};
+                                       .cache = OneBlock(cache, 16)};
   EXPECT_OK(Api().rotate_and_store(stream.get(), &op));
   const std::vector<float> after = cache.ToHost();
   EXPECT_TRUE(std::all_of(after.begin(), after.end(), [](float value) { return std::isnan(value); }));

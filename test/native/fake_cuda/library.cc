@@ -300,6 +300,20 @@ Status NcclVersion(int32_t* version) {
 
 Status CommUniqueId(char[128]) { return kHeddleCudaOk; }
 
+// Of a communicator or a group of peers.
+template <typename Group>
+Status DestroyGroup(Living& groups, Group* group) {
+  groups.Remove(group);
+  delete group;
+  return kHeddleCudaOk;
+}
+
+template <typename Group>
+Status AbortGroup(Group* group) {
+  group->aborted = true;
+  return kHeddleCudaOk;
+}
+
 Status CommCreate(HeddleCudaStream*, const char[128], int32_t, int32_t, const HeddleCudaNcclOptions*, int64_t,
                   HeddleCudaCommunicator** comm) {
   *comm = new HeddleCudaCommunicator;
@@ -308,17 +322,6 @@ Status CommCreate(HeddleCudaStream*, const char[128], int32_t, int32_t, const He
 }
 
 Status CommConnect(HeddleCudaCommunicator*) { return kHeddleCudaOk; }
-
-Status CommDestroy(HeddleCudaCommunicator* comm) {
-  communicators.Remove(comm);
-  delete comm;
-  return kHeddleCudaOk;
-}
-
-Status CommAbort(HeddleCudaCommunicator* comm) {
-  comm->aborted = true;
-  return kHeddleCudaOk;
-}
 
 // Does not know whose device it was, as little as NCCL does.
 Status CommAsyncError(HeddleCudaCommunicator* comm) {
@@ -336,17 +339,6 @@ Status Broadcast(HeddleCudaStream*, HeddleCudaCommunicator*, int32_t, void*, int
 Status PeerGroupCreate(HeddleCudaStream* const*, int32_t, int64_t, int64_t, HeddleCudaPeerGroup** group) {
   *group = new HeddleCudaPeerGroup;
   peer_groups.Add(*group, 0);
-  return kHeddleCudaOk;
-}
-
-Status PeerGroupDestroy(HeddleCudaPeerGroup* group) {
-  peer_groups.Remove(group);
-  delete group;
-  return kHeddleCudaOk;
-}
-
-Status PeerGroupAbort(HeddleCudaPeerGroup* group) {
-  group->aborted = true;
   return kHeddleCudaOk;
 }
 
@@ -387,14 +379,14 @@ const HeddleCudaApi kTable = [] {
   api.comm_unique_id = CommUniqueId;
   api.comm_create = CommCreate;
   api.comm_connect = CommConnect;
-  api.comm_destroy = CommDestroy;
-  api.comm_abort = CommAbort;
+  api.comm_destroy = [](HeddleCudaCommunicator* comm) { return DestroyGroup(communicators, comm); };
+  api.comm_abort = AbortGroup;
   api.comm_async_error = CommAsyncError;
   api.all_reduce_sum = AllReduceSum;
   api.broadcast = Broadcast;
   api.peer_group_create = PeerGroupCreate;
-  api.peer_group_destroy = PeerGroupDestroy;
-  api.peer_group_abort = PeerGroupAbort;
+  api.peer_group_destroy = [](HeddleCudaPeerGroup* group) { return DestroyGroup(peer_groups, group); };
+  api.peer_group_abort = AbortGroup;
   api.peer_group_async_error = PeerGroupAsyncError;
   api.one_shot_all_reduce_sum = OneShotAllReduceSum;
   return api;
