@@ -38,7 +38,10 @@ export async function measureLoad(Engine, { shape, device, folder, rounds, copy 
   });
 }
 
-/** What the start of an engine took, in seconds; and the share of the weights a second, from the end of the first matrix to that of the last. */
+/**
+ * What the start of an engine took, in seconds; and the share of the weights a second, from the end of the first matrix to
+ * that of the last.
+ */
 async function load(Engine, options) {
   let first;
   let last;
