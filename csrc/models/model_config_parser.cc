@@ -3,9 +3,9 @@
 #include <cmath>
 #include <vector>
 
+#include "base/config_reader.h"
 #include "base/error.h"
 #include "base/quote.h"
-#include "models/config_reader.h"
 #include "models/rope_config_parser.h"
 
 namespace heddle {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "base/config_reader.h"
 #include "base/error.h"
-#include "models/config_reader.h"
 
 namespace heddle {
 namespace {

@@ -1,4 +1,4 @@
-#include "models/config_reader.h"
+#include "base/config_reader.h"
 
 #include <charconv>
 #include <limits>
