@@ -111,4 +111,16 @@ const Json* ConfigReader::Object(std::string_view key) const {
   return Find(key);
 }
 
+std::vector<std::string> ConfigReader::Strings(std::string_view key) const {
+  constexpr const char* kExpectation = "a list of strings";
+  std::vector<std::string> strings;
+  if (!Has(key)) return strings;
+  if (!Find(key)->IsArray()) FailFormat(key, kExpectation);
+  for (const Json& item : Find(key)->AsArray()) {
+    if (!item.IsString()) FailFormat(key, kExpectation);
+    strings.push_back(item.AsString());
+  }
+  return strings;
+}
+
 }  // namespace heddle

@@ -34,6 +34,9 @@ class ConfigReader {
   // The sub-object, or null when absent.
   const Json* Object(std::string_view key) const;
 
+  // The strings of a list; none when absent.
+  std::vector<std::string> Strings(std::string_view key) const;
+
   // kModelFormat: "config.json: rope_scaling.factor must be <expectation>, received <value>", or "is missing".
   [[noreturn]] void FailFormat(std::string_view key, const std::string& expectation) const;
   // kUnsupportedModel: "config.json: rope_scaling.rope_type "longrope" is not supported<hint>".
