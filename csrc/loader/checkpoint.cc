@@ -1,249 +1,28 @@
-#include <dirent.h>
-
-#include <algorithm>
-#include <array>
-#include <atomic>
-#include <cstring>
-#include <filesystem>
-#include <optional>
-#include <tuple>
-
-#include "base/file.h"
-#include "base/json.h"
-#include "base/quote.h"
-#include "loader/safetensors.h"
+#include "loader/checkpoint_files.h"
+#include "loader/file_tensor.h"
 #include "loader/weight_source.h"
 
 namespace heddle {
 namespace {
 
-constexpr const char* kSingleFile = "model.safetensors";
-constexpr const char* kIndexFile = "model.safetensors.index.json";
-
-[[noreturn]] void Throw(const std::string& where, const std::string& reason) {
-  throw Error(ErrorCode::kModelFormat, where + ": " + reason);
-}
-
-// A tensor of the checkpoint and the file that holds it, which keeps the entry valid.
-struct Located {
-  const SafetensorsTensor* entry;
-  std::shared_ptr<const SafetensorsFile> file;
-};
-
-// -- The shard index --
-
-struct ShardIndex {
-  struct Mapping {
-    std::string tensor;
-    std::string shard;
-    bool found = false;
-  };
-  std::vector<Mapping> mappings;    // sorted by tensor, no tensor twice
-  std::vector<std::string> shards;  // sorted
-};
-
-bool IsPlainFileName(const std::string& name) {
-  return !name.empty() && name.size() <= 255 && name != "." && name != ".." &&
-         name.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos;
-}
-
-ShardIndex ReadIndex(const std::string& path) {
-  const Json index = Json::ParseFile(path);
-  const Json* weight_map = index.Find("weight_map");
-  if (weight_map == nullptr || !weight_map->IsObject() || weight_map->AsObject().empty()) {
-    Throw(path, "must be an object with a weight_map that maps at least one tensor to its file");
-  }
-  ShardIndex result;
-  for (const auto& [tensor, shard] : weight_map->AsObject()) {
-    if (!shard.IsString() || !IsPlainFileName(shard.AsString())) {
-      Throw(path, "weight_map[" + Quote(tensor) + "] must be the plain name of a file beside it" +
-                      (shard.IsString() ? ", received " + Quote(shard.AsString()) : ""));
-    }
-    result.mappings.push_back({tensor, shard.AsString()});
-    result.shards.push_back(shard.AsString());
-  }
-  std::sort(result.mappings.begin(), result.mappings.end(),
-            [](const auto& a, const auto& b) { return a.tensor < b.tensor; });
-  std::sort(result.shards.begin(), result.shards.end());
-  result.shards.erase(std::unique(result.shards.begin(), result.shards.end()), result.shards.end());
-  return result;
-}
-
-// Checks one shard's tensors against the index and appends them.
-void AddShard(const std::string& index_path, ShardIndex& index, const std::string& shard,
-              const std::shared_ptr<const SafetensorsFile>& file, std::vector<Located>& tensors) {
-  for (const SafetensorsTensor& entry : file->tensors()) {
-    const auto mapping = std::lower_bound(index.mappings.begin(), index.mappings.end(), entry.name,
-                                          [](const auto& a, const std::string& name) { return a.tensor < name; });
-    if (mapping == index.mappings.end() || mapping->tensor != entry.name) {
-      Throw(index_path, "does not map tensor " + Quote(entry.name) + ", which " + shard + " holds");
-    }
-    if (mapping->shard != shard) {
-      Throw(index_path,
-            "maps tensor " + Quote(entry.name) + " to " + Quote(mapping->shard) + ", but " + shard + " holds it");
-    }
-    mapping->found = true;
-    tensors.push_back({&entry, file});
-  }
-}
-
-std::vector<Located> OpenShards(const std::string& folder) {
-  const std::filesystem::path base(folder);
-  const std::string index_path = base / kIndexFile;
-  ShardIndex index = ReadIndex(index_path);
-  std::vector<Located> tensors;
-  tensors.reserve(index.mappings.size());
-  for (const std::string& shard : index.shards) {
-    const std::string path = base / shard;
-    if (!PathExists(path)) Throw(path, std::string("missing, though ") + kIndexFile + " names it");
-    AddShard(index_path, index, shard, std::make_shared<SafetensorsFile>(path), tensors);
-  }
-  for (const ShardIndex::Mapping& mapping : index.mappings) {
-    if (mapping.found) continue;
-    Throw(index_path,
-          "maps tensor " + Quote(mapping.tensor) + " to " + Quote(mapping.shard) + ", which does not hold it");
-  }
-  return tensors;
-}
-
-// -- Finding the files --
-
-bool HasSuffix(const std::string& name, const std::string& suffix) {
-  return name.size() >= suffix.size() && name.compare(name.size() - suffix.size(), suffix.size(), suffix) == 0;
-}
-
-// The name of some file with weights in a format that we do not read; empty when there is none.
-std::string FindForeignWeights(const std::string& folder) {
-  const std::unique_ptr<DIR, int (*)(DIR*)> directory(opendir(folder.c_str()), closedir);
-  std::string found;
-  while (directory != nullptr) {
-    const dirent* file = readdir(directory.get());
-    if (file == nullptr) break;
-    const std::string name = file->d_name;
-    for (const char* suffix : {".bin", ".gguf", ".pt", ".pth"}) {
-      if (HasSuffix(name, suffix) && (found.empty() || name < found)) found = name;
-    }
-  }
-  return found;
-}
-
-[[noreturn]] void ThrowNoWeights(const std::string& folder) {
-  std::string reason = std::string("holds neither ") + kSingleFile + " nor " + kIndexFile;
-  const std::string foreign = FindForeignWeights(folder);
-  if (!foreign.empty()) reason += "; it has " + Quote(foreign) + ", but only safetensors files are read";
-  Throw(folder, PathExists(folder) ? reason : "no such folder");
-}
-
-std::vector<Located> OpenFiles(const std::string& folder) {
-  const std::string single = folder + "/" + kSingleFile;
-  if (PathExists(single)) {
-    const auto file = std::make_shared<SafetensorsFile>(single);
-    std::vector<Located> tensors;
-    tensors.reserve(file->tensors().size());
-    for (const SafetensorsTensor& entry : file->tensors()) tensors.push_back({&entry, file});
-    return tensors;
-  }
-  if (PathExists(folder + "/" + kIndexFile)) return OpenShards(folder);
-  ThrowNoWeights(folder);
-}
-
-// -- The tensors --
-
-std::string ShapeToString(const std::vector<int64_t>& shape) {
-  std::string text = "[";
-  for (size_t i = 0; i < shape.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
-
-bool SameShape(const std::vector<int64_t>& stored, const Shape& shape) {
-  if (stored.size() != static_cast<size_t>(shape.rank())) return false;
-  for (int i = 0; i < shape.rank(); ++i) {
-    if (stored[static_cast<size_t>(i)] != shape[i]) return false;
-  }
-  return true;
-}
-
-std::optional<DType> FloatDType(std::string_view name) {
-  if (name == "F32") return DType::kFloat32;
-  if (name == "BF16") return DType::kBFloat16;
-  if (name == "F16") return DType::kFloat16;
-  return std::nullopt;
-}
-
-class FileTensor : public StoredTensor {
- public:
-  FileTensor(const Located& located, DType dtype, const Shape& shape)
-      : StoredTensor(dtype, shape), entry_(*located.entry), file_(*located.file) {
-    HEDDLE_CHECK(Bytes(shape.NumElements()) == entry_.end - entry_.begin, entry_.name);
-  }
-
- private:
-  uint64_t Bytes(int64_t elements) const { return static_cast<uint64_t>(elements) * DTypeSize(dtype()); }
-
-  void ReadElements(int64_t begin, int64_t count, void* destination) const override {
-    file_.Read(entry_, Bytes(begin), Bytes(count), destination);
-  }
-
-  const SafetensorsTensor& entry_;
-  const SafetensorsFile& file_;
-};
-
-// Immutable but for the marks of what was asked for.
 class Checkpoint : public WeightSource {
  public:
-  Checkpoint(std::string folder, std::vector<Located> tensors)
-      : folder_(std::move(folder)),
-        tensors_(std::move(tensors)),
-        used_(std::make_unique<std::atomic<bool>[]>(tensors_.size())) {
-    std::sort(tensors_.begin(), tensors_.end(),
-              [](const Located& a, const Located& b) { return a.entry->name < b.entry->name; });
-  }
+  explicit Checkpoint(const std::string& folder) : files_(folder) {}
 
   std::unique_ptr<StoredTensor> Get(const std::string& name, const Shape& shape) override {
-    const std::optional<size_t> index = Find(name);
-    if (!index) Throw(folder_, "tensor " + Quote(name) + " is missing, expected with shape " + shape.ToString());
-    used_[*index].store(true, std::memory_order_relaxed);
-    const auto& [entry, file] = tensors_[*index];
-    if (!SameShape(entry->shape, shape)) {
-      Throw(file->path(), "tensor " + Quote(name) + " must have shape " + shape.ToString() + ", found " +
-                              ShapeToString(entry->shape));
-    }
-    const std::optional<DType> dtype = FloatDType(entry->dtype);
-    if (!dtype) {
-      Throw(file->path(),
-            "tensor " + Quote(name) + " must have dtype F32, BF16 or F16, found " + std::string(entry->dtype));
-    }
-    return std::make_unique<FileTensor>(tensors_[*index], *dtype, shape);
+    const LocatedTensor& located = files_.Get(name, {{shape}, kFloatDTypes});
+    return std::make_unique<FileTensor>(located, shape);
   }
 
-  bool Has(const std::string& name) const override { return Find(name).has_value(); }
-
-  std::vector<std::string> Unused() const override {
-    std::vector<std::string> names;
-    for (size_t i = 0; i < tensors_.size(); ++i) {
-      if (!used_[i].load(std::memory_order_relaxed)) names.push_back(tensors_[i].entry->name);
-    }
-    return names;
-  }
+  bool Has(const std::string& name) const override { return files_.Find(name) != nullptr; }
+  std::vector<std::string> Unused() const override { return files_.Unused(); }
 
  private:
-  // Binary search: unlike hashing, no choice of names slows it down.
-  std::optional<size_t> Find(const std::string& name) const {
-    const auto found = std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                                        [](const Located& a, const std::string& b) { return a.entry->name < b; });
-    if (found == tensors_.end() || found->entry->name != name) return std::nullopt;
-    return static_cast<size_t>(found - tensors_.begin());
-  }
-
-  std::string folder_;
-  std::vector<Located> tensors_;  // sorted by name
-  std::unique_ptr<std::atomic<bool>[]> used_;
+  CheckpointFiles files_;
 };
 
 }  // namespace
 
-std::unique_ptr<WeightSource> OpenCheckpoint(const std::string& folder) {
-  return std::make_unique<Checkpoint>(folder, OpenFiles(folder));
-}
+std::unique_ptr<WeightSource> OpenCheckpoint(const std::string& folder) { return std::make_unique<Checkpoint>(folder); }
 
 }  // namespace heddle

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,10 @@ class StoredTensor {
 
   DType dtype() const { return dtype_; }
   const Shape& shape() const { return shape_; }
+
+  // Of an int8 matrix the scale of each row, shape()[0] of them, finite and above zero: value = element * scale.
+  // Otherwise empty.
+  virtual std::span<const float> row_scales() const { return {}; }
 
   // Copies rows [row, row + rows.dim(0)) of dimension 0 into `rows`: contiguous, of the same dtype and other
   // dimensions. The values do not depend on how rows are cut. Fails with kModelFormat when the file cannot be read or
@@ -37,9 +42,9 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
 
-  // The tensor `name`, checked to have `shape`. Reads nothing yet.
-  // Fails with kModelFormat: missing, another shape, or a dtype that is not a float format; the message names the
-  // tensor, what was expected and what was found.
+  // The tensor `name`, checked to have `shape`. Reads nothing yet but the scales of an int8 matrix.
+  // Fails with kModelFormat: missing, another shape, or another dtype than a float format or the one that the
+  // checkpoint is said to have; the message names the tensor, what was expected and what was found.
   virtual std::unique_ptr<StoredTensor> Get(const std::string& name, const Shape& shape) = 0;
 
   virtual bool Has(const std::string& name) const = 0;
