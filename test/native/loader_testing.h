@@ -29,6 +29,26 @@ inline std::string FloatBytes(const std::vector<float>& values) {
   return bytes;
 }
 
+struct TestTensor {
+  std::string name;
+  std::string dtype;
+  std::string shape;  // "[2,3]"
+  std::string data;
+};
+
+// A safetensors file of these tensors, one behind the other.
+inline std::string SafetensorsBytes(const std::vector<TestTensor>& tensors) {
+  std::string header = "{";
+  std::string data;
+  for (const TestTensor& tensor : tensors) {
+    const std::string begin = std::to_string(data.size());
+    data += tensor.data;
+    header += (header.size() > 1 ? "," : "") + TensorHeader(tensor.name, tensor.dtype, tensor.shape,
+                                                            "[" + begin + "," + std::to_string(data.size()) + "]");
+  }
+  return SafetensorsBytes(header + "}", data);
+}
+
 // The message of the kModelFormat error that `call` throws; "" when it throws none.
 template <typename Call>
 std::string FormatError(const Call& call) {
