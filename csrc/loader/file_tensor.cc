@@ -11,7 +11,7 @@ DType DTypeOf(const SafetensorsTensor& entry) {
 }
 
 FileTensor::FileTensor(const LocatedTensor& located, const Shape& shape, std::vector<float> scales)
-    : StoredTensor(DTypeOf(*located.entry), shape), located_(located), scales_(std::move(scales)) {
+    : StoredTensor(DTypeOf(*located.entry), shape, std::move(scales)), located_(located) {
   const SafetensorsTensor& entry = *located_.entry;
   HEDDLE_CHECK(static_cast<uint64_t>(shape.NumElements()) * DTypeSize(dtype()) == entry.end - entry.begin, entry.name);
 }

@@ -1,7 +1,6 @@
 // A tensor whose elements lie in its file as they are.
 #pragma once
 
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -20,13 +19,10 @@ class FileTensor : public StoredTensor {
   // `scales` are the row_scales() of an int8 tensor. REQUIRES: as DTypeOf; an entry of this shape.
   FileTensor(const LocatedTensor& located, const Shape& shape, std::vector<float> scales = {});
 
-  std::span<const float> row_scales() const override { return scales_; }
-
  private:
   void ReadElements(int64_t begin, int64_t count, void* destination) const override;
 
   LocatedTensor located_;
-  std::vector<float> scales_;
 };
 
 }  // namespace heddle

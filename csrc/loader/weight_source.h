@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tensor/tensor.h"
@@ -15,7 +16,8 @@ namespace heddle {
 // One tensor where it is stored. The source outlives it.
 class StoredTensor {
  public:
-  StoredTensor(DType dtype, const Shape& shape) : dtype_(dtype), shape_(shape) {}
+  StoredTensor(DType dtype, const Shape& shape, std::vector<float> row_scales = {})
+      : dtype_(dtype), shape_(shape), row_scales_(std::move(row_scales)) {}
   virtual ~StoredTensor() = default;
 
   DType dtype() const { return dtype_; }
@@ -23,7 +25,7 @@ class StoredTensor {
 
   // Of an int8 matrix the scale of each row, shape()[0] of them, finite and above zero: value = element * scale.
   // Otherwise empty.
-  virtual std::span<const float> row_scales() const { return {}; }
+  std::span<const float> row_scales() const { return row_scales_; }
 
   // Copies rows [row, row + rows.dim(0)) of dimension 0 into `rows`: contiguous, of the same dtype and other
   // dimensions. The values do not depend on how rows are cut. Fails with kModelFormat when the file cannot be read or
@@ -31,11 +33,12 @@ class StoredTensor {
   void Read(int64_t row, const TensorView& rows) const;
 
  private:
-  // Elements [begin, begin + count), in row-major order.
+  // Elements [begin, begin + count), in row-major order; whole rows.
   virtual void ReadElements(int64_t begin, int64_t count, void* destination) const = 0;
 
   DType dtype_;
   Shape shape_;
+  std::vector<float> row_scales_;
 };
 
 class WeightSource {
