@@ -40,21 +40,25 @@ CharacterSet Range(char first, char last) {
   return set;
 }
 
+CharacterSet Digits() { return Range('0', '9'); }
+CharacterSet Spaces() { return Range(' ', ' ') | Range('\t', '\r'); }
+CharacterSet WordCharacters() { return Digits() | Range('a', 'z') | Range('A', 'Z') | Range('_', '_'); }
+
 // Of \d, \w, \s and their opposites; nullopt for another letter.
 std::optional<CharacterSet> ClassOf(char letter) {
   switch (letter) {
     case 'd':
-      return Range('0', '9');
+      return Digits();
     case 'w':
-      return Range('0', '9') | Range('a', 'z') | Range('A', 'Z') | Range('_', '_');
+      return WordCharacters();
     case 's':
-      return Range(' ', ' ') | Range('\t', '\r');
+      return Spaces();
     case 'D':
-      return ~*ClassOf('d');
+      return ~Digits();
     case 'W':
-      return ~*ClassOf('w');
+      return ~WordCharacters();
     case 'S':
-      return ~*ClassOf('s');
+      return ~Spaces();
     default:
       return std::nullopt;
   }
@@ -216,7 +220,7 @@ class Matcher {
   CharacterSet Escape() {
     const char c = Take();
     if (const std::optional<CharacterSet> set = ClassOf(c)) return *set;
-    if (ClassOf('w')->test(static_cast<uint8_t>(c)) && c != '_') Fail("the escape \\" + std::string(1, c));
+    if (WordCharacters()[static_cast<uint8_t>(c)] && c != '_') Fail("the escape \\" + std::string(1, c));
     return Range(c, c);
   }
 

@@ -4,6 +4,9 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "base/quote.h"
@@ -15,7 +18,7 @@
 namespace heddle {
 namespace {
 
-const std::string kWeight = ".weight";
+constexpr std::string_view kWeight = ".weight";
 
 [[noreturn]] void Throw(const LocatedTensor& located, const std::string& reason) {
   throw Error(ErrorCode::kModelFormat, located.file->path() + ": tensor " + Quote(located.entry->name) + " " + reason);
@@ -102,7 +105,7 @@ class QuantizedCheckpoint : public WeightSource {
     const std::string reason =
         ", as " + stored_.key + ".sparsity_config has it 2:4 sparse" + (is_int8 ? " in int8" : "");
     if (shape[1] % 4 != 0) {
-      throw Error(ErrorCode::kModelFormat, "matrix " + Quote(module + kWeight) + " " + shape.ToString() +
+      throw Error(ErrorCode::kModelFormat, "matrix " + Quote(module + std::string(kWeight)) + " " + shape.ToString() +
                                                " must have a multiple of four columns" + reason);
     }
     const auto dtypes = is_int8 ? std::vector<std::string_view>{"I8"} : kFloatDTypes;

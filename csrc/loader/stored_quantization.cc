@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <initializer_list>
 #include <optional>
+#include <vector>
 
 #include "base/config_reader.h"
 #include "base/error.h"
@@ -145,27 +146,27 @@ Group ParseGroup(const Section& section, const ConfigReader& top) {
   return group;
 }
 
+// REQUIRES: a group.
 void ParseGroups(const Section& section, const Json& groups, StoredQuantization& stored) {
   if (section.reader.String("quantization_status", "compressed") != "compressed") {
     section.reader.FailUnsupported("quantization_status", "; compressed is");
   }
-  std::optional<Group> first;
+  std::vector<Group> parsed;
   std::vector<std::string> targets;
   for (const auto& [name, value] : groups.AsObject()) {
-    const Section group_section(value, section.name + ".config_groups[" + Quote(name) + "]");
-    const Group group = ParseGroup(group_section, section.reader);
-    if (first && group != *first) {
+    const Section group(value, section.name + ".config_groups[" + Quote(name) + "]");
+    parsed.push_back(ParseGroup(group, section.reader));
+    if (parsed.back() != parsed.front()) {
       throw Error(ErrorCode::kUnsupportedModel, section.Where("config_groups") +
                                                     " with groups of different schemes is not supported, as " +
-                                                    Quote(name) + " is from the one before");
+                                                    Quote(name) + " differs from the first");
     }
-    first = group;
-    if (!group_section.reader.Has("targets")) group_section.reader.FailFormat("targets", "a list of strings");
-    for (std::string& target : group_section.reader.Strings("targets")) targets.push_back(std::move(target));
+    if (!group.reader.Has("targets")) group.reader.FailFormat("targets", "a list of strings");
+    for (std::string& target : group.reader.Strings("targets")) targets.push_back(std::move(target));
   }
-  stored.scheme = first->scheme;
-  stored.layout = first->layout;
-  stored.tensor_scales = first->tensor_scales;
+  stored.scheme = parsed.front().scheme;
+  stored.layout = parsed.front().layout;
+  stored.tensor_scales = parsed.front().tensor_scales;
   stored.quantized = ModuleList::OfTargets(targets, section.Where("config_groups"));
   stored.not_quantized = ModuleList::OfTargets(section.reader.Strings("ignore"), section.Where("ignore"));
 }

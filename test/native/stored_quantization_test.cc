@@ -164,7 +164,7 @@ TEST(StoredQuantization, "of several groups must agree on the scheme") {
   EXPECT_CONTAINS(ConfigError(groups("\"format\":\"pack-quantized\",")),
                   kUnsupported +
                       "quantization_config.config_groups with groups of different schemes is not supported, as "
-                      "\"b\" is");
+                      "\"b\" differs from the first");
   EXPECT_CONTAINS(ConfigError(groups("")), kUnsupported + "quantization_config.format \"mixed-precision\"");
 }
 
