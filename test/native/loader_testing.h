@@ -29,7 +29,7 @@ inline std::string FloatBytes(const std::vector<float>& values) {
   return bytes;
 }
 
-struct TestTensor {
+struct FileEntry {
   std::string name;
   std::string dtype;
   std::string shape;  // "[2,3]"
@@ -37,10 +37,10 @@ struct TestTensor {
 };
 
 // A safetensors file of these tensors, one behind the other.
-inline std::string SafetensorsBytes(const std::vector<TestTensor>& tensors) {
+inline std::string SafetensorsBytes(const std::vector<FileEntry>& tensors) {
   std::string header = "{";
   std::string data;
-  for (const TestTensor& tensor : tensors) {
+  for (const FileEntry& tensor : tensors) {
     const std::string begin = std::to_string(data.size());
     data += tensor.data;
     header += (header.size() > 1 ? "," : "") + TensorHeader(tensor.name, tensor.dtype, tensor.shape,

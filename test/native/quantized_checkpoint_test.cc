@@ -12,11 +12,11 @@
 namespace heddle {
 namespace {
 
+using test::FileEntry;
 using test::FloatBytes;
 using test::FormatError;
 using test::SafetensorsBytes;
 using test::TempFolder;
-using test::TestTensor;
 
 const std::string kModule = "model.layers.0.mlp.up_proj";
 const std::string kWeight = kModule + ".weight";
@@ -54,14 +54,14 @@ StoredQuantization SparseInt8() {
 }
 
 // A checkpoint of these tensors.
-std::unique_ptr<WeightSource> Open(const std::vector<TestTensor>& tensors, const StoredQuantization& stored) {
+std::unique_ptr<WeightSource> Open(const std::vector<FileEntry>& tensors, const StoredQuantization& stored) {
   const TempFolder folder;  // the files stay readable
   folder.Write("model.safetensors", SafetensorsBytes(tensors));
   return OpenQuantizedCheckpoint(folder.path(), stored);
 }
 
 // What Get, or else Read, says of kWeight.
-std::string WeightError(const std::vector<TestTensor>& tensors, const StoredQuantization& stored, const Shape& shape) {
+std::string WeightError(const std::vector<FileEntry>& tensors, const StoredQuantization& stored, const Shape& shape) {
   const auto source = Open(tensors, stored);
   return FormatError([&] {
     const auto weight = source->Get(kWeight, shape);
@@ -99,7 +99,7 @@ std::vector<float> Scales(const StoredTensor& stored) {
 
 const std::vector<int8_t> kElements{-127, 0, 127, 5, -1, 64};
 
-std::vector<TestTensor> BitsAndBytesTensors(const std::string& scb = FloatBytes({127, 12.7f, 254})) {
+std::vector<FileEntry> BitsAndBytesTensors(const std::string& scb = FloatBytes({127, 12.7f, 254})) {
   return {{kWeight, "I8", "[3,2]", Bytes(kElements)}, {kModule + ".SCB", "F32", "[3]", scb}};
 }
 
@@ -133,9 +133,9 @@ TEST(QuantizedCheckpoint, "refuses a scale that is zero, negative, infinite or N
 
 TEST(QuantizedCheckpoint, "refuses tensors of bitsandbytes that are missing or not as config.json says") {
   const std::string says = ", as quantization_config has it in int8";
-  const TestTensor weight = BitsAndBytesTensors()[0];
-  const TestTensor scb = BitsAndBytesTensors()[1];
-  const TestTensor narrow{kWeight, "BF16", "[3,2]", std::string(12, '\0')};
+  const FileEntry weight = BitsAndBytesTensors()[0];
+  const FileEntry scb = BitsAndBytesTensors()[1];
+  const FileEntry narrow{kWeight, "BF16", "[3,2]", std::string(12, '\0')};
   EXPECT_CONTAINS(WeightError({scb}, BitsAndBytes(), {3, 2}),
                   "tensor \"" + kWeight + "\" is missing, expected with shape [3, 2]" + says);
   EXPECT_CONTAINS(WeightError({weight}, BitsAndBytes(), {3, 2}),
@@ -146,7 +146,7 @@ TEST(QuantizedCheckpoint, "refuses tensors of bitsandbytes that are missing or n
                   "must have shape [2, 3]" + says + ", found [3, 2]");
   EXPECT_CONTAINS(WeightError({weight, {kModule + ".SCB", "F32", "[2]", FloatBytes({1, 1})}}, BitsAndBytes(), {3, 2}),
                   "must have shape [3]" + says + ", found [2]");
-  const TestTensor columns{kModule + ".weight_format", "U8", "[]", "\x02"};
+  const FileEntry columns{kModule + ".weight_format", "U8", "[]", "\x02"};
   EXPECT_CONTAINS(WeightError({weight, scb, columns}, BitsAndBytes(), {3, 2}),
                   "tensor \"" + columns.name + "\" must be 0, which is row-major, found 2");
 }
@@ -162,12 +162,12 @@ TEST(QuantizedCheckpoint, "refuses int8 in a module that config.json leaves alon
 }
 
 TEST(QuantizedCheckpoint, "reads int-quantized with scales of any float dtype, for each row or for all") {
-  const TestTensor weight{kWeight, "I8", "[3,2]", Bytes(kElements)};
+  const FileEntry weight{kWeight, "I8", "[3,2]", Bytes(kElements)};
   const std::string name = kModule + ".weight_scale";
-  const std::vector<TestTensor> scales{{name, "F32", "[3,1]", FloatBytes({1, 2, 0.5f})},
-                                       {name, "BF16", "[3]", Bytes<uint16_t>({0x3f80, 0x4000, 0x3f00})},
-                                       {name, "F16", "[3,1]", Bytes<uint16_t>({0x3c00, 0x4000, 0x3800})}};
-  for (const TestTensor& scale : scales) {
+  const std::vector<FileEntry> scales{{name, "F32", "[3,1]", FloatBytes({1, 2, 0.5f})},
+                                      {name, "BF16", "[3]", Bytes<uint16_t>({0x3f80, 0x4000, 0x3f00})},
+                                      {name, "F16", "[3,1]", Bytes<uint16_t>({0x3c00, 0x4000, 0x3800})}};
+  for (const FileEntry& scale : scales) {
     const auto source = Open({weight, scale}, CompressedTensors("int-quantized"));
     const auto stored = source->Get(kWeight, {3, 2});
     EXPECT_TRUE(stored->dtype() == DType::kInt8 && Scales(*stored) == std::vector<float>({1, 2, 0.5f}));
@@ -175,7 +175,7 @@ TEST(QuantizedCheckpoint, "reads int-quantized with scales of any float dtype, f
     EXPECT_TRUE(source->Unused().empty());
   }
   for (const char* shape : {"[1]", "[]", "[1,1]"}) {
-    const TestTensor scale{name, "F32", shape, FloatBytes({0.25f})};
+    const FileEntry scale{name, "F32", shape, FloatBytes({0.25f})};
     const auto source = Open({weight, scale}, CompressedTensors("int-quantized", "tensor"));
     EXPECT_TRUE(Scales(*source->Get(kWeight, {3, 2})) == std::vector<float>(3, 0.25f));
     EXPECT_CONTAINS(WeightError({weight, scale}, CompressedTensors("int-quantized"), {3, 2}),
@@ -190,9 +190,9 @@ TEST(QuantizedCheckpoint, "reads int-quantized with scales of any float dtype, f
 }
 
 TEST(QuantizedCheckpoint, "takes zero points that are zero, and no others") {
-  std::vector<TestTensor> tensors{{kWeight, "I8", "[3,2]", Bytes(kElements)},
-                                  {kModule + ".weight_scale", "F32", "[3,1]", FloatBytes({1, 2, 3})},
-                                  {kModule + ".weight_zero_point", "I8", "[3,1]", std::string(3, '\0')}};
+  std::vector<FileEntry> tensors{{kWeight, "I8", "[3,2]", Bytes(kElements)},
+                                 {kModule + ".weight_scale", "F32", "[3,1]", FloatBytes({1, 2, 3})},
+                                 {kModule + ".weight_zero_point", "I8", "[3,1]", std::string(3, '\0')}};
   const auto source = Open(tensors, CompressedTensors("int-quantized"));
   source->Get(kWeight, {3, 2});
   EXPECT_TRUE(source->Unused().empty());
@@ -207,7 +207,7 @@ TEST(QuantizedCheckpoint, "takes zero points that are zero, and no others") {
 }
 
 // kElements as [2, 3] and as [1, 6]: + 128, the first in the lowest byte, rows filled up with zeros.
-std::vector<TestTensor> PackedTensors() {
+std::vector<FileEntry> PackedTensors() {
   return {{kModule + ".weight_packed", "I32", "[2,1]", std::string("\x01\x80\xff\x00\x85\x7f\xc0\x00", 8)},
           {kModule + ".weight_scale", "F32", "[2,1]", FloatBytes({1, 2})},
           {kModule + ".weight_shape", "I64", "[2]", Bytes<int64_t>({2, 3})}};
@@ -246,7 +246,7 @@ TEST(QuantizedCheckpoint, "refuses pack-quantized whose tensors disagree") {
 const std::vector<uint16_t> kSparseRows{1, 2, 0, 0, 0, 3, 0, 4, 0, 0,  5,  6,  //
                                         0, 0, 0, 7, 8, 0, 9, 0, 0, 10, 11, 0};
 
-std::vector<TestTensor> SparseTensors() {
+std::vector<FileEntry> SparseTensors() {
   return {{kModule + ".compressed", "BF16", "[2,6]", Bytes<uint16_t>({1, 2, 3, 4, 5, 6, 0, 7, 8, 9, 10, 11})},
           {kModule + ".bitmask", "U8", "[2,2]", std::string("\xa3\x0c\x59\x06", 4)},
           {kModule + ".shape", "I64", "[2,1]", Bytes<int64_t>({2, 12})}};
