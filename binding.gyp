@@ -49,6 +49,14 @@
       'xcode_settings': {'OTHER_CPLUSPLUSFLAGS': ['<@(flags)']},
     },
     {
+      'target_name': 'heddle_kernels_avx512_vnni',
+      'type': 'static_library',
+      'sources': ['<!@(node scripts/native-config.mjs sources avx512_vnni)'],
+      'variables': {'flags': ['<!@(node scripts/native-config.mjs flags avx512_vnni <(target_arch))']},
+      'cflags_cc': ['<@(flags)'],
+      'xcode_settings': {'OTHER_CPLUSPLUSFLAGS': ['<@(flags)']},
+    },
+    {
       'target_name': 'heddle_kernels_avx512_bf16',
       'type': 'static_library',
       'sources': ['<!@(node scripts/native-config.mjs sources avx512_bf16)'],
@@ -74,7 +82,7 @@
       # The order is the linker's: where an inline function of the standard library exists in several of them, the
       # copy compiled for any machine must be the first.
       'dependencies': ['heddle_core', 'heddle_kernels_scalar', 'heddle_kernels_avx2', 'heddle_kernels_avx512',
-                       'heddle_kernels_avx512_bf16', 'heddle_kernels_amx'],
+                       'heddle_kernels_avx512_vnni', 'heddle_kernels_avx512_bf16', 'heddle_kernels_amx'],
       'conditions': [['OS=="linux"', {'ldflags': ['-pthread'], 'libraries': ['-ldl']}]],
     },
   ],

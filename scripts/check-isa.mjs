@@ -8,7 +8,7 @@ import { main, root, run } from './common.mjs';
 
 await main(async () => {
   if (process.arch !== 'x64' || process.platform !== 'linux') return;
-  for (const isa of ['avx2', 'avx512', 'avx512_bf16', 'amx']) {
+  for (const isa of ['avx2', 'avx512', 'avx512_vnni', 'avx512_bf16', 'amx']) {
     const archive = path.join(root, `build/Release/heddle_kernels_${isa}.a`);
     if (!existsSync(archive)) throw new Error(`${archive} was not built`);
     const { output } = await run('nm', ['--demangle', '--defined-only', archive], { capture: true });

@@ -28,7 +28,8 @@ function compileCommands() {
   // Vector kernels are the same text for every instruction set; AVX2 stands for them all. AVX-512 with BF16 and AMX have
   // products of their own.
   const sets = SOURCE_SETS.filter(
-    (set) => set !== 'avx512' && (process.arch === 'x64' || !['avx2', 'avx512_bf16', 'amx'].includes(set)),
+    (set) =>
+      set !== 'avx512' && (process.arch === 'x64' || !['avx2', 'avx512_vnni', 'avx512_bf16', 'amx'].includes(set)),
   );
   return sets.flatMap((set) =>
     sources(set).map((source) => {

@@ -1,14 +1,14 @@
 // What the native build compiles and with which flags: the one list behind binding.gyp, test/native/Makefile and
 // clang-tidy. Paths are relative to the repository; a new source file needs no edit anywhere.
 //
-//   node scripts/native-config.mjs sources core|scalar|avx2|avx512|avx512_bf16|amx|napi
-//   node scripts/native-config.mjs flags core|scalar|avx2|avx512|avx512_bf16|amx|napi [arch]
+//   node scripts/native-config.mjs sources core|scalar|avx2|avx512|avx512_vnni|avx512_bf16|amx|napi
+//   node scripts/native-config.mjs flags core|scalar|avx2|avx512|avx512_vnni|avx512_bf16|amx|napi [arch]
 import { createRequire } from 'node:module';
 import path from 'node:path';
 
 import { isMain, listFiles, root } from './common.mjs';
 
-export const SOURCE_SETS = ['core', 'scalar', 'avx2', 'avx512', 'avx512_bf16', 'amx', 'napi'];
+export const SOURCE_SETS = ['core', 'scalar', 'avx2', 'avx512', 'avx512_vnni', 'avx512_bf16', 'amx', 'napi'];
 
 const COMMON_FLAGS = [
   '-std=c++20',
@@ -31,12 +31,14 @@ const COMMON_FLAGS = [
 
 const AVX2_FLAGS = ['-mavx2', '-mfma', '-mf16c'];
 const AVX512_FLAGS = ['-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', ...AVX2_FLAGS];
-const AVX512_BF16_FLAGS = ['-mavx512bf16', ...AVX512_FLAGS];
+const AVX512_VNNI_FLAGS = ['-mavx512vnni', '-mavx512vbmi2', ...AVX512_FLAGS];
+const AVX512_BF16_FLAGS = ['-mavx512bf16', ...AVX512_VNNI_FLAGS];
 const X64_FLAGS = {
   avx2: AVX2_FLAGS,
   avx512: AVX512_FLAGS,
+  avx512_vnni: AVX512_VNNI_FLAGS,
   avx512_bf16: AVX512_BF16_FLAGS,
-  amx: [...AVX512_BF16_FLAGS, '-mamx-tile', '-mamx-bf16'],
+  amx: [...AVX512_BF16_FLAGS, '-mamx-tile', '-mamx-bf16', '-mamx-int8'],
 };
 
 /** The set that a source belongs to. */

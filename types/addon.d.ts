@@ -22,6 +22,8 @@ export interface NativeEngineConfig {
   /** The path with which the names of this checkpoint's files of packed weights begin. `''`: none are kept. */
   packedWeights: string;
   dtype: 'auto' | 'float32' | 'bfloat16' | 'float16';
+  quantization: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8';
+  sparsity: 'auto' | 'none' | '2:4';
   kvCacheDtype: 'auto' | 'float32' | 'bfloat16' | 'float16';
   /** 0: chosen by the engine. */
   kvCacheBytes: number;
@@ -165,10 +167,12 @@ export interface NativeModelInfo {
   vocabSize: number;
   maxModelLen: number;
   dtype: string;
+  /** How products are computed: `'none'`, `'int8'`, `'llm-int8'` or `'w8a8'`. */
+  quantization: string;
   kvCacheDtype: string;
   blockSize: number;
   numBlocks: number;
-  /** `'scalar'`, `'avx2'`, `'avx512'`, `'avx512_bf16'` or `'amx'`. */
+  /** `'scalar'`, `'avx2'`, `'avx512'`, `'avx512_vnni'`, `'avx512_bf16'` or `'amx'`. */
   cpuIsa: string;
   eosTokenIds: Int32Array;
 }

@@ -19,8 +19,26 @@ export interface EngineConfig {
   device?: 'auto' | 'cpu' | 'cuda' | undefined;
   /** Format of the weights in memory. Defaults to `'auto'`: as the checkpoint stores them. On CPU activations are float32 in any case, on a GPU of this format. */
   dtype?: 'auto' | FloatType | undefined;
-  /** 8-bit weights. Defaults to `'auto'`: follows the checkpoint. Values other than `'auto'` and `'none'` are refused until they exist. */
+  /**
+   * How products with the matrices of linear layers are computed.
+   *
+   * - `'none'`: in floats; weights that the checkpoint stores in 8 bits are widened to `dtype`.
+   * - `'int8'`: weights in 8 bits with a scale for each output, activations as they are.
+   * - `'w8a8'`: activations are rounded to 8 bits as well, each token by its own scale.
+   * - `'llm-int8'`: as `'w8a8'`, but activations of the checkpoint's threshold (6 without one) or more stay as they are.
+   *
+   * Defaults to `'auto'`: as the checkpoint's authors mean it, `'llm-int8'` for bitsandbytes. A checkpoint that stores
+   * 8-bit weights keeps those and leaves its other matrices alone; another one is rounded while it loads, every matrix
+   * of a linear layer and, without rounding its input, the output head. What it costs in accuracy:
+   * [quantization.md](../docs/quantization.md).
+   */
   quantization?: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8' | undefined;
+  /**
+   * Whether matrices of linear layers are kept as the two values in each four that are not zero. `'2:4'` asks for it
+   * where the checkpoint stores the zeros, and rejects where there are more than two values in four; it needs 16-bit or
+   * 8-bit weights. `'none'` keeps the zeros. Defaults to `'auto'`: those that the checkpoint stores so.
+   */
+  sparsity?: 'auto' | 'none' | '2:4' | undefined;
   /** Format of the KV cache. Defaults to `'auto'`: same as `dtype`. `'int8'` is refused until it exists. */
   kvCacheDtype?: 'auto' | FloatType | 'int8' | undefined;
   /**

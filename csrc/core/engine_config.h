@@ -8,6 +8,7 @@
 #include "base/device_type.h"
 #include "base/dtype.h"
 #include "base/nccl_options.h"
+#include "base/quantization.h"
 
 namespace heddle {
 
@@ -37,7 +38,9 @@ struct EngineConfig {
   bool custom_all_reduce = true;  // on GPUs: small sums through peer memory, where ranks reach each other's
   LoadFormat load_format = LoadFormat::kSafetensors;
   std::string packed_weights;  // path with which the names of files with packed weights begin; "": none are kept
-  bool dtype_auto = true;      // dtype follows the checkpoint
+  Quantization quantization = Quantization::kAuto;
+  Sparsity sparsity = Sparsity::kAuto;
+  bool dtype_auto = true;  // dtype follows the checkpoint
   DType dtype = DType::kFloat32;
   bool kv_cache_dtype_auto = true;  // follows dtype
   DType kv_cache_dtype = DType::kFloat32;

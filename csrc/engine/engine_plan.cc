@@ -169,16 +169,17 @@ int64_t CommunicatorBytes(const WorkerConfig& worker, int tensor_parallel_size) 
 // What a rank takes, for sequences of worker.runner.max_model_len and with a KV cache of one block.
 RankPlan PlanRank(const WorkerConfig& worker, int rank, int size) {
   const TensorParallel tp{rank, size, nullptr};
-  const ModelFootprint footprint = worker.family->footprint(worker.model, tp, worker.dtype, worker.device);
+  const ModelFootprint footprint = worker.family->footprint(worker.model, tp, worker.formats, worker.device);
   return {
       .weight_bytes = footprint.weight_bytes,
       .kv_cache_bytes = KVCache::BytesPerBlock(worker.kv_cache_dtype, worker.model.num_layers, worker.runner.block_size,
                                                footprint.num_kv_heads, worker.model.head_dim),
-      .activation_bytes =
-          ModelRunner::ActivationBytes(worker.model, worker.runner, tp, ActivationDType(worker.device, worker.dtype),
-                                       footprint.activation_bytes_per_token) +
-          footprint.bytes_per_position * worker.runner.max_model_len +
-          (worker.device == DeviceType::kCuda ? Worker::kCudaWorkspaceBytes : 0) + CommunicatorBytes(worker, size)};
+      .activation_bytes = ModelRunner::ActivationBytes(worker.model, worker.runner, tp,
+                                                       ActivationDType(worker.device, worker.formats.dtype()),
+                                                       footprint.activation_bytes_per_token) +
+                          footprint.bytes_per_position * worker.runner.max_model_len +
+                          (worker.device == DeviceType::kCuda ? Worker::kCudaWorkspaceBytes : 0) +
+                          CommunicatorBytes(worker, size)};
 }
 
 // How many blocks fit into a memory beside what its ranks take otherwise, as far as the cache may fill it. While
@@ -283,8 +284,9 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   std::sort(model.eos_token_ids.begin(), model.eos_token_ids.end());
   model.eos_token_ids.erase(std::unique(model.eos_token_ids.begin(), model.eos_token_ids.end()),
                             model.eos_token_ids.end());
-  worker.dtype = config.dtype_auto ? model.dtype : config.dtype;
-  worker.kv_cache_dtype = config.kv_cache_dtype_auto ? worker.dtype : config.kv_cache_dtype;
+  const DType dtype = config.dtype_auto ? model.dtype : config.dtype;
+  worker.formats = WeightFormats(dtype, config.quantization, config.sparsity, ParseStoredQuantization(json));
+  worker.kv_cache_dtype = config.kv_cache_dtype_auto ? dtype : config.kv_cache_dtype;
   worker.packed_weights = config.packed_weights;
   worker.nccl = config.nccl;
   worker.custom_all_reduce = config.custom_all_reduce;

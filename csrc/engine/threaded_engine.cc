@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "executor/thread_executor.h"
-#include "loader/weight_source.h"
+#include "loader/quantized_checkpoint.h"
 
 namespace heddle {
 namespace {
@@ -16,6 +16,13 @@ uint64_t DeriveSeed(uint64_t engine_seed, RequestId id) {
   x = (x ^ (x >> 33)) * 0xff51afd7ed558ccdu;
   x = (x ^ (x >> 33)) * 0xc4ceb9fe1a85ec53u;
   return x ^ (x >> 33);
+}
+
+std::unique_ptr<WeightSource> OpenWeights(const EngineConfig& config, const WorkerConfig& worker) {
+  if (config.load_format == LoadFormat::kDummy) {
+    return DummyWeights(worker.model.dtype, worker.formats.sparsity() == Sparsity::k24);
+  }
+  return OpenQuantizedCheckpoint(config.model, worker.formats.stored());
 }
 
 }  // namespace
@@ -98,17 +105,23 @@ bool ThreadedEngine::Load() {
   try {
     const EnginePlan plan = PlanEngine(config_);
     CheckFits(plan);
-    const auto weights = config_.load_format == LoadFormat::kDummy ? DummyWeights(plan.worker.model.dtype)
-                                                                   : OpenCheckpoint(config_.model);
+    const auto weights = OpenWeights(config_, plan.worker);
     auto executor = CreateThreadExecutor(
         plan.worker, config_.tensor_parallel_size, config_.comm_timeout_ms, *weights,
         [this](double fraction) { listener_.OnProgress(fraction); }, stopping_);
 
     const ModelConfig& model = plan.worker.model;
-    EngineInfo info{
-        model.architecture,         model.vocab_size,          plan.scheduler.max_model_len, plan.worker.dtype,
-        plan.worker.kv_cache_dtype, plan.scheduler.block_size, plan.scheduler.num_blocks,    plan.worker.isa,
-        plan.worker.device,         model.eos_token_ids};
+    EngineInfo info{.architecture = model.architecture,
+                    .vocab_size = model.vocab_size,
+                    .max_model_len = plan.scheduler.max_model_len,
+                    .dtype = plan.worker.formats.dtype(),
+                    .quantization = plan.worker.formats.quantization(),
+                    .kv_cache_dtype = plan.worker.kv_cache_dtype,
+                    .block_size = plan.scheduler.block_size,
+                    .num_blocks = plan.scheduler.num_blocks,
+                    .isa = plan.worker.isa,
+                    .device = plan.worker.device,
+                    .eos_token_ids = model.eos_token_ids};
     const int max_logprobs = config_.max_logprobs < 0 ? model.vocab_size : config_.max_logprobs;
     limits_ = {model.vocab_size, plan.scheduler.max_model_len, std::min(max_logprobs, model.vocab_size)};
     eos_token_ids_ = model.eos_token_ids;

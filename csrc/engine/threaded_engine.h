@@ -26,6 +26,7 @@ struct EngineInfo {
   int vocab_size = 0;
   int max_model_len = 0;
   DType dtype = DType::kFloat32;
+  Quantization quantization = Quantization::kNone;
   DType kv_cache_dtype = DType::kFloat32;
   int block_size = 0;
   int num_blocks = 0;

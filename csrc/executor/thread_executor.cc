@@ -57,8 +57,8 @@ class ThreadExecutor : public Executor {
   void Load(WeightSource& weights, const std::function<void(double)>& on_progress) {
     int64_t total = 0;
     for (int rank = 0; rank < size(); ++rank) {
-      total +=
-          config_.family->footprint(config_.model, {rank, size(), nullptr}, config_.dtype, config_.device).weight_bytes;
+      total += config_.family->footprint(config_.model, {rank, size(), nullptr}, config_.formats, config_.device)
+                   .weight_bytes;
     }
     LoadProgress progress(total, on_progress);
     const std::function<void(int64_t)> on_packed = [&progress](int64_t bytes) { progress.Add(bytes); };

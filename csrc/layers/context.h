@@ -8,6 +8,7 @@
 #include "comm/tensor_parallel.h"
 #include "device/stream.h"
 #include "kvcache/kv_cache.h"
+#include "layers/weight_formats.h"
 #include "layers/weight_upload.h"
 #include "loader/weight_cache.h"
 #include "loader/weight_source.h"
@@ -20,10 +21,10 @@ namespace heddle {
 struct BuildContext {
   const TensorParallel& tp;
   WeightSource& weights;
-  WeightCache* cache;        // asked before `weights`; may be null
-  WeightUploader* uploader;  // where the stream is a GPU's, else null
-  DType dtype;               // of the matrices in memory
-  Allocator& memory;         // of all that the stream's ops read
+  WeightCache* cache;            // asked before `weights`; may be null
+  WeightUploader* uploader;      // where the stream is a GPU's, else null
+  const WeightFormats& formats;  // of the matrices in memory
+  Allocator& memory;             // of all that the stream's ops read
   Stream& stream;
   const std::function<void(int64_t bytes)>& on_packed;  // after each matrix, packed or restored
   const std::atomic<bool>& cancelled;                   // layers stop loading with kCancelled once it is set

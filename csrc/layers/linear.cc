@@ -7,8 +7,12 @@
 namespace heddle {
 namespace {
 
-std::unique_ptr<StoredTensor> Find(const BuildContext& context, const StoredMatrix& stored) {
-  return context.weights.Get(stored.prefix + ".weight", {stored.stored_rows, stored.columns});
+// Packs rows [row_begin, ...) of a stored matrix.
+void PackStored(const BuildContext& context, const StoredMatrix& stored, Range rows, Range columns, int64_t at,
+                PackedMatrix& weight) {
+  const std::string name = stored.prefix + ".weight";
+  const auto tensor = context.weights.Get(name, {stored.stored_rows, stored.columns});
+  PackRows(context, name, *tensor, {stored.row_begin + rows.begin, stored.row_begin + rows.end}, columns, at, weight);
 }
 
 // Where rows of a stored matrix go in a fused one.
@@ -23,13 +27,11 @@ void LoadParts(const BuildContext& context, const std::vector<FusedPart>& parts,
                const Tensor& bias) {
   const bool restored = Restore(context, parts[0].stored.prefix, weight);
   for (const auto& [stored, shard, at] : parts) {
-    const int64_t begin = stored.row_begin + shard.begin;
-    if (!restored) {
-      PackRows(context, *Find(context, stored), {begin, begin + shard.size()}, {0, stored.columns}, at, weight);
-    }
+    if (!restored) PackStored(context, stored, shard, {0, stored.columns}, at, weight);
     if (bias.empty()) continue;
     const Tensor whole = ReadVector(context.weights, stored.prefix + ".bias", stored.stored_rows);
-    std::copy_n(whole.view().Data<float>() + begin, shard.size(), bias.view().Data<float>() + at);
+    std::copy_n(whole.view().Data<float>() + stored.row_begin + shard.begin, shard.size(),
+                bias.view().Data<float>() + at);
   }
 }
 
@@ -38,12 +40,15 @@ void LoadParts(const BuildContext& context, const std::vector<FusedPart>& parts,
 ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const std::vector<Part>& parts) {
   int64_t rows = 0;
   std::vector<FusedPart> fused;
+  std::vector<std::string> modules;
   for (const Part& part : parts) {
+    modules.push_back(part.stored.prefix);
     fused.push_back({part.stored, part.shard, rows});
     rows += part.shard.size();
   }
   const int64_t columns = parts[0].stored.columns;
-  weight_ = PackedMatrix(context.dtype, rows, columns, {0, columns}, context.layout(), &context.memory);
+  weight_ = PackedMatrix(context.formats.Linear(modules, columns, columns), rows, columns, {0, columns},
+                         context.layout(), &context.memory);
   const Tensor bias = parts[0].stored.bias ? Tensor(DType::kFloat32, {rows}) : Tensor();
   LoadParts(context, fused, weight_, bias);
   if (!bias.empty()) bias_ = ToDevice(context, bias);
@@ -56,10 +61,10 @@ void ColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const Te
 RowParallelLinear::RowParallelLinear(const BuildContext& context, const StoredMatrix& stored, int64_t unit)
     : tp_(context.tp) {
   const Range shard = tp_.Shard(stored.columns, unit);
-  weight_ = PackedMatrix(context.dtype, stored.rows, shard.size(), tp_.ShardSlices(stored.columns, unit),
-                         context.layout(), &context.memory);
+  weight_ = PackedMatrix(context.formats.Linear({stored.prefix}, stored.columns, unit), stored.rows, shard.size(),
+                         tp_.ShardSlices(stored.columns, unit), context.layout(), &context.memory);
   if (!Restore(context, stored.prefix, weight_)) {
-    PackRows(context, *Find(context, stored), {stored.row_begin, stored.row_begin + stored.rows}, shard, 0, weight_);
+    PackStored(context, stored, {0, stored.rows}, shard, 0, weight_);
   }
   if (stored.bias) bias_ = LoadVector(context, stored.prefix + ".bias", stored.rows);
 }
@@ -107,7 +112,8 @@ GatedColumnParallelLinear::GatedColumnParallelLinear(const BuildContext& context
   const Range shard = context.tp.Shard(gate.rows, kShardUnit);
   output_size_ = shard.size();
   const int64_t half = ops::GatedHalf(output_size_, context.layout());
-  weight_ = PackedMatrix(context.dtype, 2 * half, gate.columns, {0, gate.columns}, context.layout(), &context.memory);
+  weight_ = PackedMatrix(context.formats.Linear({gate.prefix, up.prefix}, gate.columns, gate.columns), 2 * half,
+                         gate.columns, {0, gate.columns}, context.layout(), &context.memory);
   const Tensor bias = gate.bias ? Tensor(DType::kFloat32, {2 * half}) : Tensor();
   LoadParts(context, {{gate, shard, 0}, {up, shard, half}}, weight_, bias);
   if (!bias.empty()) bias_ = ToDevice(context, bias);

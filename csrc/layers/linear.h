@@ -3,6 +3,8 @@
 //   column-parallel   y_r = x W_r^T          rows of W are shared out; x is whole, y is a part
 //   row-parallel      y = sum_r x_r W_r^T    columns of W are shared out; x is a part, y is whole after an all-reduce
 //
+// How a matrix is stored and multiplied, WeightFormats says; scales and sparse groups are cut with their weights.
+//
 // Shards are whole multiples of kShardUnit where sizes allow, so that they are whole panels of a packed matrix.
 // Immutable after construction; Forward on the rank's thread.
 #pragma once

@@ -4,14 +4,14 @@
 #include "layers/weight_loading.h"
 
 namespace heddle {
-
 ParallelLMHead::ParallelLMHead(const BuildContext& context, const std::string& name, int64_t vocab_size,
                                int64_t hidden_size)
     : tp_(context.tp),
       shard_(context.tp.Shard(vocab_size, kShardUnit)),
-      weight_(context.dtype, shard_.size(), hidden_size, {0, hidden_size}, context.layout(), &context.memory) {
+      weight_(context.formats.Head(ModuleOf(name)), shard_.size(), hidden_size, {0, hidden_size}, context.layout(),
+              &context.memory) {
   if (Restore(context, name, weight_)) return;
-  PackRows(context, *context.weights.Get(name, {vocab_size, hidden_size}), shard_, {0, hidden_size}, 0, weight_);
+  PackRows(context, name, *context.weights.Get(name, {vocab_size, hidden_size}), shard_, {0, hidden_size}, 0, weight_);
 }
 
 void ParallelLMHead::Forward(ForwardContext& context, const TensorView& hidden, float soft_cap,
@@ -33,8 +33,9 @@ VocabParallelEmbedding::VocabParallelEmbedding(const BuildContext& context, cons
     table_ = LoadRows(context, name, *stored, shard_);
     return;
   }
-  rows_ = PackedMatrix(context.dtype, shard_.size(), hidden_size, {0, hidden_size}, context.layout(), &context.memory);
-  PackRows(context, *stored, shard_, {0, hidden_size}, 0, rows_);
+  rows_ = PackedMatrix({.dtype = context.formats.dtype()}, shard_.size(), hidden_size, {0, hidden_size},
+                       context.layout(), &context.memory);
+  PackRows(context, name, *stored, shard_, {0, hidden_size}, 0, rows_);
 }
 
 VocabParallelEmbedding::VocabParallelEmbedding(const TensorParallel& tp, const ParallelLMHead& head)

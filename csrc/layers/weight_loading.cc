@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/rounding.h"
+#include "layers/matrix_rows.h"
 
 namespace heddle {
 namespace {
@@ -42,19 +43,21 @@ bool Restore(const BuildContext& context, const std::string& name, PackedMatrix&
   return Restore(context, name + ": " + matrix.Form(), matrix.memory(), static_cast<int64_t>(matrix.size_bytes()));
 }
 
-void PackRows(const BuildContext& context, const StoredTensor& stored, Range rows, Range columns, int64_t at,
-              PackedMatrix& destination) {
-  const int64_t bytes = rows.size() * columns.size() * static_cast<int64_t>(DTypeSize(destination.dtype()));
+void PackRows(const BuildContext& context, const std::string& name, const StoredTensor& stored, Range rows,
+              Range columns, int64_t at, PackedMatrix& destination) {
+  // Of a matrix that is packed in parts, each counts by its rows.
+  const int64_t bytes =
+      destination.n() > 0 ? static_cast<int64_t>(destination.size_bytes()) * rows.size() / destination.n() : 0;
   if (context.uploader != nullptr) {
-    context.uploader->Upload(stored, rows, columns, destination.Rows().Rows(at, at + rows.size()));
+    context.uploader->Upload(name, stored, rows, columns, at, destination);
     return context.on_packed(bytes);
   }
   const int64_t width = stored.shape()[1];
   const auto row_bytes = width * static_cast<int64_t>(DTypeSize(stored.dtype()));
   ForEachStrip(context, {at, at + rows.size()}, row_bytes, [&](int64_t begin, int64_t end) {
-    const Tensor strip(stored.dtype(), {end - begin, width});
-    stored.Read(rows.begin + begin - at, strip);
-    destination.PackRows(begin, strip.view().Columns(columns.begin, columns.end));
+    const MatrixRows strip = ReadMatrixRows(name, stored, rows.begin + begin - at, end - begin, destination.format());
+    destination.PackRows(begin, strip.values.view().Columns(columns.begin, columns.end),
+                         strip.scales.empty() ? nullptr : strip.scales.data());
   });
   context.on_packed(bytes);
 }

@@ -16,9 +16,10 @@ namespace heddle {
 // matrix of a model has a name of its own.
 bool Restore(const BuildContext& context, const std::string& name, PackedMatrix& matrix);
 
-// Packs the block rows x columns of `stored` into `destination` from row `at`.
-void PackRows(const BuildContext& context, const StoredTensor& stored, Range rows, Range columns, int64_t at,
-              PackedMatrix& destination);
+// Packs the block rows x columns of the tensor `name`, which is `stored`, into `destination` from row `at`. Fails as
+// ReadMatrixRows does.
+void PackRows(const BuildContext& context, const std::string& name, const StoredTensor& stored, Range rows,
+              Range columns, int64_t at, PackedMatrix& destination);
 
 // The rows in their stored form, from the cache if that has them under this name. On CPU only.
 Tensor LoadRows(const BuildContext& context, const std::string& name, const StoredTensor& stored, Range rows);

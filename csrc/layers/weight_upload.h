@@ -5,11 +5,13 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "device/stream.h"
 #include "loader/weight_source.h"
+#include "ops/packed_matrix.h"
 #include "tensor/sharding.h"
 
 namespace heddle {
@@ -22,9 +24,12 @@ class WeightUploader {
   WeightUploader(const WeightUploader&) = delete;
   WeightUploader& operator=(const WeightUploader&) = delete;
 
-  // to = the block rows x columns of `stored`, converted to its dtype. `to` [rows, columns] is device memory; the
-  // copies are done when the stream has come so far. Fails with kCancelled, and as StoredTensor::Read does; the next
-  // call may succeed.
+  // Rows [at, at + rows.size()) of `to` = the block rows x columns of the tensor `name`, which is `stored`, in the
+  // format of `to`. `to` is device memory, in rows; the copies are done when the stream has come so far. Fails with
+  // kCancelled, and as ReadMatrixRows does; the next call may succeed.
+  void Upload(const std::string& name, const StoredTensor& stored, Range rows, Range columns, int64_t at,
+              const PackedMatrix& to);
+  // The same for floats, converted to the dtype of `to` [rows, columns].
   void Upload(const StoredTensor& stored, Range rows, Range columns, const TensorView& to);
 
  private:
@@ -35,8 +40,18 @@ class WeightUploader {
     CudaEvent copied;
   };
 
+  // Called with a buffer and rows [begin, end) that are to be brought into it or copied out of it.
+  using FillPart = std::function<void(char* buffer, int64_t begin, int64_t end)>;
+  using CopyRows = std::function<void(const char* buffer, int64_t begin, int64_t end)>;
+
   void Reserve(size_t bytes);
+  // Buffer by buffer of rows of `row_bytes`: fill(buffer, ...) on all threads, a part each, then copy(buffer, ...).
+  void ForBuffers(int64_t num_rows, int64_t row_bytes, const FillPart& fill, const CopyRows& copy);
+  // Rows that are int8, sparse or both.
+  void UploadCompressed(const std::string& name, const StoredTensor& stored, Range rows, Range columns, int64_t at,
+                        const PackedMatrix& to);
   void ReadPart(const StoredTensor& stored, int64_t first_row, int64_t num_rows, DType dtype, void* to) const;
+  void CheckNotCancelled() const;
 
   Stream& stream_;
   const std::atomic<bool>& cancelled_;

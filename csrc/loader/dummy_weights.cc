@@ -51,11 +51,17 @@ class ConstantTensor : public StoredTensor {
   float value_;
 };
 
+// Two of four neighbours, by the number of their group: each of the six choices as often as the others.
+bool IsKept(size_t element) {
+  constexpr unsigned kChoices[] = {0b0011, 0b0101, 0b0110, 0b1001, 0b1010, 0b1100};
+  return (kChoices[Mix(element / 4) % 6] >> element % 4 & 1) != 0;
+}
+
 // Element i is element (offset + i) mod kBlockSize of the block.
 class RandomTensor : public StoredTensor {
  public:
-  RandomTensor(const Tensor& block, const Shape& shape, size_t offset)
-      : StoredTensor(block.view().dtype, shape), block_(block), offset_(offset) {}
+  RandomTensor(const Tensor& block, const Shape& shape, size_t offset, bool sparse)
+      : StoredTensor(block.view().dtype, shape), block_(block), offset_(offset), sparse_(sparse) {}
 
  private:
   void ReadElements(int64_t begin, int64_t count, void* destination) const override {
@@ -69,16 +75,20 @@ class RandomTensor : public StoredTensor {
       out += chunk * size;
       left -= chunk;
     }
+    for (auto i = static_cast<size_t>(begin); sparse_ && i < static_cast<size_t>(begin + count); ++i) {
+      if (!IsKept(i)) StoreFloat(dtype(), destination, static_cast<int64_t>(i) - begin, 0);
+    }
   }
 
   const Tensor& block_;
   size_t offset_;
+  bool sparse_;
 };
 
 // One block of random values, made once; a tensor repeats it from an offset that its name decides, round and round.
 class RandomWeights : public WeightSource {
  public:
-  explicit RandomWeights(DType dtype) : dtype_(dtype), block_(dtype, {int64_t{kBlockSize}}) {
+  RandomWeights(DType dtype, bool sparse) : dtype_(dtype), sparse_(sparse), block_(dtype, {int64_t{kBlockSize}}) {
     for (size_t i = 0; i < kBlockSize; ++i) {
       StoreFloat(dtype, block_.view().data, static_cast<int64_t>(i), NearlyNormal(Mix(i)));
     }
@@ -86,7 +96,7 @@ class RandomWeights : public WeightSource {
 
   std::unique_ptr<StoredTensor> Get(const std::string& name, const Shape& shape) override {
     if (IsNorm(name)) return std::make_unique<ConstantTensor>(dtype_, shape, 1.0f);
-    return std::make_unique<RandomTensor>(block_, shape, HashName(name) % kBlockSize);
+    return std::make_unique<RandomTensor>(block_, shape, HashName(name) % kBlockSize, sparse_ && shape.rank() == 2);
   }
 
   bool Has(const std::string&) const override { return true; }
@@ -94,14 +104,15 @@ class RandomWeights : public WeightSource {
 
  private:
   DType dtype_;
+  bool sparse_;
   Tensor block_;
 };
 
 }  // namespace
 
-std::unique_ptr<WeightSource> DummyWeights(DType dtype) {
+std::unique_ptr<WeightSource> DummyWeights(DType dtype, bool sparse) {
   HEDDLE_CHECK(dtype == DType::kFloat32 || dtype == DType::kBFloat16 || dtype == DType::kFloat16, DTypeName(dtype));
-  return std::make_unique<RandomWeights>(dtype);
+  return std::make_unique<RandomWeights>(dtype, sparse);
 }
 
 }  // namespace heddle

@@ -13,7 +13,7 @@ namespace heddle {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 1024;
-constexpr int kMaxDepth = 16;      // of groups
+constexpr int kMaxDepth = 16;     // of groups
 constexpr int kMaxSteps = 5'000;  // a repeated character takes one for each of the name's
 constexpr int kMaxRepetitions = 1000;
 constexpr int kUnbounded = -1;

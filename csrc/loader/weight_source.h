@@ -62,7 +62,7 @@ class WeightSource {
 std::unique_ptr<WeightSource> OpenCheckpoint(const std::string& folder);
 
 // Random weights of any name and shape: close to normal with a standard deviation of 0.02, norms 1, repeatable by name.
-// Has every name. For benchmarks. REQUIRES: a float dtype.
-std::unique_ptr<WeightSource> DummyWeights(DType dtype);
+// Has every name. For benchmarks. With `sparse` two of every four neighbours are zero. REQUIRES: a float dtype.
+std::unique_ptr<WeightSource> DummyWeights(DType dtype, bool sparse = false);
 
 }  // namespace heddle

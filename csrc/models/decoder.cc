@@ -20,12 +20,6 @@ ops::Activation ToActivation(HiddenActivation activation) {
   return ops::Activation::kGelu;
 }
 
-// Bytes of a rank's part of a matrix, packed.
-int64_t RowParallelBytes(const TensorParallel& tp, DType dtype, int64_t rows, int64_t columns, int64_t unit,
-                         MatrixLayout layout) {
-  return PackedMatrix::SizeBytes(dtype, rows, tp.ShardSlices(columns, unit), layout);
-}
-
 }  // namespace
 
 Decoder::Decoder(const BuildContext& context, const ModelConfig& config, const DecoderOptions& options,
@@ -113,7 +107,8 @@ size_t Decoder::weight_bytes() const {
   return bytes;
 }
 
-ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParallel& tp, DType dtype, DeviceType device) {
+ModelFootprint Decoder::Footprint(const ModelConfig& config, const DecoderOptions& options, const TensorParallel& tp,
+                                  const WeightFormats& formats, DeviceType device) {
   const HeadShard heads = HeadShard::Of(tp, config.num_heads, config.num_kv_heads);
   const int64_t hidden = config.hidden_size;
   const int64_t q_size = heads.heads.size() * config.head_dim;
@@ -122,21 +117,33 @@ ModelFootprint Decoder::Footprint(const ModelConfig& config, const TensorParalle
   const int64_t vocab_shard = tp.Shard(config.vocab_size, kShardUnit).size();
 
   const MatrixLayout layout = device == DeviceType::kCuda ? MatrixLayout::kRows : MatrixLayout::kPanels;
-  const int64_t layer_bytes =
-      PackedMatrix::SizeBytes(dtype, qkv_size, {0, hidden}, layout) +
-      RowParallelBytes(tp, dtype, hidden, int64_t{config.num_heads} * config.head_dim,
-                       std::gcd(kShardUnit, int64_t{config.head_dim}), layout) +
-      PackedMatrix::SizeBytes(dtype, 2 * ops::GatedHalf(mlp_size, layout), {0, hidden}, layout) +
-      RowParallelBytes(tp, dtype, hidden, config.intermediate_size, kShardUnit, layout);
-  const int64_t head_bytes = PackedMatrix::SizeBytes(dtype, vocab_shard, {0, hidden}, layout);
+  const auto column_parallel = [&](const std::vector<std::string>& modules, int64_t rows) {
+    return PackedMatrix::SizeBytes(formats.Linear(modules, hidden, hidden), rows, {0, hidden}, layout);
+  };
+  const auto row_parallel = [&](const StoredMatrix& matrix, int64_t unit) {
+    return PackedMatrix::SizeBytes(formats.Linear({matrix.prefix}, matrix.columns, unit), matrix.rows,
+                                   tp.ShardSlices(matrix.columns, unit), layout);
+  };
+  const DecoderWeights weights(config, options);
   ModelFootprint footprint;
-  footprint.weight_bytes = config.num_layers * layer_bytes + head_bytes;
+  for (const DecoderLayerWeights& layer : weights.layers) {
+    const auto& [q, k, v, o, q_norm, k_norm] = layer.attention;
+    const auto& [gate, up, down] = layer.mlp;
+    footprint.weight_bytes += column_parallel({q.prefix, k.prefix, v.prefix}, qkv_size) +
+                              row_parallel(o, std::gcd(kShardUnit, int64_t{config.head_dim})) +
+                              column_parallel({gate.prefix, up.prefix}, 2 * ops::GatedHalf(mlp_size, layout)) +
+                              row_parallel(down, kShardUnit);
+  }
+  footprint.weight_bytes +=
+      PackedMatrix::SizeBytes(formats.Head(ModuleOf(weights.lm_head)), vocab_shard, {0, hidden}, layout);
   if (!config.tie_word_embeddings) {
     footprint.weight_bytes +=
-        device == DeviceType::kCuda ? head_bytes : vocab_shard * hidden * static_cast<int64_t>(DTypeSize(config.dtype));
+        device == DeviceType::kCuda
+            ? PackedMatrix::SizeBytes({.dtype = formats.dtype()}, vocab_shard, {0, hidden}, layout)
+            : vocab_shard * hidden * static_cast<int64_t>(DTypeSize(config.dtype));
   }
   // The residual stream and the branch, and the larger of what attention and MLP keep at once.
-  const auto element = static_cast<int64_t>(DTypeSize(ActivationDType(device, dtype)));
+  const auto element = static_cast<int64_t>(DTypeSize(ActivationDType(device, formats.dtype())));
   footprint.activation_bytes_per_token =
       hidden * static_cast<int64_t>(sizeof(float)) + (hidden + std::max(qkv_size + q_size, mlp_size)) * element;
   for (const RopeConfig& rope : config.ropes) {

@@ -22,7 +22,8 @@ class Decoder : public CausalLM {
   void ComputeLogits(ForwardContext& context, const TensorView& hidden, const TensorView& logits) const override;
   size_t weight_bytes() const override;
 
-  static ModelFootprint Footprint(const ModelConfig& config, const TensorParallel& tp, DType dtype, DeviceType device);
+  static ModelFootprint Footprint(const ModelConfig& config, const DecoderOptions& options, const TensorParallel& tp,
+                                  const WeightFormats& formats, DeviceType device);
 
  private:
   struct Layer {

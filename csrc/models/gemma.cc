@@ -7,9 +7,15 @@
 namespace heddle {
 namespace {
 
+constexpr DecoderOptions kOptions{.norm_offset = 1.0f, .sandwich_norms = true};
+
 std::unique_ptr<CausalLM> Build(const BuildContext& context, const ModelConfig& config, int max_model_len) {
-  const DecoderOptions options{.norm_offset = 1.0f, .sandwich_norms = true};
-  return std::make_unique<Decoder>(context, config, options, max_model_len);
+  return std::make_unique<Decoder>(context, config, kOptions, max_model_len);
+}
+
+ModelFootprint Footprint(const ModelConfig& config, const TensorParallel& tp, const WeightFormats& formats,
+                         DeviceType device) {
+  return Decoder::Footprint(config, kOptions, tp, formats, device);
 }
 
 ConfigDefaults GemmaDefaults() {
@@ -41,7 +47,7 @@ ModelConfig ParseGemma3(const Json& config) {
 
 }  // namespace
 
-ModelFamily Gemma2Family() { return {"Gemma2ForCausalLM", ParseGemma2, Build, Decoder::Footprint}; }
-ModelFamily Gemma3Family() { return {"Gemma3ForCausalLM", ParseGemma3, Build, Decoder::Footprint}; }
+ModelFamily Gemma2Family() { return {"Gemma2ForCausalLM", ParseGemma2, Build, Footprint}; }
+ModelFamily Gemma3Family() { return {"Gemma3ForCausalLM", ParseGemma3, Build, Footprint}; }
 
 }  // namespace heddle

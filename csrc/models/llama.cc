@@ -6,8 +6,15 @@
 namespace heddle {
 namespace {
 
+constexpr DecoderOptions kOptions;
+
 std::unique_ptr<CausalLM> Build(const BuildContext& context, const ModelConfig& config, int max_model_len) {
-  return std::make_unique<Decoder>(context, config, DecoderOptions{}, max_model_len);
+  return std::make_unique<Decoder>(context, config, kOptions, max_model_len);
+}
+
+ModelFootprint Footprint(const ModelConfig& config, const TensorParallel& tp, const WeightFormats& formats,
+                         DeviceType device) {
+  return Decoder::Footprint(config, kOptions, tp, formats, device);
 }
 
 ModelConfig ParseLlama(const Json& config) { return ParseModelConfig(config); }
@@ -21,7 +28,7 @@ ModelConfig ParseMistral(const Json& config) {
 
 }  // namespace
 
-ModelFamily LlamaFamily() { return {"LlamaForCausalLM", ParseLlama, Build, Decoder::Footprint}; }
-ModelFamily MistralFamily() { return {"MistralForCausalLM", ParseMistral, Build, Decoder::Footprint}; }
+ModelFamily LlamaFamily() { return {"LlamaForCausalLM", ParseLlama, Build, Footprint}; }
+ModelFamily MistralFamily() { return {"MistralForCausalLM", ParseMistral, Build, Footprint}; }
 
 }  // namespace heddle

@@ -21,13 +21,6 @@ constexpr int kMaxPositions = 100'000'000;
 constexpr int kDefaultWindow = 4096;  // of every family in transformers that has one by default
 
 void RefuseOtherKindsOfModels(const ConfigReader& reader) {
-  for (const char* key : {"quantization_config", "compression_config"}) {
-    const Json* quantization = reader.Object(key);
-    if (quantization == nullptr) continue;
-    const std::string method = ConfigReader(*quantization, std::string(key) + ".").String("quant_method", "unnamed");
-    throw Error(ErrorCode::kUnsupportedModel,
-                std::string("config.json: ") + key + " with quant_method " + Quote(method) + " is not supported");
-  }
   if (reader.Bool("is_encoder_decoder", false)) reader.FailUnsupported("is_encoder_decoder");
   if (!reader.Bool("is_causal", true)) reader.FailUnsupported("is_causal");
 }

@@ -47,7 +47,7 @@ std::string ParseArchitecture(const Json& config);
 //   eos_token_id                         a token id or a list of them; absent: none
 //   rope_theta, rope_scaling (transformers 4: `type` or `rope_type`), rope_parameters (5), partial_rotary_factor,
 //   original_max_position_embeddings     RoPE types default, linear, dynamic, yarn, llama3
-// and refuses quantization_config, compression_config, is_encoder_decoder and a false is_causal.
+// and refuses is_encoder_decoder and a false is_causal. How weights are stored is the loader's to read.
 // Every layer has full attention and ropes[0]; attention_scale is 1 / sqrt(head_dim).
 ModelConfig ParseModelConfig(const Json& config, const ConfigDefaults& defaults = {});
 

@@ -6,9 +6,15 @@
 namespace heddle {
 namespace {
 
+constexpr DecoderOptions kOptions{.fused_weights = true};
+
 std::unique_ptr<CausalLM> Build(const BuildContext& context, const ModelConfig& config, int max_model_len) {
-  const DecoderOptions options{.fused_weights = true};
-  return std::make_unique<Decoder>(context, config, options, max_model_len);
+  return std::make_unique<Decoder>(context, config, kOptions, max_model_len);
+}
+
+ModelFootprint Footprint(const ModelConfig& config, const TensorParallel& tp, const WeightFormats& formats,
+                         DeviceType device) {
+  return Decoder::Footprint(config, kOptions, tp, formats, device);
 }
 
 ModelConfig ParsePhi3(const Json& config) {
@@ -23,6 +29,6 @@ ModelConfig ParsePhi3(const Json& config) {
 
 }  // namespace
 
-ModelFamily Phi3Family() { return {"Phi3ForCausalLM", ParsePhi3, Build, Decoder::Footprint}; }
+ModelFamily Phi3Family() { return {"Phi3ForCausalLM", ParsePhi3, Build, Footprint}; }
 
 }  // namespace heddle

@@ -6,8 +6,15 @@
 namespace heddle {
 namespace {
 
+constexpr DecoderOptions kOptions;
+
 std::unique_ptr<CausalLM> Build(const BuildContext& context, const ModelConfig& config, int max_model_len) {
-  return std::make_unique<Decoder>(context, config, DecoderOptions{}, max_model_len);
+  return std::make_unique<Decoder>(context, config, kOptions, max_model_len);
+}
+
+ModelFootprint Footprint(const ModelConfig& config, const TensorParallel& tp, const WeightFormats& formats,
+                         DeviceType device) {
+  return Decoder::Footprint(config, kOptions, tp, formats, device);
 }
 
 ModelConfig ParseQwen2(const Json& config) {
@@ -29,7 +36,7 @@ ModelConfig ParseQwen3(const Json& config) {
 
 }  // namespace
 
-ModelFamily Qwen2Family() { return {"Qwen2ForCausalLM", ParseQwen2, Build, Decoder::Footprint}; }
-ModelFamily Qwen3Family() { return {"Qwen3ForCausalLM", ParseQwen3, Build, Decoder::Footprint}; }
+ModelFamily Qwen2Family() { return {"Qwen2ForCausalLM", ParseQwen2, Build, Footprint}; }
+ModelFamily Qwen3Family() { return {"Qwen3ForCausalLM", ParseQwen3, Build, Footprint}; }
 
 }  // namespace heddle

@@ -14,7 +14,8 @@ struct ModelFamily {
   // Fails with kModelFormat or kUnsupportedModel, by key and value.
   ModelConfig (*parse_config)(const Json& config);
   std::unique_ptr<CausalLM> (*build)(const BuildContext& context, const ModelConfig& config, int max_model_len);
-  ModelFootprint (*footprint)(const ModelConfig& config, const TensorParallel& tp, DType dtype, DeviceType device);
+  ModelFootprint (*footprint)(const ModelConfig& config, const TensorParallel& tp, const WeightFormats& formats,
+                              DeviceType device);
 };
 
 // The family of config["architectures"][0]. Fails with kUnsupportedModel naming it and those there are.

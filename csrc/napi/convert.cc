@@ -74,6 +74,14 @@ DType ToDType(const std::string& name, const char* key) {
   RefuseType(key, "auto, float32, bfloat16 or float16");
 }
 
+Quantization ToQuantization(const std::string& name) {
+  for (Quantization quantization :
+       {Quantization::kAuto, Quantization::kNone, Quantization::kInt8, Quantization::kLlmInt8, Quantization::kW8A8}) {
+    if (name == QuantizationName(quantization)) return quantization;
+  }
+  RefuseType("quantization", "auto, none, int8, llm-int8 or w8a8");
+}
+
 std::vector<int32_t> Ids(const Napi::Object& object, const char* key) { return ToInt32Vector(object.Get(key), key); }
 
 SamplingParams ToSamplingParams(const Napi::Object& object) {
@@ -240,6 +248,9 @@ EngineConfig ToEngineConfig(const Napi::Object& object) {
   const std::string dtype = Text(object, "dtype");
   config.dtype_auto = dtype == "auto";
   if (!config.dtype_auto) config.dtype = ToDType(dtype, "dtype");
+  config.quantization = ToQuantization(Text(object, "quantization"));
+  const std::string sparsity = Text(object, "sparsity");
+  config.sparsity = sparsity == "2:4" ? Sparsity::k24 : sparsity == "none" ? Sparsity::kNone : Sparsity::kAuto;
   const std::string kv_cache_dtype = Text(object, "kvCacheDtype");
   config.kv_cache_dtype_auto = kv_cache_dtype == "auto";
   if (!config.kv_cache_dtype_auto) config.kv_cache_dtype = ToDType(kv_cache_dtype, "kvCacheDtype");
@@ -333,6 +344,7 @@ Napi::Object FromInfo(Napi::Env env, const EngineInfo& info) {
   object.Set("vocabSize", NewNumber(env, info.vocab_size));
   object.Set("maxModelLen", NewNumber(env, info.max_model_len));
   object.Set("dtype", DTypeName(info.dtype));
+  object.Set("quantization", QuantizationName(info.quantization));
   object.Set("kvCacheDtype", DTypeName(info.kv_cache_dtype));
   object.Set("blockSize", NewNumber(env, info.block_size));
   object.Set("numBlocks", NewNumber(env, info.num_blocks));

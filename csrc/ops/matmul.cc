@@ -86,10 +86,14 @@ cpu::MatmulArgs ArgsOf(const TensorView& x, const PackedMatrix& weight, const Te
           .x_stride = x.row_stride,
           .m = x.dim(0),
           .weight = weight.Panel(0),
-          .storage = StorageOf("Matmul: weight", weight.dtype()),
-          .panel_bytes = weight.k_padded() * kPanelWidth * static_cast<int64_t>(DTypeSize(weight.dtype())),
+          .storage = weight.dtype() == DType::kInt8 ? cpu::Storage::kInt8 : StorageOf("Matmul: weight", weight.dtype()),
+          .sparse = weight.format().sparse,
+          .panel_bytes = weight.panel_bytes(),
+          .scales = weight.scales(),
+          .slice_sums = weight.SliceSums(0),
+          .outlier_threshold = weight.format().outlier_threshold,
           .n = y.dim(1),
-          .num_slices = static_cast<int>(weight.slice_bounds().size()) - 1,
+          .num_slices = weight.num_slices(),
           .slice_bounds = weight.slice_bounds().data(),
           .packed_bounds = weight.packed_bounds().data(),
           .bias = nullptr,
@@ -99,12 +103,19 @@ cpu::MatmulArgs ArgsOf(const TensorView& x, const PackedMatrix& weight, const Te
           .scratch = nullptr};
 }
 
-void Multiply(Stream& stream, cpu::MatmulArgs args, int64_t k) {
+// The kernels that round rows of x for such a weight; null where they are multiplied as they are.
+const cpu::PackedMatmulKernels* RoundingKernels(const cpu::Kernels& kernels, const MatrixFormat& format) {
+  if (format.dtype == DType::kInt8) return format.quantize_x ? kernels.int8_matmul : nullptr;
+  return format.dtype == DType::kBFloat16 ? kernels.packed_matmul : nullptr;
+}
+
+void Multiply(Stream& stream, cpu::MatmulArgs args, const PackedMatrix& weight) {
   if (args.m == 0 || args.n == 0) return;
+  const int64_t k = weight.k();
   const int64_t num_panels = CeilDiv(args.n, kPanelWidth);
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());
-  if (kernels.packed_matmul != nullptr && args.storage == cpu::Storage::kBFloat16) {
-    return PackedMatmul(stream, *kernels.packed_matmul, args, k, num_panels);
+  if (const cpu::PackedMatmulKernels* rounding = RoundingKernels(kernels, weight.format()); rounding != nullptr) {
+    return PackedMatmul(stream, *rounding, args, k, num_panels);
   }
   const size_t scratch_floats = kernels.matmul_scratch_floats();
   const size_t num_threads = static_cast<size_t>(stream.threads().num_threads());
@@ -129,7 +140,7 @@ void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, con
   if (bias != nullptr) CheckContiguous("Matmul: bias", *bias, DType::kFloat32, {weight.n()});
   cpu::MatmulArgs args = ArgsOf(x, weight, y);
   if (bias != nullptr) args.bias = bias->Data<float>();
-  Multiply(stream, args, weight.k());
+  Multiply(stream, args, weight);
 }
 
 void GatedMatmul(Stream& stream, Activation activation, const TensorView& x, const PackedMatrix& gate_up,
@@ -145,11 +156,13 @@ void GatedMatmul(Stream& stream, Activation activation, const TensorView& x, con
   if (bias != nullptr) CheckContiguous("GatedMatmul: bias", *bias, DType::kFloat32, {2 * half});
   const cpu::GatedArgs gated{.kind = static_cast<cpu::GatedKind>(activation),
                              .up = gate_up.Panel(half / kPanelWidth),
+                             .up_scales = gate_up.scales() != nullptr ? gate_up.scales() + half : nullptr,
+                             .up_slice_sums = gate_up.SliceSums(half / kPanelWidth),
                              .up_bias = bias != nullptr ? bias->Data<float>() + half : nullptr};
   cpu::MatmulArgs args = ArgsOf(x, gate_up, y);
   args.gated = &gated;
   if (bias != nullptr) args.bias = bias->Data<float>();
-  Multiply(stream, args, gate_up.k());
+  Multiply(stream, args, gate_up);
 }
 
 }  // namespace heddle::ops

@@ -1,11 +1,83 @@
 #include "ops/packed_matrix.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 
 #include "base/rounding.h"
 
 namespace heddle {
 namespace {
+
+constexpr int64_t kQuad = 4;  // neighbours of K
+constexpr int64_t kQuadElements = kQuad * kPanelWidth;
+constexpr int64_t kBlockQuads = 8;
+constexpr int64_t kBlock = kBlockQuads * kQuad;
+constexpr int64_t kMaskBytes = 8;  // of a quad
+constexpr int64_t kQuadValues = kQuadElements / 2;
+// Zeros after the end: a tile of 32 in K, of 64 if int8, may begin in the last two, or four, of a slice; and an
+// instruction that spreads a sparse quad's values loads as many as a dense one has.
+constexpr int64_t kZeroBytes = 2048;
+constexpr int64_t kAlignment = 64;  // of what follows the panels
+
+int64_t ElementSize(DType dtype) { return static_cast<int64_t>(DTypeSize(dtype)); }
+
+// Where element k of output `lane` lies in a dense panel.
+int64_t PanelIndex(DType dtype, int64_t k, int64_t lane) {
+  const int64_t together = dtype == DType::kInt8 ? 4 : dtype == DType::kBFloat16 ? 2 : 1;
+  return (k / together * kPanelWidth + lane) * together + k % together;
+}
+
+int64_t SliceUnit(const MatrixFormat& format) {
+  if (format.sparse) return kBlock;
+  return format.dtype == DType::kInt8 ? kQuad : 2;
+}
+
+// Elements from one row to the next in kRows: whole vectors of 16 bytes.
+int64_t PaddedRow(const MatrixFormat& format, int64_t k) {
+  return RoundUp(k, 16 / ElementSize(format.dtype) * (format.sparse ? 2 : 1));
+}
+
+// Bytes from a sparse row's metadata to the next one's: a nibble a group, in whole vectors of 16 bytes.
+int64_t MetadataStride(int64_t k) { return RoundUp(CeilDiv(k, 2 * kSparseGroup), 16); }
+
+// What lies where, in bytes.
+struct Layout {
+  Layout(const MatrixFormat& format, int64_t n, const std::vector<int64_t>& slice_bounds, MatrixLayout layout) {
+    const int64_t element = ElementSize(format.dtype);
+    const auto num_slices = static_cast<int64_t>(slice_bounds.size()) - 1;
+    const int64_t num_panels = CeilDiv(n, kPanelWidth);
+    const bool scaled = format.dtype == DType::kInt8;
+    if (layout == MatrixLayout::kRows) {
+      k_padded = PaddedRow(format, slice_bounds.back());
+      scales = n * k_padded * element / (format.sparse ? 2 : 1);
+      if (scaled) scales = RoundUp(scales, kAlignment);
+      metadata = scales + (scaled ? n * static_cast<int64_t>(sizeof(float)) : 0);
+      if (format.sparse) metadata = RoundUp(metadata, kAlignment);
+      end = metadata + (format.sparse ? n * MetadataStride(slice_bounds.back()) : 0);
+      return;
+    }
+    packed_bounds.push_back(0);
+    for (size_t i = 1; i < slice_bounds.size(); ++i) {
+      packed_bounds.push_back(packed_bounds.back() + RoundUp(slice_bounds[i] - slice_bounds[i - 1], SliceUnit(format)));
+    }
+    k_padded = packed_bounds.back();
+    panel_bytes =
+        format.sparse ? k_padded / kQuad * (kMaskBytes + kQuadValues * element) : k_padded * kPanelWidth * element;
+    scales = num_panels * panel_bytes;
+    if (scaled) scales = RoundUp(scales, kAlignment);
+    const int64_t width = kPanelWidth * static_cast<int64_t>(sizeof(float));
+    sums = scales + (scaled ? num_panels * width : 0);
+    end = sums + (scaled ? num_panels * num_slices * width : 0);
+  }
+  std::vector<int64_t> packed_bounds;
+  int64_t k_padded = 0;
+  int64_t panel_bytes = 0;
+  int64_t scales = 0;
+  int64_t sums = 0;      // of panels
+  int64_t metadata = 0;  // of rows
+  int64_t end = 0;
+};
 
 template <typename To>
 struct Narrow {
@@ -20,125 +92,238 @@ struct Narrow<float> {
   float operator()(float value) const { return value; }
 };
 
-// Elements from one row to the next in kRows: whole vectors of 16 bytes.
-int64_t PaddedRow(DType dtype, int64_t k) {
-  const int64_t unit = 16 / static_cast<int64_t>(DTypeSize(dtype));
-  return RoundUp(k, unit);
-}
-
-// Where element k of output lane `lane` lies in a panel of bf16 pairs, or of plain rows.
-int64_t PanelIndex(bool pairs, int64_t k, int64_t lane) {
-  return pairs ? (k / 2 * kPanelWidth + lane) * 2 + k % 2 : k * kPanelWidth + lane;
-}
-
-// One row of the source into one lane of a panel; same dtype: bits are copied.
+// One row of the source into one lane of a dense panel; same dtype: bits are copied.
 template <typename T>
 void PackLane(const void* source, DType source_dtype, DType dtype, int64_t begin, int64_t end, int64_t packed_begin,
               int64_t lane, T* panel) {
-  const bool pairs = dtype == DType::kBFloat16;
   if (source_dtype == dtype) {
     const T* row = static_cast<const T*>(source);
-    for (int64_t k = begin; k < end; ++k) panel[PanelIndex(pairs, packed_begin + k - begin, lane)] = row[k];
+    for (int64_t k = begin; k < end; ++k) panel[PanelIndex(dtype, packed_begin + k - begin, lane)] = row[k];
     return;
   }
-  const Narrow<T> narrow{dtype};
-  for (int64_t k = begin; k < end; ++k) {
-    panel[PanelIndex(pairs, packed_begin + k - begin, lane)] = narrow(LoadFloat(source_dtype, source, k));
+  if constexpr (sizeof(T) > 1) {
+    const Narrow<T> narrow{dtype};
+    for (int64_t k = begin; k < end; ++k) {
+      panel[PanelIndex(dtype, packed_begin + k - begin, lane)] = narrow(LoadFloat(source_dtype, source, k));
+    }
+  }
+}
+
+// The quads of sparse panels, of elements of 1 or 2 bytes.
+char* QuadMask(void* panel, int64_t quad, int64_t element) {
+  return static_cast<char*>(panel) + quad / kBlockQuads * kBlockQuads * (kMaskBytes + kQuadValues * element) +
+         quad % kBlockQuads * kMaskBytes;
+}
+
+char* QuadValues(void* panel, int64_t quad, int64_t element) {
+  return QuadMask(panel, quad, element) + (kBlockQuads - quad % kBlockQuads) * kMaskBytes +
+         quad % kBlockQuads * kQuadValues * element;
+}
+
+template <typename T>
+void ExpandPanel(void* sparse, int64_t num_quads, T* dense) {
+  for (int64_t quad = 0; quad < num_quads; ++quad) {
+    uint64_t mask;
+    std::memcpy(&mask, QuadMask(sparse, quad, sizeof(T)), sizeof(mask));
+    const char* value = QuadValues(sparse, quad, sizeof(T));
+    for (int64_t i = 0; i < kQuadElements; ++i) {
+      T element = 0;
+      if ((mask >> i & 1) != 0) {
+        std::memcpy(&element, value, sizeof(T));
+        value += sizeof(T);
+      }
+      dense[quad * kQuadElements + i] = element;
+    }
+  }
+}
+
+// The two of a lane's quad that are stored: those other than zero, then the first ones.
+template <typename T>
+uint64_t StoredOfLane(DType dtype, const T* quad, int64_t lane) {
+  constexpr unsigned kMagnitude = sizeof(T) == 1 ? 0xff : 0x7fff;
+  uint64_t stored = 0;
+  for (const bool zeros : {false, true}) {
+    for (int64_t k = 0; k < kQuad; ++k) {
+      const int64_t i = PanelIndex(dtype, k, lane);
+      const bool is_zero = (static_cast<unsigned>(quad[i]) & kMagnitude) == 0;
+      if (is_zero != zeros || (zeros && std::popcount(stored) == 2)) continue;
+      stored |= uint64_t{1} << i;
+    }
+  }
+  HEDDLE_CHECK(std::popcount(stored) == 2, "a group of four with more than two values");
+  return stored;
+}
+
+template <typename T>
+void CompressPanel(DType dtype, const T* dense, int64_t num_quads, void* sparse) {
+  for (int64_t quad = 0; quad < num_quads; ++quad, dense += kQuadElements) {
+    uint64_t mask = 0;
+    for (int64_t lane = 0; lane < kPanelWidth; ++lane) mask |= StoredOfLane(dtype, dense, lane);
+    std::memcpy(QuadMask(sparse, quad, sizeof(T)), &mask, sizeof(mask));
+    char* value = QuadValues(sparse, quad, sizeof(T));
+    for (int64_t i = 0; i < kQuadElements; ++i) {
+      if ((mask >> i & 1) == 0) continue;
+      std::memcpy(value, dense + i, sizeof(T));
+      value += sizeof(T);
+    }
   }
 }
 
 }  // namespace
 
-PackedMatrix::PackedMatrix(DType dtype, int64_t n, int64_t k, std::vector<int64_t> slice_bounds, MatrixLayout layout,
-                           Allocator* allocator)
-    : dtype_(dtype), layout_(layout), n_(n), k_(k), slice_bounds_(std::move(slice_bounds)) {
-  const auto num_slices = static_cast<int>(slice_bounds_.size()) - 1;
-  HEDDLE_CHECK(num_slices >= 1 && num_slices <= kNumReductionSlices && (num_slices & (num_slices - 1)) == 0,
-               std::to_string(num_slices) + " slices");
+PackedMatrix::PackedMatrix(const MatrixFormat& format, int64_t n, int64_t k, std::vector<int64_t> slice_bounds,
+                           MatrixLayout layout, Allocator* allocator)
+    : format_(format), layout_(layout), n_(n), k_(k), slice_bounds_(std::move(slice_bounds)) {
+  const int slices = num_slices();
+  HEDDLE_CHECK(slices >= 1 && slices <= kNumReductionSlices && (slices & (slices - 1)) == 0,
+               std::to_string(slices) + " slices");
   HEDDLE_CHECK(slice_bounds_.front() == 0 && slice_bounds_.back() == k &&
                    std::is_sorted(slice_bounds_.begin(), slice_bounds_.end()),
                "slices must cover the columns");
-  packed_bounds_.push_back(0);
-  for (int s = 0; s < num_slices; ++s) {
-    const auto i = static_cast<size_t>(s);
-    packed_bounds_.push_back(packed_bounds_[i] + (slice_bounds_[i + 1] - slice_bounds_[i] + 1) / 2 * 2);
+  HEDDLE_CHECK(!format.sparse || format.dtype != DType::kFloat32, "sparse float32");
+  for (const int64_t bound : slice_bounds_) {
+    HEDDLE_CHECK(!format.sparse || bound % kSparseGroup == 0, "a slice from column " + std::to_string(bound));
   }
-  k_padded_ = layout == MatrixLayout::kPanels ? packed_bounds_.back() : PaddedRow(dtype, k);
-  // Zeros after the end: a tile of 32 in K may begin in the last two of a slice.
-  constexpr int64_t kTileK = 32;
-  const Shape shape =
-      layout == MatrixLayout::kPanels ? Shape{num_panels() * k_padded_ + kTileK, kPanelWidth} : Shape{n, k_padded_};
-  data_ = allocator != nullptr ? Tensor(dtype, shape, *allocator) : Tensor(dtype, shape);
+  Layout where(format, n, slice_bounds_, layout);
+  packed_bounds_ = std::move(where.packed_bounds);
+  k_padded_ = where.k_padded;
+  panel_bytes_ = where.panel_bytes;
+  scales_offset_ = where.scales;
+  sums_offset_ = where.sums;
+  metadata_offset_ = where.metadata;
+  const Shape bytes{where.end + (layout == MatrixLayout::kPanels ? kZeroBytes : 0)};
+  data_ = allocator != nullptr ? Tensor(DType::kInt8, bytes, *allocator) : Tensor(DType::kInt8, bytes);
 }
 
 TensorView PackedMatrix::Rows() const {
   HEDDLE_CHECK(layout_ == MatrixLayout::kRows, "a matrix of panels");
-  return {data_.view().data, dtype_, {n_, k_}, k_padded_};
+  const int64_t stored = format_.sparse ? 2 : 1;  // columns for each that is stored
+  return {data_.view().data, dtype(), {n_, k_ / stored}, k_padded_ / stored};
 }
 
-void PackedMatrix::PackRows(int64_t row, const TensorView& source) {
+TensorView PackedMatrix::RowScales() const {
+  HEDDLE_CHECK(layout_ == MatrixLayout::kRows, "a matrix of panels");
+  if (dtype() != DType::kInt8) return {};
+  return {Memory(scales_offset_), DType::kFloat32, {n_}};
+}
+
+TensorView PackedMatrix::RowMetadata() const {
+  HEDDLE_CHECK(layout_ == MatrixLayout::kRows, "a matrix of panels");
+  if (!format_.sparse) return {};
+  return {Memory(metadata_offset_), DType::kInt8, {n_, MetadataStride(k_)}};
+}
+
+void PackedMatrix::PackRows(int64_t row, const TensorView& source, const float* scales) {
   HEDDLE_CHECK(source.dim(1) == k_ && row >= 0 && row + source.dim(0) <= n_,
                "rows " + source.shape.ToString() + " at " + std::to_string(row));
-  const auto element = static_cast<int64_t>(DTypeSize(source.dtype));
+  const bool is_int8 = dtype() == DType::kInt8;
+  HEDDLE_CHECK((source.dtype == DType::kInt8) == is_int8 && (scales != nullptr) == is_int8,
+               std::string(DTypeName(source.dtype)) + " into " + format_.Name());
+  const int64_t end_row = row + source.dim(0);
+  std::vector<char> dense(format_.sparse ? static_cast<size_t>(k_padded_ * kPanelWidth * ElementSize(dtype())) : 0);
+  for (int64_t begin = row; begin < end_row;) {
+    const int64_t p = begin / kPanelWidth;
+    const int64_t end = std::min(end_row, (p + 1) * kPanelWidth);
+    void* const panel = const_cast<void*>(Panel(p));
+    if (!format_.sparse) {
+      PackPanel(source.Rows(begin - row, end - row), begin % kPanelWidth, panel);
+    } else if (is_int8) {
+      ExpandPanel(panel, k_padded_ / kQuad, reinterpret_cast<uint8_t*>(dense.data()));
+      PackPanel(source.Rows(begin - row, end - row), begin % kPanelWidth, dense.data());
+      CompressPanel(dtype(), reinterpret_cast<const uint8_t*>(dense.data()), k_padded_ / kQuad, panel);
+    } else {
+      ExpandPanel(panel, k_padded_ / kQuad, reinterpret_cast<uint16_t*>(dense.data()));
+      PackPanel(source.Rows(begin - row, end - row), begin % kPanelWidth, dense.data());
+      CompressPanel(dtype(), reinterpret_cast<const uint16_t*>(dense.data()), k_padded_ / kQuad, panel);
+    }
+    if (is_int8) PackScales(begin, source.Rows(begin - row, end - row), scales + (begin - row));
+    begin = end;
+  }
+}
+
+// Rows of `source` into the lanes of a dense panel from `first_lane` on.
+void PackedMatrix::PackPanel(const TensorView& source, int64_t first_lane, void* panel) const {
   // Columns in strips: sixteen rows of a strip stay in the first cache level while their panel is written.
   constexpr int64_t kStrip = 256;
-  const int64_t end_row = row + source.dim(0);
-  for (int64_t panel_begin = row; panel_begin < end_row;) {
-    const int64_t p = panel_begin / kPanelWidth;
-    const int64_t panel_end = std::min(end_row, (p + 1) * kPanelWidth);
-    void* panel = const_cast<void*>(Panel(p));
-    for (size_t s = 0; s + 1 < slice_bounds_.size(); ++s) {
-      for (int64_t begin = slice_bounds_[s]; begin < slice_bounds_[s + 1]; begin += kStrip) {
-        const int64_t end = std::min(begin + kStrip, slice_bounds_[s + 1]);
-        const int64_t packed_begin = packed_bounds_[s] + begin - slice_bounds_[s];
-        for (int64_t r = panel_begin; r < panel_end; ++r) {
-          const void* values = static_cast<const char*>(source.data) + (r - row) * source.row_stride * element;
-          if (dtype_ == DType::kFloat32) {
-            PackLane(values, source.dtype, dtype_, begin, end, packed_begin, r % kPanelWidth,
-                     static_cast<float*>(panel));
-          } else {
-            PackLane(values, source.dtype, dtype_, begin, end, packed_begin, r % kPanelWidth,
-                     static_cast<uint16_t*>(panel));
-          }
+  const int64_t row_bytes = source.row_stride * ElementSize(source.dtype);
+  for (size_t s = 0; s + 1 < slice_bounds_.size(); ++s) {
+    for (int64_t begin = slice_bounds_[s]; begin < slice_bounds_[s + 1]; begin += kStrip) {
+      const int64_t end = std::min(begin + kStrip, slice_bounds_[s + 1]);
+      const int64_t packed_begin = packed_bounds_[s] + begin - slice_bounds_[s];
+      for (int64_t r = 0; r < source.dim(0); ++r) {
+        const void* values = static_cast<const char*>(source.data) + r * row_bytes;
+        const auto pack = [&](auto* elements) {
+          PackLane(values, source.dtype, dtype(), begin, end, packed_begin, first_lane + r, elements);
+        };
+        switch (DTypeSize(dtype())) {
+          case 1:
+            pack(static_cast<uint8_t*>(panel));
+            break;
+          case 2:
+            pack(static_cast<uint16_t*>(panel));
+            break;
+          default:
+            pack(static_cast<float*>(panel));
         }
       }
     }
-    panel_begin = panel_end;
+  }
+}
+
+void PackedMatrix::PackScales(int64_t row, const TensorView& source, const float* scales) {
+  auto* const all_scales = reinterpret_cast<float*>(Memory(scales_offset_));
+  auto* const sums = const_cast<int32_t*>(SliceSums(row / kPanelWidth));
+  for (int64_t r = 0; r < source.dim(0); ++r) {
+    all_scales[row + r] = scales[r];
+    const int8_t* values = source.Row<int8_t>(r);
+    for (size_t s = 0; s + 1 < slice_bounds_.size(); ++s) {
+      int32_t sum = 0;
+      for (int64_t k = slice_bounds_[s]; k < slice_bounds_[s + 1]; ++k) sum += values[k];
+      sums[static_cast<int64_t>(s) * kPanelWidth + (row + r) % kPanelWidth] = sum;
+    }
   }
 }
 
 void PackedMatrix::UnpackRow(int64_t row, std::span<float> out) const {
   HEDDLE_CHECK(row >= 0 && row < n_ && static_cast<int64_t>(out.size()) == k_, "row " + std::to_string(row));
+  HEDDLE_CHECK(!format_.sparse, "a sparse matrix");
   const void* panel = Panel(row / kPanelWidth);
   const int64_t lane = row % kPanelWidth;
-  const bool pairs = dtype_ == DType::kBFloat16;
   for (size_t s = 0; s + 1 < slice_bounds_.size(); ++s) {
     for (int64_t k = slice_bounds_[s]; k < slice_bounds_[s + 1]; ++k) {
-      out[static_cast<size_t>(k)] =
-          LoadFloat(dtype_, panel, PanelIndex(pairs, packed_bounds_[s] + k - slice_bounds_[s], lane));
+      const int64_t at = PanelIndex(dtype(), packed_bounds_[s] + k - slice_bounds_[s], lane);
+      float& value = out[static_cast<size_t>(k)];
+      if (dtype() == DType::kInt8) {
+        value = static_cast<float>(static_cast<const int8_t*>(panel)[at]) * scales()[row];
+      } else {
+        value = LoadFloat(dtype(), panel, at);
+      }
     }
   }
 }
 
-const void* PackedMatrix::Panel(int64_t p) const {
-  return static_cast<const char*>(data_.view().data) +
-         p * k_padded_ * kPanelWidth * static_cast<int64_t>(DTypeSize(dtype_));
+const void* PackedMatrix::Panel(int64_t p) const { return Memory(p * panel_bytes_); }
+
+const float* PackedMatrix::scales() const {
+  return dtype() == DType::kInt8 ? reinterpret_cast<const float*>(Memory(scales_offset_)) : nullptr;
+}
+
+const int32_t* PackedMatrix::SliceSums(int64_t p) const {
+  if (dtype() != DType::kInt8) return nullptr;
+  return reinterpret_cast<const int32_t*>(Memory(sums_offset_)) + p * num_slices() * kPanelWidth;
 }
 
 std::string PackedMatrix::Form() const {
-  std::string form = std::string(DTypeName(dtype_)) + " [" + std::to_string(n_) + ", " + std::to_string(k_) + "]";
+  std::string form = format_.Name() + " [" + std::to_string(n_) + ", " + std::to_string(k_) + "]";
   for (const int64_t bound : slice_bounds_) form += " " + std::to_string(bound);
   return form;
 }
 
-size_t PackedMatrix::size_bytes() const { return static_cast<size_t>(SizeBytes(dtype_, n_, slice_bounds_, layout_)); }
+size_t PackedMatrix::size_bytes() const { return static_cast<size_t>(SizeBytes(format_, n_, slice_bounds_, layout_)); }
 
-int64_t PackedMatrix::SizeBytes(DType dtype, int64_t n, const std::vector<int64_t>& slice_bounds, MatrixLayout layout) {
-  const auto element = static_cast<int64_t>(DTypeSize(dtype));
-  if (layout == MatrixLayout::kRows) return n * PaddedRow(dtype, slice_bounds.back()) * element;
-  int64_t k_padded = 0;
-  for (size_t i = 1; i < slice_bounds.size(); ++i) k_padded += (slice_bounds[i] - slice_bounds[i - 1] + 1) / 2 * 2;
-  return RoundUp(n, kPanelWidth) * k_padded * element;
+int64_t PackedMatrix::SizeBytes(const MatrixFormat& format, int64_t n, const std::vector<int64_t>& slice_bounds,
+                                MatrixLayout layout) {
+  return Layout(format, n, slice_bounds, layout).end;
 }
 
 }  // namespace heddle

@@ -75,8 +75,8 @@ class BusyTime {
 // The file of this rank. Its name is also in it, so that a file that was renamed is not taken for another.
 std::optional<WeightCache> OpenCache(const WorkerConfig& config, const TensorParallel& tp) {
   if (config.packed_weights.empty() || config.device != DeviceType::kCpu) return std::nullopt;
-  const std::string path = config.packed_weights + "-" + DTypeName(config.dtype) + "-" + std::to_string(tp.rank) +
-                           "of" + std::to_string(tp.size) + ".packed";
+  const std::string path = config.packed_weights + "-" + config.formats.Name() + "-" + std::to_string(tp.rank) + "of" +
+                           std::to_string(tp.size) + ".packed";
   const std::string name = path.substr(path.rfind('/') + 1);
   return WeightCache(path, name + " in layout " + std::to_string(kPackedLayoutVersion));
 }
@@ -103,7 +103,7 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
   CudaStream* const cuda = stream_->cuda();
   communicator_->Connect(*stream_);
   const ModelConfig& model = config_.model;
-  const ModelFootprint footprint = config_.family->footprint(model, tp_, config_.dtype, config_.device);
+  const ModelFootprint footprint = config_.family->footprint(model, tp_, config_.formats, config_.device);
   if (cuda != nullptr) cuda->Reserve(static_cast<size_t>(footprint.weight_bytes));
   std::optional<WeightCache> cache = OpenCache(config_, tp_);
   std::optional<WeightUploader> uploader;
@@ -113,7 +113,7 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
                              .weights = weights,
                              .cache = cache ? &*cache : nullptr,
                              .uploader = uploader ? &*uploader : nullptr,
-                             .dtype = config_.dtype,
+                             .formats = config_.formats,
                              .memory = cuda != nullptr ? static_cast<Allocator&>(*cuda) : slab,
                              .stream = *stream_,
                              .on_packed = on_packed,
@@ -123,7 +123,7 @@ void Worker::Load(WeightSource& weights, const std::function<void(int64_t)>& on_
   kv_cache_ = std::make_unique<KVCache>(config_.kv_cache_dtype, model.num_layers, config_.num_blocks,
                                         config_.runner.block_size, footprint.num_kv_heads, model.head_dim, cuda);
   runner_ = std::make_unique<ModelRunner>(model, config_.runner, tp_, *stream_, *model_, *kv_cache_,
-                                          ActivationDType(config_.device, config_.dtype),
+                                          ActivationDType(config_.device, config_.formats.dtype()),
                                           footprint.activation_bytes_per_token, cancelled_);
   if (cuda != nullptr) cuda->Synchronize();
   stats_.weight_bytes = static_cast<int64_t>(model_->weight_bytes());

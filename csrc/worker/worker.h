@@ -21,7 +21,7 @@ namespace heddle {
 struct WorkerConfig {
   ModelConfig model;
   const ModelFamily* family = nullptr;
-  DType dtype = DType::kFloat32;  // of weights
+  WeightFormats formats{DType::kFloat32};
   DType kv_cache_dtype = DType::kFloat32;
   DeviceType device = DeviceType::kCpu;
   std::vector<int32_t> devices;   // of each rank, on GPUs

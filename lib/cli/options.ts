@@ -31,6 +31,8 @@ export interface EngineFlags {
   model?: string;
   device?: EngineConfig['device'];
   dtype?: EngineConfig['dtype'];
+  quantization?: EngineConfig['quantization'];
+  sparsity?: EngineConfig['sparsity'];
   kvCacheDtype?: EngineConfig['kvCacheDtype'];
   kvCacheBytes?: number;
   maxModelLen?: number;
@@ -79,6 +81,8 @@ export function addEngineFlags(command: Command): Command {
     .option('--tp <n>', 'tensor-parallel ranks: 1, 2, 4 or 8', numeric)
     .option('--threads <n>', 'compute threads of each rank (default: cores ÷ ranks)', numeric)
     .option('--dtype <type>', 'weights in memory: auto, float32, bfloat16 or float16')
+    .option('--quantization <scheme>', '8-bit weights: auto, none, int8, llm-int8 or w8a8')
+    .option('--sparsity <pattern>', 'weights without their zeros: auto, none or 2:4')
     .option('--device <device>', 'auto, cpu or cuda')
     .option('--kv-cache-dtype <type>', 'KV cache: auto, float32, bfloat16 or float16')
     .option('--kv-cache-bytes <n>', 'bytes of KV cache, all ranks together', numeric)
@@ -108,11 +112,32 @@ export function addSamplingFlags(command: Command): Command {
 
 /** @throws UsageError when no model is named and none is bundled. */
 export function engineConfig(flags: EngineFlags): EngineConfig {
-  const { model, device, dtype, kvCacheDtype, kvCacheBytes, maxModelLen, maxNumSeqs, maxNumBatchedTokens } = flags;
+  const {
+    model,
+    device,
+    dtype,
+    quantization,
+    sparsity,
+    kvCacheDtype,
+    kvCacheBytes,
+    maxModelLen,
+    maxNumSeqs,
+    maxNumBatchedTokens,
+  } = flags;
   const { loadFormat, packedWeightCache, threads, tp } = flags;
   return {
     model: model ?? defaultModel(),
-    ...{ device, dtype, kvCacheDtype, kvCacheBytes, maxModelLen, maxNumSeqs, maxNumBatchedTokens },
+    ...{
+      device,
+      dtype,
+      quantization,
+      sparsity,
+      kvCacheDtype,
+      kvCacheBytes,
+      maxModelLen,
+      maxNumSeqs,
+      maxNumBatchedTokens,
+    },
     ...{ loadFormat, packedWeightCache, threads },
     ...(tp !== undefined && { parallel: { tensorParallelSize: tp } }),
   };

@@ -35,6 +35,8 @@ export interface ResolvedEngineConfig {
   /** Absolute; null: nothing is kept. */
   readonly packedWeightCache: string | null;
   readonly dtype: 'auto' | FloatType;
+  readonly quantization: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8';
+  readonly sparsity: 'auto' | 'none' | '2:4';
   readonly kvCacheDtype: 'auto' | FloatType;
   /** 0: chosen by the engine. */
   readonly kvCacheBytes: number;
@@ -62,7 +64,7 @@ export interface ResolvedEngineConfig {
 }
 
 const MAX_COUNT = 2 ** 31 - 1;
-const CPU_ISAS = ['scalar', 'avx2', 'avx512', 'avx512_bf16', 'amx'] as const;
+const CPU_ISAS = ['scalar', 'avx2', 'avx512', 'avx512_vnni', 'avx512_bf16', 'amx'] as const;
 
 const folderPath: Check<string> = (value, key) => {
   const folder = shortText(4096)(value, key);
@@ -107,7 +109,8 @@ const engineChecks: Checks<EngineConfig> = {
   model: folderPath,
   device: oneOf(['auto', 'cpu', 'cuda']),
   dtype: oneOf(['auto', 'float32', 'bfloat16', 'float16']),
-  quantization: oneOf(['auto', 'none'], ['int8', 'llm-int8', 'w8a8']),
+  quantization: oneOf(['auto', 'none', 'int8', 'llm-int8', 'w8a8']),
+  sparsity: oneOf(['auto', 'none', '2:4']),
   kvCacheDtype: oneOf(['auto', 'float32', 'bfloat16', 'float16'], ['int8']),
   maxModelLen: integer(2, MAX_COUNT),
   schedulingPolicy: oneOf(['fcfs', 'priority']),
@@ -168,6 +171,8 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
     loadFormat,
     packedWeightCache,
     dtype: given.dtype ?? 'auto',
+    quantization: given.quantization ?? 'auto',
+    sparsity: given.sparsity ?? 'auto',
     // The check left 'auto' and the float types.
     kvCacheDtype: (given.kvCacheDtype ?? 'auto') as 'auto' | FloatType,
     kvCacheBytes: given.kvCacheBytes ?? 0,

@@ -57,6 +57,7 @@ export class FakeEngine implements NativeEngine {
       vocabSize: 4096,
       maxModelLen: config.maxModelLen || 2048,
       dtype: 'float32',
+      quantization: 'none',
       kvCacheDtype: 'float32',
       blockSize: config.blockSize,
       numBlocks: 101,

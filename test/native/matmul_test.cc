@@ -27,7 +27,7 @@ Tensor RandomMatrix(int64_t rows, int64_t columns, uint32_t seed) {
 }
 
 PackedMatrix Pack(DType dtype, const TensorView& weight, std::vector<int64_t> slices) {
-  PackedMatrix packed(dtype, weight.dim(0), weight.dim(1), std::move(slices));
+  PackedMatrix packed({.dtype = dtype}, weight.dim(0), weight.dim(1), std::move(slices));
   packed.PackRows(0, weight);
   return packed;
 }
@@ -77,7 +77,7 @@ constexpr DType kStorages[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat1
 TEST(PackedMatrix, "gives back every row it was given, rounded to its dtype") {
   for (DType dtype : kStorages) {
     const Tensor weight = RandomMatrix(37, 101, 1);
-    PackedMatrix packed(dtype, 37, 101, Slices(101, 2));
+    PackedMatrix packed({.dtype = dtype}, 37, 101, Slices(101, 2));
     // In parts that begin inside a panel.
     packed.PackRows(0, weight.view().Rows(0, 5));
     packed.PackRows(5, weight.view().Rows(5, 37));
@@ -97,8 +97,8 @@ TEST(PackedMatrix, "gives back every row it was given, rounded to its dtype") {
 
 TEST(PackedMatrix, "knows its size before it is made") {
   for (DType dtype : kStorages) {
-    const PackedMatrix packed(dtype, 37, 101, Slices(101, 2));
-    EXPECT_EQ(static_cast<int64_t>(packed.size_bytes()), PackedMatrix::SizeBytes(dtype, 37, Slices(101, 2)));
+    const PackedMatrix packed({.dtype = dtype}, 37, 101, Slices(101, 2));
+    EXPECT_EQ(static_cast<int64_t>(packed.size_bytes()), PackedMatrix::SizeBytes({.dtype = dtype}, 37, Slices(101, 2)));
   }
 }
 
@@ -215,7 +215,7 @@ TEST(Matmul, "does not depend on the number of ranks that share out K, even unev
         for (int rank = 0; rank < size; ++rank) {
           const TensorParallel tp{rank, size, nullptr};
           const Range shard = tp.Shard(k, 16);
-          PackedMatrix packed(DType::kBFloat16, 70, shard.size(), tp.ShardSlices(k, 16));
+          PackedMatrix packed({.dtype = DType::kBFloat16}, 70, shard.size(), tp.ShardSlices(k, 16));
           packed.PackRows(0, weight.view().Columns(shard.begin, shard.end));
           parts.push_back(Product(isa, 1, x.view().Columns(shard.begin, shard.end), packed));
         }
@@ -257,9 +257,9 @@ TEST(Matmul, "takes shards without rows or columns") {
     for (DType dtype : kStorages) {
       for (int64_t m : {3, 40}) {
         const Tensor x = RandomMatrix(m, 16, 13);
-        const PackedMatrix no_rows(dtype, 0, 16, {0, 16});
+        const PackedMatrix no_rows({.dtype = dtype}, 0, 16, {0, 16});
         EXPECT_EQ(Product(isa, 1, x, no_rows).view().dim(1), int64_t{0});
-        const PackedMatrix no_columns(dtype, 5, 0, {0, 0, 0});
+        const PackedMatrix no_columns({.dtype = dtype}, 5, 0, {0, 0, 0});
         const Tensor y = Product(isa, 1, x.view().Columns(0, 0), no_columns);
         for (int64_t i = 0; i < 5 * m; ++i) EXPECT_EQ(y.view().Data<float>()[i], 0.0f);
       }

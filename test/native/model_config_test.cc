@@ -129,12 +129,7 @@ TEST(ModelConfig, "refuses numbers that are not finite and positive") {
                   kFormat + "tie_word_embeddings must be true or false, received 1");
 }
 
-TEST(ModelConfig, "refuses quantised checkpoints and other kinds of models by name") {
-  EXPECT_CONTAINS(ParseError({{"quantization_config", "{\"quant_method\":\"bitsandbytes\",\"load_in_8bit\":true}"}}),
-                  kUnsupported + "quantization_config with quant_method \"bitsandbytes\" is not supported");
-  EXPECT_CONTAINS(ParseError({{"compression_config", "{}"}}),
-                  kUnsupported + "compression_config with quant_method \"unnamed\"");
-  EXPECT_CONTAINS(ParseError({{"quantization_config", "\"int8\""}}), kFormat + "quantization_config must be an object");
+TEST(ModelConfig, "refuses other kinds of models by name") {
   EXPECT_CONTAINS(ParseError({{"is_encoder_decoder", "true"}}),
                   kUnsupported + "is_encoder_decoder true is not supported");
   EXPECT_CONTAINS(ParseError({{"is_causal", "false"}}), kUnsupported + "is_causal false is not supported");

@@ -71,7 +71,7 @@ TEST(Embedding, "gives the same from a packed matrix") {
   for (DType dtype : {kF32, DType::kBFloat16}) {
     TestTensor table(dtype, {19, 111});
     table.Fill(random);
-    PackedMatrix packed(dtype, 19, 111, {0, 111});
+    PackedMatrix packed({.dtype = dtype}, 19, 111, {0, 111});
     packed.PackRows(0, table);
     ForStreams([&](Stream& stream) {
       TestTensor expected(kF32, {5, 111});
@@ -193,7 +193,7 @@ void Gated(Stream& stream, Activation activation, const TensorView& gate_up, con
   TestTensor one(kF32, {1, 1});
   one.Row(0)[0] = 1;
   for (int64_t row = 0; row < gate_up.dim(0); ++row) {
-    PackedMatrix weight(kF32, 2 * half, 1, {0, 1});
+    PackedMatrix weight({.dtype = kF32}, 2 * half, 1, {0, 1});
     weight.PackRows(0, TensorView(gate_up.Row<float>(row), kF32, {size, 1}));
     weight.PackRows(half, TensorView(gate_up.Row<float>(row) + size, kF32, {size, 1}));
     ops::GatedMatmul(stream, activation, one, weight, y.view().Rows(row, row + 1));
@@ -446,8 +446,8 @@ TEST(Ops, "each add their time to that of their stream") {
   TestTensor keys(kF32, {2, 2, 16, 16});
   TestTensor values(kF32, {2, 2, 16, 16});
   for (TestTensor* tensor : {&x, &y, &weight, &keys, &values}) tensor->Fill(random);
-  const PackedMatrix square(kF32, 32, 32, {0, 32});
-  const PackedMatrix gate_up(kF32, 64, 32, {0, 32});
+  const PackedMatrix square({.dtype = kF32}, 32, 32, {0, 32});
+  const PackedMatrix gate_up({.dtype = kF32}, 64, 32, {0, 32});
   const ops::KVCacheView cache{keys, values, 16};
   const std::vector<int32_t> ids = {1, 0};
   const std::vector<int64_t> slots = {16, 17};
@@ -490,7 +490,7 @@ TEST(Ops, "refuse shapes and dtypes that do not fit") {
   EXPECT_ERROR(ErrorCode::kInternal, ops::AddBias(stream, weight, x));
   EXPECT_ERROR(ErrorCode::kInternal, ops::RmsNorm(stream, x, weight, 1e-5f, x));
   EXPECT_ERROR(ErrorCode::kInternal,
-               ops::GatedMatmul(stream, Activation::kSilu, x, PackedMatrix(kF32, 16, 8, {0, 8}), x));
+               ops::GatedMatmul(stream, Activation::kSilu, x, PackedMatrix({.dtype = kF32}, 16, 8, {0, 8}), x));
   EXPECT_ERROR(ErrorCode::kInternal, ops::ArgMax(stream.isa(), {}));
   const TensorView overlapping(x.Row(0), kF32, {2, 8}, 4);
   EXPECT_ERROR(ErrorCode::kInternal, ops::SoftCap(stream, 30, overlapping));

@@ -38,7 +38,8 @@ struct Rank {
   Stream stream{1, true, CpuIsa::kScalar};
   std::function<void(int64_t)> on_packed = [](int64_t) {};
   std::atomic<bool> cancelled{false};
-  BuildContext context{tp, *weights, nullptr, nullptr, DType::kFloat32, memory, stream, on_packed, cancelled};
+  WeightFormats formats{DType::kFloat32};
+  BuildContext context{tp, *weights, nullptr, nullptr, formats, memory, stream, on_packed, cancelled};
   std::unique_ptr<RowParallelLinear> layer;
   TestTensor x{DType::kFloat32, {kTokens, tp.Shard(kColumns, 16).size()}};
   TestTensor residual{DType::kFloat32, {kTokens, kRows}};

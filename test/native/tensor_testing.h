@@ -23,7 +23,8 @@ inline const std::vector<int64_t> kAwkwardSizes = {1, 15, 16, 17, 111, 989};
 // Every instruction set that this machine runs.
 inline std::vector<CpuIsa> RunnableIsas() {
   std::vector<CpuIsa> isas;
-  for (CpuIsa isa : {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512BFloat16, CpuIsa::kAmx}) {
+  for (CpuIsa isa :
+       {CpuIsa::kScalar, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Vnni, CpuIsa::kAvx512BFloat16, CpuIsa::kAmx}) {
     if (SupportsCpuIsa(isa)) isas.push_back(isa);
   }
   return isas;

@@ -64,7 +64,7 @@ const ModelFamily kFamily{"Fake", nullptr,
                               throw Error(ErrorCode::kModelFormat, "broken shard");
                             return std::make_unique<FakeModel>(context.tp);
                           },
-                          [](const ModelConfig&, const TensorParallel&, DType, DeviceType) {
+                          [](const ModelConfig&, const TensorParallel&, const WeightFormats&, DeviceType) {
                             ModelFootprint footprint;
                             footprint.activation_bytes_per_token = kHidden * sizeof(float);
                             footprint.num_heads = footprint.num_kv_heads = 1;
@@ -254,8 +254,8 @@ TEST(ThreadExecutor,
   const WorkerConfig config = OnGpus({0});
   const ModelRunner::Options& runner = config.runner;
   const int64_t planned =
-      ModelRunner::ActivationBytes(config.model, runner, {0, 1, nullptr}, ActivationDType(config.device, config.dtype),
-                                   kHidden * sizeof(float)) +
+      ModelRunner::ActivationBytes(config.model, runner, {0, 1, nullptr},
+                                   ActivationDType(config.device, config.formats.dtype()), kHidden * sizeof(float)) +
       config.num_blocks * KVCache::BytesPerBlock(config.kv_cache_dtype, config.model.num_layers, runner.block_size, 1,
                                                  config.model.head_dim) -
       DecodeGraphs::DeviceBytes(config.model.num_layers);

@@ -250,7 +250,7 @@ TEST(Stream, "scratch is aligned, grows, and is kept when less is asked for") {
 TEST(CpuIsa, "is chosen by name, the empty name meaning the best, and refused when unknown") {
   EXPECT_TRUE(ChooseCpuIsa("") == DetectCpuIsa());
   EXPECT_TRUE(ChooseCpuIsa("scalar") == CpuIsa::kScalar);
-  for (CpuIsa isa : {CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512BFloat16, CpuIsa::kAmx}) {
+  for (CpuIsa isa : {CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Vnni, CpuIsa::kAvx512BFloat16, CpuIsa::kAmx}) {
     if (SupportsCpuIsa(isa)) {
       EXPECT_TRUE(ChooseCpuIsa(CpuIsaName(isa)) == isa);
     } else {

@@ -178,14 +178,14 @@ TEST(WeightCache, "gives packed matrices back with every bit, and the zeros afte
   Random random(5);
   for (const DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
     const TestTensor rows = TestTensor(dtype, {37, 45}).Fill(random);
-    PackedMatrix packed(dtype, 37, 45, {0, 21, 45});
+    PackedMatrix packed({.dtype = dtype}, 37, 45, {0, 21, 45});
     packed.PackRows(0, rows);
     const std::string path = folder.path() + "/" + DTypeName(dtype);
     WeightCache saving(path, "model");
     EXPECT_TRUE(!saving.Restore(packed.Form(), packed.memory()));
     EXPECT_TRUE(saving.Save(kNotCancelled));
 
-    PackedMatrix restored(dtype, 37, 45, {0, 21, 45});
+    PackedMatrix restored({.dtype = dtype}, 37, 45, {0, 21, 45});
     EXPECT_TRUE(WeightCache(path, "model").Restore(restored.Form(), restored.memory()));
     EXPECT_TRUE(SameBits(restored.memory(), packed.memory()));
     EXPECT_EQ(restored.Panel(0), static_cast<const void*>(restored.memory().view().data));
@@ -194,7 +194,7 @@ TEST(WeightCache, "gives packed matrices back with every bit, and the zeros afte
 
 TEST(PackedMatrix, "tells every form from every other") {
   const auto form = [](DType dtype, int64_t n, int64_t k, std::vector<int64_t> bounds) {
-    return PackedMatrix(dtype, n, k, std::move(bounds)).Form();
+    return PackedMatrix({.dtype = dtype}, n, k, std::move(bounds)).Form();
   };
   EXPECT_EQ(form(DType::kBFloat16, 37, 45, {0, 21, 45}), "bfloat16 [37, 45] 0 21 45");
   EXPECT_TRUE(form(DType::kBFloat16, 37, 45, {0, 45}) != form(DType::kFloat16, 37, 45, {0, 45}));
@@ -203,23 +203,70 @@ TEST(PackedMatrix, "tells every form from every other") {
 
 // Files outlive the program that wrote them. Who changes this raises kPackedLayoutVersion.
 TEST(PackedMatrix, "has the layout that its version stands for") {
-  EXPECT_EQ(kPackedLayoutVersion, 1);
+  EXPECT_EQ(kPackedLayoutVersion, 2);
   Random random(6);
   const TestTensor rows = TestTensor(DType::kBFloat16, {20, 7}).Fill(random);
-  PackedMatrix pairs(DType::kBFloat16, 20, 7, {0, 3, 7});
-  PackedMatrix plain(DType::kFloat32, 20, 7, {0, 3, 7});
+  PackedMatrix pairs({.dtype = DType::kBFloat16}, 20, 7, {0, 3, 7});
+  PackedMatrix plain({.dtype = DType::kFloat32}, 20, 7, {0, 3, 7});
   pairs.PackRows(0, rows);
   plain.PackRows(0, rows);
-  EXPECT_TRUE(pairs.memory().view().shape == Shape({2 * 8 + 32, 16}));
-  EXPECT_TRUE(plain.memory().view().shape == Shape({2 * 8 + 32, 16}));
+  EXPECT_EQ(pairs.memory().view().dim(0), 2 * 8 * 16 * 2 + 2048);
+  EXPECT_EQ(plain.memory().view().dim(0), 2 * 8 * 16 * 4 + 2048);
   for (int64_t row = 0; row < 20; ++row) {
     for (int64_t k = 0; k < 7; ++k) {
-      const int64_t packed_k = k < 3 ? k : k + 1;  // the second slice begins at an even position
-      const int64_t panel = row / 16 * 8;
+      const int64_t packed_k = k < 3 ? k : k + 1;         // the second slice begins at an even position
+      const int64_t at = (row / 16 * 8 + packed_k) * 16;  // of the panel's row of 16
       const uint16_t bits = rows.view().Row<uint16_t>(row)[k];
-      const uint16_t* lanes = pairs.memory().view().Row<uint16_t>(panel + packed_k / 2 * 2);
-      EXPECT_EQ(lanes[row % 16 * 2 + packed_k % 2], bits);
-      EXPECT_EQ(plain.memory().view().Row<float>(panel + packed_k)[row % 16], BFloat16ToFloat(bits));
+      const auto* pair_lanes = static_cast<const uint16_t*>(pairs.Panel(0)) + at - packed_k % 2 * 16;
+      EXPECT_EQ(pair_lanes[row % 16 * 2 + packed_k % 2], bits);
+      EXPECT_EQ(static_cast<const float*>(plain.Panel(0))[at + row % 16], BFloat16ToFloat(bits));
+    }
+  }
+
+  // Int8: quads of K, each slice from a whole one on; then scales; then sums over the slices.
+  const Tensor elements(DType::kInt8, {20, 7});
+  for (int64_t i = 0; i < 20 * 7; ++i) elements.view().Data<int8_t>()[i] = static_cast<int8_t>(i - 70);
+  std::vector<float> scales(20);
+  for (size_t i = 0; i < scales.size(); ++i) scales[i] = static_cast<float>(i + 1);
+  PackedMatrix int8({.dtype = DType::kInt8}, 20, 7, {0, 3, 7});
+  int8.PackRows(0, elements, scales.data());
+  EXPECT_EQ(int8.memory().view().dim(0), 2 * 8 * 16 + 2 * 16 * 4 + 2 * 2 * 16 * 4 + 2048);
+  for (int64_t row = 0; row < 20; ++row) {
+    int32_t sums[2] = {0, 0};
+    for (int64_t k = 0; k < 7; ++k) {
+      const int64_t packed_k = k < 3 ? k : k + 1;
+      const int8_t element = elements.view().Row<int8_t>(row)[k];
+      EXPECT_EQ(static_cast<const int8_t*>(int8.Panel(row / 16))[(packed_k / 4 * 16 + row % 16) * 4 + packed_k % 4],
+                element);
+      sums[k < 3 ? 0 : 1] += element;
+    }
+    EXPECT_EQ(int8.scales()[row], scales[static_cast<size_t>(row)]);
+    for (int64_t slice = 0; slice < 2; ++slice) {
+      EXPECT_EQ(int8.SliceSums(row / 16)[slice * 16 + row % 16], sums[slice]);
+    }
+  }
+
+  // 2:4: blocks of eight quads, first their masks, then the values that are kept in the order of the dense panel.
+  const TestTensor kept = TestTensor(DType::kBFloat16, {16, 40}).Fill(random, 0.5f, 1);
+  for (int64_t row = 0; row < 16; ++row) {
+    for (int64_t k = 0; k < 40; ++k) {
+      if (k % 4 == row % 4 || k % 4 == (row + 2) % 4) kept.view().Row<uint16_t>(row)[k] = 0;
+    }
+  }
+  PackedMatrix sparse({.dtype = DType::kBFloat16, .sparse = true}, 16, 40, {0, 40});
+  PackedMatrix dense({.dtype = DType::kBFloat16}, 16, 40, {0, 40});
+  sparse.PackRows(0, kept);
+  dense.PackRows(0, kept);
+  EXPECT_EQ(sparse.memory().view().dim(0), 2 * (64 + 8 * 32 * 2) + 2048);
+  for (int64_t quad = 0; quad < 10; ++quad) {
+    const char* block = static_cast<const char*>(sparse.Panel(0)) + quad / 8 * (64 + 8 * 32 * 2);
+    uint64_t mask;
+    std::memcpy(&mask, block + quad % 8 * 8, sizeof(mask));
+    const auto* value = reinterpret_cast<const uint16_t*>(block + 64 + quad % 8 * 64);
+    for (int64_t i = 0; i < 64; ++i) {
+      const uint16_t element = static_cast<const uint16_t*>(dense.Panel(0))[quad * 64 + i];
+      EXPECT_EQ((mask >> i & 1) != 0, element != 0);
+      if (element != 0) EXPECT_EQ(*value++, element);
     }
   }
 }

@@ -170,7 +170,7 @@ describe('EngineConfig', () => {
     it('must be one that exists', () => {
       process.env['HEDDLE_CPU_ISA'] = 'sse';
       expect(() => resolve({})).toThrow(
-        'HEDDLE_CPU_ISA must be one of "scalar", "avx2", "avx512", "avx512_bf16" and "amx", received "sse"',
+        'HEDDLE_CPU_ISA must be one of "scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16" and "amx", received "sse"',
       );
     });
   });

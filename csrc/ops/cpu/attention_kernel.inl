@@ -382,6 +382,8 @@ void Attention(const AttentionArgs& args, const AttentionTask& task) {
       return attention::AttentionOver<attention::BFloat16Cache>(args, task);
     case Storage::kFloat16:
       return attention::AttentionOver<attention::Float16Cache>(args, task);
+    case Storage::kInt8:
+      break;
   }
 }
 

@@ -16,6 +16,9 @@ extern const Kernels kKernels;
 namespace avx512 {
 extern const Kernels kKernels;
 }
+namespace avx512_vnni {
+extern const Kernels kKernels;
+}
 namespace avx512_bf16 {
 extern const PackedMatmulKernels kPackedMatmulKernels;
 }
@@ -25,9 +28,9 @@ extern const PackedMatmulKernels kPackedMatmulKernels;
 
 namespace {
 
-// Everything but products of bfloat16 weights is that of AVX-512.
+// Everything but products of bfloat16 weights is that of AVX-512 with VNNI.
 Kernels WithPackedMatmul(const PackedMatmulKernels& packed_matmul) {
-  Kernels kernels = avx512::kKernels;
+  Kernels kernels = avx512_vnni::kKernels;
   kernels.packed_matmul = &packed_matmul;
   return kernels;
 }
@@ -54,6 +57,8 @@ const Kernels& KernelsFor(CpuIsa isa) {
       return avx2::kKernels;
     case CpuIsa::kAvx512:
       return avx512::kKernels;
+    case CpuIsa::kAvx512Vnni:
+      return avx512_vnni::kKernels;
     case CpuIsa::kAvx512BFloat16:
       return Avx512BFloat16Kernels();
     case CpuIsa::kAmx:

@@ -12,15 +12,18 @@
 namespace heddle::ops::cpu {
 
 // How weights or cache entries are stored.
-enum class Storage : int { kFloat32, kBFloat16, kFloat16 };
+enum class Storage : int { kFloat32, kBFloat16, kFloat16, kInt8 };
 // Same order as ops::Activation.
 enum class GatedKind : int { kSilu, kGeluTanh, kGelu };
 
 // The other half of a gated product: y = activation(x * weight^T + bias) * (x * up^T + up_bias).
 struct GatedArgs {
   GatedKind kind;
-  const void* up;        // like MatmulArgs::weight
-  const float* up_bias;  // [n] or null
+  // Like those of MatmulArgs.
+  const void* up;
+  const float* up_scales;
+  const int32_t* up_slice_sums;
+  const float* up_bias;
 };
 
 inline constexpr int kMaxSlices = 8;  // of K
@@ -33,7 +36,11 @@ struct MatmulArgs {
   int64_t m;
   const void* weight;  // panels of 16 outputs, panel_bytes apart; see ops/packed_matrix.h
   Storage storage;
+  bool sparse;  // 2:4
   int64_t panel_bytes;
+  const float* scales;        // [n, rounded up to whole panels], of int8 weights
+  const int32_t* slice_sums;  // [num_panels, num_slices, 16], likewise
+  float outlier_threshold;    // of int8 products: magnitudes of x from here on are not rounded
   int64_t n;
   int num_slices;                // a power of two, at most kMaxSlices
   const int64_t* slice_bounds;   // [num_slices + 1] columns of x
@@ -78,8 +85,7 @@ inline constexpr int kAttentionQueryTile = 16;
 // result.
 inline constexpr int kAttentionPartition = 64;
 
-// Products of bfloat16 weights by instructions that multiply bfloat16 on both sides. Rows of x are rounded and packed
-// first.
+// Products by instructions that multiply two rounded sides: bfloat16 or int8. Rows of x are rounded and packed first.
 struct PackedMatmulKernels {
   // Rows that are packed and multiplied at once, at most.
   int64_t (*block_rows)(const MatmulArgs& args);
@@ -92,10 +98,14 @@ struct PackedMatmulKernels {
 };
 
 struct Kernels {
-  // Panels [panel_begin, panel_end) of y.
+  // Panels [panel_begin, panel_end) of y. Float32 rows times weights as they are.
   void (*matmul)(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end);
   size_t (*matmul_scratch_floats)();
   const PackedMatmulKernels* packed_matmul;  // takes the place of matmul for bfloat16 weights; null: it does not
+  // Int8 weights and rows of x rounded to int8, each slice of a row by its largest magnitude:
+  //   y = sum over slices of (sum(int8 * int8) * step of the row's slice + sum over outliers(x * int8)) * scale
+  // Sums of integers are exact, so all instruction sets give the same bits where there are no outliers.
+  const PackedMatmulKernels* int8_matmul;
 
   void (*attention)(const AttentionArgs& args, const AttentionTask& task);
   size_t (*attention_scratch_floats)(int num_heads, int num_kv_heads, int head_dim);

@@ -3,9 +3,11 @@
 #define HEDDLE_ISA avx512_bf16
 #include "ops/cpu/kernels.h"
 #include "ops/cpu/simd.h"
+#include "ops/cpu/simd_int8.h"
 #include "ops/cpu/simd_math.h"
 // The kernels themselves, inside HEDDLE_ISA's namespace.
 #include "ops/cpu/activations.inl"
 #include "ops/cpu/matmul_blocks.inl"
+#include "ops/cpu/matmul_groups.inl"
 #include "ops/cpu/pair_matmul_kernel.inl"
 #endif

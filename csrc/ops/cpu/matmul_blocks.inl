@@ -93,6 +93,8 @@ void ComputeGatedBlock(const MatmulArgs& args, const Block& block, const Multipl
   half.scratch += block.rows * block.columns();
   multiply(half, [&](int64_t row, int64_t panel, F32x16 sum) { Store(gate_at(row, panel), sum); });
   half.weight = args.gated->up;
+  half.scales = args.gated->up_scales;
+  half.slice_sums = args.gated->up_slice_sums;
   multiply(half, [&](int64_t row, int64_t panel, F32x16 sum) {
     const F32x16 activated = kActivation(AddBias(args, args.bias, panel, Load(gate_at(row, panel))));
     StoreY(args, past_caches, row, panel, Mul(activated, AddBias(args, args.gated->up_bias, panel, sum)));

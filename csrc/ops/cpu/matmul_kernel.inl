@@ -37,31 +37,16 @@ constexpr int kSumColumns = 512;       // of all partial sums together
 constexpr int kSumsFloats = kBlockRows * kSumColumns;
 constexpr int kXFloats = kBlockRows * kXStride;
 constexpr int kWeightFloats = kChunk * kPanelOutputs;
+static_assert(kChunk % sparse::kBlockK == 0);
 
 // How far ahead of its use a streamed panel is asked for: about a memory latency at full bandwidth.
 constexpr int64_t kPrefetchBytes = 1024;
-
-constexpr int64_t StorageBytes(Storage storage) { return storage == Storage::kFloat32 ? 4 : 2; }
 
 // The largest power of two of panels that `rows` leave accumulators for.
 constexpr int StreamPanels(int rows) {
   int panels = 1;
   while (2 * panels * rows <= kStreamAccumulators && 2 * panels <= kMaxStreamPanels) panels *= 2;
   return panels;
-}
-
-// Two neighbours in K of the 16 outputs of a panel.
-template <Storage kStorage>
-inline void LoadWeightPair(const char* p, F32x16* first, F32x16* second) {
-  if constexpr (kStorage == Storage::kFloat32) {
-    *first = Load(reinterpret_cast<const float*>(p));
-    *second = Load(reinterpret_cast<const float*>(p) + kPanelOutputs);
-  } else if constexpr (kStorage == Storage::kBFloat16) {
-    LoadBFloat16Pairs(reinterpret_cast<const uint16_t*>(p), first, second);
-  } else {
-    *first = LoadFloat16(reinterpret_cast<const uint16_t*>(p));
-    *second = LoadFloat16(reinterpret_cast<const uint16_t*>(p) + kPanelOutputs);
-  }
 }
 
 // ---- a few rows: whole slices, streamed ----
@@ -76,37 +61,37 @@ struct StreamArgs {
 };
 
 // sums = x * weight^T over k, starting from zero.
-template <Storage kStorage, int kRows, int kPanels>
+template <typename Weights, int kRows, int kPanels>
 void StreamTile(const StreamArgs& args) {
-  constexpr int64_t kPairBytes = 2 * kPanelOutputs * StorageBytes(kStorage);
   F32x16 sums[kRows][kPanels];
   for (int r = 0; r < kRows; ++r) {
     for (int p = 0; p < kPanels; ++p) sums[r][p] = Zero();
   }
   const float* x = args.x;
   const int64_t x_stride = args.x_stride;
-  const char* weight = args.weight;
   const int64_t panel_bytes = args.panel_bytes;
-  for (int64_t pair = 0; pair < args.k / 2; ++pair) {
+  const int64_t num_groups = args.k / Weights::kSize;
+  for (int64_t group = 0; group < num_groups; ++group) {
     for (int p = 0; p < kPanels; ++p) {
-      const char* at = weight + p * panel_bytes;
-      for (int64_t line = 0; line < kPairBytes; line += kCacheLine) __builtin_prefetch(at + kPrefetchBytes + line);
-      F32x16 first;
-      F32x16 second;
-      LoadWeightPair<kStorage>(at, &first, &second);
-      for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride]), first, sums[r][p]);
-      for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride + 1]), second, sums[r][p]);
+      const char* panel = args.weight + p * panel_bytes;
+      const char* ahead = panel + group * Weights::kBytes + kPrefetchBytes;
+      for (int64_t line = 0; line < Weights::kBytes; line += kCacheLine) __builtin_prefetch(ahead + line);
+      F32x16 weights[Weights::kSize];
+      Weights::Load(panel, group, weights);
+      for (int j = 0; j < Weights::kSize; ++j) {
+        for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride + j]), weights[j], sums[r][p]);
+      }
     }
-    x += 2;
-    weight += kPairBytes;
+    x += Weights::kSize;
   }
-  if (args.k % 2 != 0) {
-    // The other half of the last pair is padding; what stands beside it in x belongs to the next slice or to nobody.
+  if (const int64_t rest = args.k % Weights::kSize; rest != 0) {
+    // The rest of the last group is padding; what stands beside it in x belongs to the next slice or to nobody.
     for (int p = 0; p < kPanels; ++p) {
-      F32x16 first;
-      F32x16 padding;
-      LoadWeightPair<kStorage>(weight + p * panel_bytes, &first, &padding);
-      for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride]), first, sums[r][p]);
+      F32x16 weights[Weights::kSize];
+      Weights::Load(args.weight + p * panel_bytes, num_groups, weights);
+      for (int j = 0; j < rest; ++j) {
+        for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride + j]), weights[j], sums[r][p]);
+      }
     }
   }
   for (int r = 0; r < kRows; ++r) {
@@ -117,26 +102,15 @@ void StreamTile(const StreamArgs& args) {
 using StreamFunction = void (*)(const StreamArgs& args);
 
 // StreamTile for `rows` and `panels`, a power of two up to StreamPanels(rows).
-template <Storage kStorage, int kRows = kMaxStreamRows, int kPanels = StreamPanels(kMaxStreamRows)>
+template <typename Weights, int kRows = kMaxStreamRows, int kPanels = StreamPanels(kMaxStreamRows)>
 StreamFunction FindStreamTile(int64_t rows, int64_t panels) {
-  if (rows == kRows && panels == kPanels) return StreamTile<kStorage, kRows, kPanels>;
+  if (rows == kRows && panels == kPanels) return StreamTile<Weights, kRows, kPanels>;
   if constexpr (kPanels > 1) {
-    return FindStreamTile<kStorage, kRows, kPanels / 2>(rows, panels);
+    return FindStreamTile<Weights, kRows, kPanels / 2>(rows, panels);
   } else if constexpr (kRows > 1) {
-    return FindStreamTile<kStorage, kRows - 1, StreamPanels(kRows - 1)>(rows, panels);
+    return FindStreamTile<Weights, kRows - 1, StreamPanels(kRows - 1)>(rows, panels);
   } else {
     return nullptr;
-  }
-}
-
-inline StreamFunction FindStreamTile(Storage storage, int64_t rows, int64_t panels) {
-  switch (storage) {
-    case Storage::kFloat32:
-      return FindStreamTile<Storage::kFloat32>(rows, panels);
-    case Storage::kBFloat16:
-      return FindStreamTile<Storage::kBFloat16>(rows, panels);
-    default:
-      return FindStreamTile<Storage::kFloat16>(rows, panels);
   }
 }
 
@@ -164,21 +138,31 @@ BlockFunction FindBlockTile(int64_t rows) {
   return nullptr;
 }
 
-// k neighbours in K of a panel as float32 [k, 16]; one more when k is odd, which is padding.
-template <Storage kStorage>
+// k neighbours in K of a panel as float32 [k, 16]; a few more, which are padding, where k is not in whole groups.
+template <typename Weights>
 void WidenChunk(const char* weight, int64_t k, float* widened) {
-  for (int64_t i = 0; i < k; i += 2) {
-    F32x16 first;
-    F32x16 second;
-    LoadWeightPair<kStorage>(weight + i * kPanelOutputs * StorageBytes(kStorage), &first, &second);
-    Store(widened + i * kPanelOutputs, first);
-    Store(widened + (i + 1) * kPanelOutputs, second);
+  for (int64_t group = 0; group * Weights::kSize < k; ++group) {
+    F32x16 weights[Weights::kSize];
+    Weights::Load(weight, group, weights);
+    for (int j = 0; j < Weights::kSize; ++j) {
+      Store(widened + (group * Weights::kSize + j) * kPanelOutputs, weights[j]);
+    }
   }
 }
 
 inline const char* WeightAt(const MatmulArgs& args, int64_t panel, int64_t packed) {
-  return static_cast<const char*>(args.weight) + panel * args.panel_bytes +
-         packed * kPanelOutputs * StorageBytes(args.storage);
+  return static_cast<const char*>(args.weight) + panel * args.panel_bytes + BytesTo(args, packed);
+}
+
+// Of int8 weights: sums [rows, columns] *= the scales of the outputs.
+inline void ScaleSums(const MatmulArgs& args, const Block& block, float* sums) {
+  if (args.scales == nullptr) return;
+  const float* scales = args.scales + block.panel * kPanelOutputs;
+  for (int64_t row = 0; row < block.rows; ++row) {
+    for (int64_t i = 0; i < block.columns(); i += kPanelOutputs, sums += kPanelOutputs) {
+      Store(sums, Mul(Load(sums), Load(scales + i)));
+    }
+  }
 }
 
 // sums [rows, columns] = the products over one slice. REQUIRES: at most kMaxStreamRows rows, and so many panels as a
@@ -191,26 +175,24 @@ inline void StreamSlice(const MatmulArgs& args, const Block& block, int slice, f
   tile.panel_bytes = args.panel_bytes;
   tile.k = args.slice_bounds[slice + 1] - args.slice_bounds[slice];
   tile.sums = sums;
-  FindStreamTile(args.storage, block.rows, block.panels)(tile);
+  const StreamFunction multiply = WithGroups(args.storage, args.sparse, [&](auto groups) {
+    return FindStreamTile<decltype(groups)>(block.rows, block.panels);
+  });
+  multiply(tile);
+  ScaleSums(args, block, sums);
 }
 
 // One panel of a chunk: widens it and multiplies all rows of the block with it.
 inline void MultiplyPanel(const MatmulArgs& args, const Block& block, const float* x, const char* weight, int64_t k,
                           float* widened, float* sums) {
   const float* w = widened;
-  switch (args.storage) {
-    case Storage::kFloat32:
-      w = reinterpret_cast<const float*>(weight);
-      break;
-    case Storage::kBFloat16:
-      WidenChunk<Storage::kBFloat16>(weight, k, widened);
-      break;
-    case Storage::kFloat16:
-      WidenChunk<Storage::kFloat16>(weight, k, widened);
-      break;
+  if (args.storage == Storage::kFloat32) {
+    w = reinterpret_cast<const float*>(weight);
+  } else {
+    WithGroups(args.storage, args.sparse, [&](auto groups) { WidenChunk<decltype(groups)>(weight, k, widened); });
   }
   const int64_t num_tiles = (block.rows + kMaxBlockTileRows - 1) / kMaxBlockTileRows;
-  const int64_t chunk_bytes = k * kPanelOutputs * StorageBytes(args.storage);
+  const int64_t chunk_bytes = BytesTo(args, k);
   for (int64_t i = 0; i < num_tiles; ++i) {
     // The next panel's chunk comes from memory meanwhile.
     PrefetchShare(weight + args.panel_bytes, chunk_bytes, i, num_tiles);
@@ -237,6 +219,7 @@ inline void MultiplySlice(const MatmulArgs& args, const Block& block, int slice,
       MultiplyPanel(args, block, x_chunk, weight, k, widened, sums + panel * kPanelOutputs);
     }
   }
+  ScaleSums(args, block, sums);
 }
 
 // All slices of a block; the sums lie at the beginning of the scratch memory.

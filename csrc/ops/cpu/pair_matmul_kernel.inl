@@ -56,25 +56,50 @@ struct TileArgs {
   int64_t sums_stride;
 };
 
-template <int kRows, int kPanels, bool kStream>
+// Weights of a panel: pair after pair, or of a sparse one the two pairs of a quad at a time.
+template <bool kSparse>
+struct Pairs;
+template <>
+struct Pairs<false> {
+  static constexpr int kTogether = 1;
+  static constexpr int64_t kBytes = kPairBytes;
+  static void Load(const char* panel, int64_t i, __m512i* pairs) {
+    pairs[0] = _mm512_loadu_si512(panel + i * kPairBytes);
+  }
+};
+template <>
+struct Pairs<true> {
+  static constexpr int kTogether = 2;
+  static constexpr int64_t kBytes = sparse::BlockBytes(sizeof(uint16_t)) / sparse::kBlockQuads;
+  static void Load(const char* panel, int64_t i, __m512i* pairs) {
+    const sparse::Lines lines = sparse::Expand16(sparse::Quad<2>(panel, i));
+    pairs[0] = lines.first;
+    pairs[1] = lines.second;
+  }
+};
+
+template <int kRows, int kPanels, bool kSparse, bool kStream>
 void MultiplyTile(const TileArgs& args) {
+  using Weights = Pairs<kSparse>;
   __m512 sums[kRows][kPanels];
   for (int r = 0; r < kRows; ++r) {
     for (int p = 0; p < kPanels; ++p) sums[r][p] = _mm512_setzero_ps();
   }
-  const char* weight = args.weight;
-  for (int64_t pair = 0; pair < args.num_pairs; ++pair, weight += kPairBytes) {
-    __m512i w[kPanels];
+  for (int64_t i = 0; i < args.num_pairs / Weights::kTogether; ++i) {
+    __m512i w[kPanels][Weights::kTogether];
     for (int p = 0; p < kPanels; ++p) {
-      if constexpr (kStream) __builtin_prefetch(weight + p * args.panel_bytes + kPrefetchBytes);
-      w[p] = _mm512_loadu_si512(weight + p * args.panel_bytes);
+      const char* panel = args.weight + p * args.panel_bytes;
+      if constexpr (kStream) __builtin_prefetch(panel + i * Weights::kBytes + kPrefetchBytes);
+      Weights::Load(panel, i, w[p]);
     }
-    for (int r = 0; r < kRows; ++r) {
-      int32_t both;
-      std::memcpy(&both, args.x + r * args.x_stride + 2 * pair, sizeof(both));
-      const __m512i x = _mm512_set1_epi32(both);
-      for (int p = 0; p < kPanels; ++p) {
-        sums[r][p] = _mm512_dpbf16_ps(sums[r][p], reinterpret_cast<__m512bh>(w[p]), reinterpret_cast<__m512bh>(x));
+    for (int j = 0; j < Weights::kTogether; ++j) {
+      for (int r = 0; r < kRows; ++r) {
+        int32_t both;
+        std::memcpy(&both, args.x + r * args.x_stride + 2 * (i * Weights::kTogether + j), sizeof(both));
+        const __m512i x = _mm512_set1_epi32(both);
+        for (int p = 0; p < kPanels; ++p) {
+          sums[r][p] = _mm512_dpbf16_ps(sums[r][p], reinterpret_cast<__m512bh>(w[p][j]), reinterpret_cast<__m512bh>(x));
+        }
       }
     }
   }
@@ -87,26 +112,32 @@ void MultiplyTile(const TileArgs& args) {
 using TileFunction = void (*)(const TileArgs& args);
 
 // MultiplyTile for `rows` and `panels`, a power of two up to PanelsFor(rows).
-template <bool kStream, int kRows = kMaxTileRows, int kPanels = kMaxPanels>
+template <bool kSparse, bool kStream, int kRows = kMaxTileRows, int kPanels = kMaxPanels>
 TileFunction FindTile(int64_t rows, int64_t panels) {
-  if (rows == kRows && panels == kPanels) return MultiplyTile<kRows, kPanels, kStream>;
+  if (rows == kRows && panels == kPanels) return MultiplyTile<kRows, kPanels, kSparse, kStream>;
   if constexpr (kPanels > 1) {
-    return FindTile<kStream, kRows, kPanels / 2>(rows, panels);
+    return FindTile<kSparse, kStream, kRows, kPanels / 2>(rows, panels);
   } else if constexpr (kRows > 1) {
-    return FindTile<kStream, kRows - 1, PanelsFor(kRows - 1)>(rows, panels);
+    return FindTile<kSparse, kStream, kRows - 1, PanelsFor(kRows - 1)>(rows, panels);
   } else {
     return nullptr;
   }
+}
+
+inline TileFunction FindTile(bool is_sparse, bool streams, int64_t rows, int64_t panels) {
+  if (is_sparse) return streams ? FindTile<true, true>(rows, panels) : FindTile<true, false>(rows, panels);
+  return streams ? FindTile<false, true>(rows, panels) : FindTile<false, false>(rows, panels);
 }
 
 // sums [rows, columns] = the products over one slice.
 inline void MultiplySlice(const MatmulArgs& args, const void* packed, const Block& block, int slice, float* sums) {
   TileArgs tile;
   tile.x_stride = PackedK(args);
-  tile.weight = static_cast<const char*>(args.weight) + block.panel * args.panel_bytes +
-                args.packed_bounds[slice] / 2 * kPairBytes;
+  const int64_t begin = BytesTo(args, args.packed_bounds[slice]);
+  const int64_t slice_bytes = BytesTo(args, args.packed_bounds[slice + 1]) - begin;
+  tile.weight = static_cast<const char*>(args.weight) + block.panel * args.panel_bytes + begin;
   tile.panel_bytes = args.panel_bytes;
-  tile.num_pairs = (args.packed_bounds[slice + 1] - args.packed_bounds[slice]) / 2;
+  tile.num_pairs = (args.slice_bounds[slice + 1] - args.slice_bounds[slice] + 1) / 2;
   tile.sums_stride = block.columns();
   const int64_t num_tiles = (block.rows + kMaxTileRows - 1) / kMaxTileRows;
   const bool streams = num_tiles <= 2;
@@ -117,10 +148,9 @@ inline void MultiplySlice(const MatmulArgs& args, const void* packed, const Bloc
     tile.sums = sums + row * tile.sums_stride;
     for (int64_t panel = 0; !streams && panel < block.panels; ++panel) {
       // What the next block of panels will read comes from memory meanwhile.
-      PrefetchShare(tile.weight + (block.panels + panel) * args.panel_bytes, tile.num_pairs * kPairBytes, i, num_tiles);
+      PrefetchShare(tile.weight + (block.panels + panel) * args.panel_bytes, slice_bytes, i, num_tiles);
     }
-    const bool first = streams && i == 0;
-    (first ? FindTile<true>(rows, block.panels) : FindTile<false>(rows, block.panels))(tile);
+    FindTile(args.sparse, streams && i == 0, rows, block.panels)(tile);
   }
 }
 

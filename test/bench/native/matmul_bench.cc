@@ -39,7 +39,7 @@ struct Weights {
     for (int64_t i = 0; i < 16 * c.k; ++i) {
       row.view().Data<uint16_t>()[i] = FloatToBFloat16(static_cast<float>((i * 7919) % 1000 - 500) * 1e-4f);
     }
-    const int64_t bytes = PackedMatrix::SizeBytes(DType::kBFloat16, c.n, slices);
+    const int64_t bytes = PackedMatrix::SizeBytes({.dtype = DType::kBFloat16}, c.n, slices);
     const int64_t copies = std::max<int64_t>(1, (int64_t{400} << 20) / bytes);
     for (int64_t i = 0; i < copies; ++i) {
       PackedMatrix& matrix = matrices.emplace_back(DType::kBFloat16, c.n, c.k, slices);

@@ -1,0 +1,147 @@
+// What panels of weights are made of, and how a part of one is loaded. The layouts are those of ops/packed_matrix.h.
+
+namespace heddle::ops::cpu::HEDDLE_ISA {
+
+constexpr int64_t StorageBytes(Storage storage) {
+  return storage == Storage::kFloat32 ? 4 : storage == Storage::kInt8 ? 1 : 2;
+}
+
+// 2:4 sparse panels: where their quads lie, and how one becomes dense.
+namespace sparse {
+
+constexpr int64_t kBlockK = 32;
+constexpr int64_t kBlockQuads = 8;
+constexpr int64_t kMasksBytes = 64;                 // of a block
+constexpr int64_t kQuadValues = 2 * kPanelOutputs;  // that are stored
+constexpr int64_t BlockBytes(int64_t element) { return kMasksBytes + kBlockQuads * kQuadValues * element; }
+
+// A quad of a panel whose block 0 begins at `panel`.
+template <int64_t kElement>
+struct Quad {
+  Quad(const char* panel, int64_t quad) {
+    const char* block = panel + quad / kBlockQuads * BlockBytes(kElement);
+    std::memcpy(&mask, block + quad % kBlockQuads * 8, sizeof(mask));
+    values = block + kMasksBytes + quad % kBlockQuads * kQuadValues * kElement;
+  }
+  uint64_t mask;
+  const char* values;
+};
+
+#if defined(__AVX512VBMI2__)
+
+inline I8x64 Expand8(const Quad<1>& quad) {
+  const __m256i values = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(quad.values));
+  return {_mm512_maskz_expand_epi8(quad.mask, _mm512_castsi256_si512(values))};
+}
+// A quad of 16-bit elements: two lines of 32.
+struct Lines {
+  __m512i first;
+  __m512i second;
+};
+inline Lines Expand16(const Quad<2>& quad) {
+  const auto first = static_cast<uint32_t>(quad.mask);
+  const auto second = static_cast<uint32_t>(quad.mask >> 32);
+  const char* rest = quad.values + 2 * __builtin_popcount(first);
+  return {_mm512_maskz_expand_epi16(first, _mm512_loadu_si512(quad.values)),
+          _mm512_maskz_expand_epi16(second, _mm512_loadu_si512(rest))};
+}
+inline void Expand16(const Quad<2>& quad, uint16_t* dense) {
+  const Lines lines = Expand16(quad);
+  _mm512_storeu_si512(dense, lines.first);
+  _mm512_storeu_si512(dense + 32, lines.second);
+}
+
+#else
+
+template <typename T>
+inline void ExpandElements(uint64_t mask, const char* values, T* dense) {
+  for (int64_t i = 0; i < 4 * kPanelOutputs; ++i, mask >>= 1) {
+    T value;
+    std::memcpy(&value, values, sizeof(T));
+    const auto stored = static_cast<T>(mask & 1);
+    dense[i] = static_cast<T>(stored * value);
+    values += stored * sizeof(T);
+  }
+}
+
+inline I8x64 Expand8(const Quad<1>& quad) {
+  alignas(64) uint8_t dense[4 * kPanelOutputs];
+  ExpandElements(quad.mask, quad.values, dense);
+  return LoadQuad(reinterpret_cast<const char*>(dense));
+}
+inline void Expand16(const Quad<2>& quad, uint16_t* dense) { ExpandElements(quad.mask, quad.values, dense); }
+
+#endif
+
+}  // namespace sparse
+
+// What a panel of weights is made of: groups of a few neighbours in K of its 16 outputs.
+template <Storage kStorage, bool kSparse>
+struct Groups;
+
+template <Storage kStorage>
+struct Groups<kStorage, false> {
+  static constexpr int kSize = kStorage == Storage::kInt8 ? 4 : 2;
+  static constexpr int64_t kBytes = kSize * kPanelOutputs * StorageBytes(kStorage);
+
+  // Group number `group` from `panel` on.
+  static void Load(const char* panel, int64_t group, F32x16* weights) {
+    const char* p = panel + group * kBytes;
+    if constexpr (kStorage == Storage::kFloat32) {
+      weights[0] = heddle::ops::cpu::HEDDLE_ISA::Load(reinterpret_cast<const float*>(p));
+      weights[1] = heddle::ops::cpu::HEDDLE_ISA::Load(reinterpret_cast<const float*>(p) + kPanelOutputs);
+    } else if constexpr (kStorage == Storage::kBFloat16) {
+      LoadBFloat16Pairs(reinterpret_cast<const uint16_t*>(p), &weights[0], &weights[1]);
+    } else if constexpr (kStorage == Storage::kFloat16) {
+      weights[0] = LoadFloat16(reinterpret_cast<const uint16_t*>(p));
+      weights[1] = LoadFloat16(reinterpret_cast<const uint16_t*>(p) + kPanelOutputs);
+    } else {
+      const I8x64 quad = LoadQuad(p);
+      for (int j = 0; j < kSize; ++j) weights[j] = QuadColumn(quad, j);
+    }
+  }
+};
+
+template <Storage kStorage>
+struct Groups<kStorage, true> {
+  static constexpr int kSize = 4;
+  static constexpr int64_t kBytes = sparse::BlockBytes(StorageBytes(kStorage)) / sparse::kBlockQuads;
+
+  // `panel` is where a block begins.
+  static void Load(const char* panel, int64_t group, F32x16* weights) {
+    if constexpr (kStorage == Storage::kInt8) {
+      const I8x64 quad = sparse::Expand8(sparse::Quad<1>(panel, group));
+      for (int j = 0; j < kSize; ++j) weights[j] = QuadColumn(quad, j);
+    } else {
+      alignas(64) uint16_t dense[4 * kPanelOutputs];
+      sparse::Expand16(sparse::Quad<2>(panel, group), dense);
+      using Dense = Groups<kStorage, false>;
+      Dense::Load(reinterpret_cast<const char*>(dense), 0, weights);
+      Dense::Load(reinterpret_cast<const char*>(dense), 1, weights + Dense::kSize);
+    }
+  }
+};
+
+// Calls use(groups) for the groups of such weights.
+template <typename Use>
+auto WithGroups(Storage storage, bool is_sparse, const Use& use) {
+  switch (storage) {
+    case Storage::kFloat32:
+      return use(Groups<Storage::kFloat32, false>());
+    case Storage::kBFloat16:
+      return is_sparse ? use(Groups<Storage::kBFloat16, true>()) : use(Groups<Storage::kBFloat16, false>());
+    case Storage::kFloat16:
+      return is_sparse ? use(Groups<Storage::kFloat16, true>()) : use(Groups<Storage::kFloat16, false>());
+    case Storage::kInt8:
+      break;
+  }
+  return is_sparse ? use(Groups<Storage::kInt8, true>()) : use(Groups<Storage::kInt8, false>());
+}
+
+// Bytes of a panel up to position `packed` of K, where a group or, of a sparse one, a block begins.
+inline int64_t BytesTo(const MatmulArgs& args, int64_t packed) {
+  const int64_t element = StorageBytes(args.storage);
+  return args.sparse ? packed / sparse::kBlockK * sparse::BlockBytes(element) : packed * kPanelOutputs * element;
+}
+
+}  // namespace heddle::ops::cpu::HEDDLE_ISA
