@@ -65,6 +65,10 @@ inline Times operator/(const Times& times, double count) {
   return {times.median / count, times.least / count, times.most / count};
 }
 
+inline HeddleCudaWeight DenseWeight(const HeddleCudaMatrix& values) {
+  return {values, nullptr, nullptr, 0, kHeddleCudaKeepX, 0};
+}
+
 enum class Unit { kGigabytes, kTeraflops };
 
 struct Figure {

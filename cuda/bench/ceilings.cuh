@@ -67,7 +67,7 @@ inline double ReadCeiling(Device& device) {
 // Prints how fast the library multiplies large square matrices. Returns operations a second.
 inline double ProductCeiling(Device& device) {
   constexpr int64_t kSize = 8192;
-  const HeddleCudaMatmul op = {device.Random(kSize, kSize), device.Random(kSize, kSize, 0.02f), nullptr,
+  const HeddleCudaMatmul op = {device.Random(kSize, kSize), DenseWeight(device.Random(kSize, kSize, 0.02f)), nullptr,
                                device.Random(kSize, kSize)};
   const Times times = device.Measure([&] { Check(Api().matmul(device.stream(), &op)); }, 4);
   constexpr double kOperations = 2.0 * kSize * kSize * kSize;

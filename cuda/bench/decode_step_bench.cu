@@ -95,7 +95,7 @@ class Step {
   void Qkv(const Layer& layer) const { Multiply(hidden_, layer.qkv, qkv_); }
   void Out(const Layer& layer) const { Multiply(attended_, layer.o, hidden_); }
   void Gated(const Layer& layer) const {
-    const HeddleCudaGatedMatmul op = {hidden_, layer.gate_up, nullptr, kHeddleCudaSilu, activated_};
+    const HeddleCudaGatedMatmul op = {hidden_, DenseWeight(layer.gate_up), nullptr, kHeddleCudaSilu, activated_};
     Check(Api().gated_matmul(device_.stream(), &op));
   }
   void Down(const Layer& layer) const { Multiply(activated_, layer.down, hidden_); }
@@ -103,7 +103,7 @@ class Step {
 
  private:
   void Multiply(const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight, const HeddleCudaMatrix& y) const {
-    const HeddleCudaMatmul op = {x, weight, nullptr, y};
+    const HeddleCudaMatmul op = {x, DenseWeight(weight), nullptr, y};
     Check(Api().matmul(device_.stream(), &op));
   }
   void AddNorm() const {

@@ -131,7 +131,8 @@ class Bench {
                 HeddleCudaDType y_dtype) {
     const int64_t size = shape.gated ? shape.n / 2 : shape.n;
     const HeddleCudaMatrix from = {x, kBf16, rows, shape.k, shape.k};
-    const HeddleCudaMatrix weight = {static_cast<char*>(weights_) + offset, kBf16, shape.n, shape.k, shape.k};
+    const HeddleCudaWeight weight =
+        DenseWeight({static_cast<char*>(weights_) + offset, kBf16, shape.n, shape.k, shape.k});
     const HeddleCudaMatrix to = {y, y_dtype, rows, size, size};
     if (method == Method::kCublasLt) {
       MultiplyByCublasLt(shape, from, weight, to);
@@ -144,7 +145,7 @@ class Bench {
     }
   }
 
-  void MultiplyByCublasLt(const Shape& shape, const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight,
+  void MultiplyByCublasLt(const Shape& shape, const HeddleCudaMatrix& x, const HeddleCudaWeight& weight,
                           const HeddleCudaMatrix& y) {
     HeddleCudaStream& stream = *device_.stream();
     const HeddleCudaMatrix sums = {stream.workspace, kBf16, x.num_rows, shape.n, shape.n};

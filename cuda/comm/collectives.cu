@@ -56,6 +56,8 @@ ncclDataType_t NcclTypeOf(HeddleCudaDType dtype) {
       return ncclFloat16;
     case kHeddleCudaBFloat16:
       return ncclBfloat16;
+    case kHeddleCudaInt8:
+      break;
   }
   Fail(kHeddleCudaInvalid, "a dtype that is none");
 }

@@ -54,6 +54,8 @@ void DispatchFloat(HeddleCudaDType dtype, const Body& body) {
       return body.template operator()<__half>();
     case kHeddleCudaBFloat16:
       return body.template operator()<__nv_bfloat16>();
+    case kHeddleCudaInt8:
+      break;
   }
   Fail(kHeddleCudaInvalid, "a dtype that is none");
 }

@@ -15,25 +15,60 @@ namespace {
 
 enum class Method { kGemv, kSkinny, kCublasLt };
 
+// With them a sum of products of int8 stays within int32.
+constexpr int64_t kMaxQuantizedColumns = int64_t{1} << 17;
+
+int64_t ColumnsOf(const HeddleCudaWeight& weight) {
+  return weight.metadata == nullptr ? weight.values.size : 2 * weight.values.size;
+}
+
+bool IsPlain(const HeddleCudaWeight& weight) {
+  return weight.values.dtype != kHeddleCudaInt8 && weight.metadata == nullptr;
+}
+
 Method MethodFor(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight) {
   if (x.num_rows <= kMaxGemvRows) return Method::kGemv;
   return CanSkinny(stream, x, weight) ? Method::kSkinny : Method::kCublasLt;
 }
 
-void CheckMatrices(const std::string& op, const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight,
+// The parts of `weight` fit each other, and x's dtype.
+void CheckWeight(const std::string& op, const HeddleCudaWeight& weight, HeddleCudaDType x_dtype) {
+  const auto require = [&](bool condition, const char* what) {
+    if (!condition) Fail(kHeddleCudaInvalid, op + ": " + what);
+  };
+  const HeddleCudaMatrix& values = weight.values;
+  const bool quantized = values.dtype == kHeddleCudaInt8;
+  CheckSizes(values, op + ": the weight");
+  require(HasAlignedRows(values), "a row of the weight does not begin on 16 bytes");
+  require(quantized || values.dtype == x_dtype, "x and the weight differ in dtype");
+  require(IsPlain(weight) || x_dtype != kHeddleCudaFloat32, "int8 and 2:4 weights take x of 16 bits only");
+  require(quantized == (weight.scales != nullptr), "int8 weights, and no others, have scales");
+  require(weight.x_quantization == kHeddleCudaKeepX || (quantized && weight.x_quantization == kHeddleCudaQuantizeX),
+          "x can be kept, or quantised where the weight is int8");
+  require(weight.x_quantization == kHeddleCudaKeepX || weight.outlier_threshold > 0,
+          "the threshold of outliers is not positive");
+  require(weight.x_quantization == kHeddleCudaKeepX || ColumnsOf(weight) <= kMaxQuantizedColumns,
+          "a quantised x of more than 2^17 columns");
+  if (weight.metadata == nullptr) return;
+  require(values.size % 4 == 0, "the columns of a 2:4 weight are no multiple of 8");
+  require(IsAligned(weight.metadata) && weight.metadata_stride % 16 == 0,
+          "a row of the metadata does not begin on 16 bytes");
+  require(weight.metadata_stride >= values.size / 4, "the metadata has rows that overlap");
+}
+
+void CheckOperands(const std::string& op, const HeddleCudaMatrix& x, const HeddleCudaWeight& weight,
                    int64_t weight_rows, const HeddleCudaMatrix& y) {
   CheckMatrix(x, op + ": x");
-  CheckMatrix(weight, op + ": the weight");
+  CheckWeight(op, weight, x.dtype);
   CheckMatrix(y, op + ": y");
   const auto require = [&](bool condition, const char* what) {
     if (!condition) Fail(kHeddleCudaInvalid, op + ": " + what);
   };
-  require(x.dtype == weight.dtype, "x and the weight differ in dtype");
-  require(x.size == weight.size, "x and the weight differ in columns");
+  require(x.size == ColumnsOf(weight), "x and the weight differ in columns");
   require(x.size > 0, "x has no columns");
   require(x.num_rows == y.num_rows, "x and y differ in rows");
-  require(weight.num_rows == weight_rows, "the weight's rows are not those that y has columns for");
-  require(HasAlignedRows(x) && HasAlignedRows(weight) && HasAlignedRows(y), "a row does not begin on 16 bytes");
+  require(weight.values.num_rows == weight_rows, "the weight's rows are not those that y has columns for");
+  require(HasAlignedRows(x) && HasAlignedRows(y), "a row does not begin on 16 bytes");
 }
 
 HeddleCudaMatrix RowsOf(const HeddleCudaMatrix& matrix, int64_t first, int64_t count) {
@@ -53,9 +88,10 @@ void ForParts(int64_t num_rows, int64_t part, const Body& body) {
 // `first` on, in the workspace, as many at a time as fit. False when cuBLASLt has no algorithm; some parts may have
 // been finished then.
 template <typename Finish>
-bool MultiplyInParts(HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight,
+bool MultiplyInParts(HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaWeight& weight,
                      HeddleCudaDType dtype, const Finish& finish) {
-  HeddleCudaMatrix sums{nullptr, dtype, 0, weight.num_rows, RoundUp(weight.num_rows, 8)};
+  const int64_t num_sums = weight.values.num_rows;
+  HeddleCudaMatrix sums{nullptr, dtype, 0, num_sums, RoundUp(num_sums, 8)};
   const int64_t row_bytes = sums.stride * SizeOf(sums.dtype);
   const int64_t available = BytesBeforeGemmWorkspace(stream);
   const int64_t most = std::max<int64_t>(available / row_bytes, 1);
@@ -105,11 +141,12 @@ void CublasLtGatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& 
 }  // namespace
 
 void Matmul(HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
-  CheckMatrices("matmul", op.x, op.weight, op.y.size, op.y);
+  CheckOperands("matmul", op.x, op.weight, op.y.size, op.y);
   Require(op.y.dtype == op.x.dtype || op.y.dtype == kHeddleCudaFloat32,
           "matmul: y is neither of x's dtype nor float32");
   if (IsEmpty(op.y)) return;
-  switch (MethodFor(stream, op.x, op.weight)) {
+  Require(IsPlain(op.weight), "matmul: int8 and 2:4 weights are not there yet");
+  switch (MethodFor(stream, op.x, op.weight.values)) {
     case Method::kGemv:
       return Gemv(stream, op);
     case Method::kSkinny:
@@ -120,12 +157,13 @@ void Matmul(HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
 }
 
 void GatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op) {
-  CheckMatrices("gated_matmul", op.x, op.gate_up, 2 * op.y.size, op.y);
+  CheckOperands("gated_matmul", op.x, op.gate_up, 2 * op.y.size, op.y);
   Require(op.y.dtype == op.x.dtype, "gated_matmul: x and y differ in dtype");
   Require(op.activation == kHeddleCudaSilu || op.activation == kHeddleCudaGeluTanh || op.activation == kHeddleCudaGelu,
           "gated_matmul: an activation that is none");
   if (IsEmpty(op.y)) return;
-  switch (MethodFor(stream, op.x, op.gate_up)) {
+  Require(IsPlain(op.gate_up), "gated_matmul: int8 and 2:4 weights are not there yet");
+  switch (MethodFor(stream, op.x, op.gate_up.values)) {
     case Method::kGemv:
       return GatedGemv(stream, op);
     case Method::kSkinny:

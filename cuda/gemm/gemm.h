@@ -23,8 +23,9 @@ class GemmPlans {
 
   GemmPlans();
 
-  // y = x * weight^T (+ bias), with float32 sums, rounded once. Of arguments that were checked, with at least one row,
-  // column and output; a bias only where y is float32. False, and nothing was launched, when cuBLASLt has no algorithm.
+  // y = x * weight^T (+ bias), with float32 sums, rounded once. Of arguments that were checked, with a dense weight of
+  // T, at least one row, column and output; a bias only where y is float32. False, and nothing was launched, when
+  // cuBLASLt has no algorithm.
   //
   // The first call for a shape tries the candidates on the op's own matrices and waits for the device; it may write to
   // all of the workspace. In a capture it takes the first candidate, and a later call outside tries them.

@@ -105,7 +105,7 @@ int64_t BytesBeforeGemmWorkspace(const HeddleCudaStream& stream) {
 class GemmPlans::Problem {
  public:
   explicit Problem(const HeddleCudaMatmul& op)
-      : op_(op), weight_(LayoutOf(op.weight)), x_(LayoutOf(op.x)), y_(LayoutOf(op.y)) {
+      : op_(op), weight_(LayoutOf(op.weight.values)), x_(LayoutOf(op.x)), y_(LayoutOf(op.y)) {
     cublasLtMatmulDesc_t operation = nullptr;
     // Not the TF32 variant: float32 keeps its bits.
     CheckCublasLt(CublasLt().operation_create(&operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate");
@@ -119,9 +119,15 @@ class GemmPlans::Problem {
   }
 
   std::array<int64_t, 9> Key(int64_t rows) const {
-    return {
-        rows,         op_.y.size,        op_.x.size,   op_.x.dtype,          op_.y.dtype,
-        op_.x.stride, op_.weight.stride, op_.y.stride, AlignmentOf(op_.bias)};  // the heuristic looks at the pointer
+    return {rows,
+            op_.y.size,
+            op_.x.size,
+            op_.x.dtype,
+            op_.y.dtype,
+            op_.x.stride,
+            op_.weight.values.stride,
+            op_.y.stride,
+            AlignmentOf(op_.bias)};  // the heuristic looks at the pointer
   }
   const HeddleCudaMatmul& op() const { return op_; }
 
@@ -161,8 +167,8 @@ class GemmPlans::Problem {
                      int64_t workspace_bytes, cudaStream_t stream) const {
     constexpr float kOne = 1;
     constexpr float kZero = 0;
-    return CublasLt().matmul(handle, operation_.get(), &kOne, op_.weight.data, weight_.get(), op_.x.data, x_.get(),
-                             &kZero, op_.y.data, y_.get(), op_.y.data, y_.get(), &algorithm, workspace,
+    return CublasLt().matmul(handle, operation_.get(), &kOne, op_.weight.values.data, weight_.get(), op_.x.data,
+                             x_.get(), &kZero, op_.y.data, y_.get(), op_.y.data, y_.get(), &algorithm, workspace,
                              static_cast<size_t>(workspace_bytes), stream);
   }
 

@@ -103,12 +103,12 @@ GemvArguments ArgumentsOf(const HeddleCudaMatrix& x, const HeddleCudaMatrix& wei
 }  // namespace
 
 void Gemv(const HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
-  GemvArguments arguments = ArgumentsOf(op.x, op.weight, op.bias, op.y);
+  GemvArguments arguments = ArgumentsOf(op.x, op.weight.values, op.bias, op.y);
   DispatchFloat(op.x.dtype, [&]<typename T>() { LaunchGemv<T, false>(stream, arguments); });
 }
 
 void GatedGemv(const HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op) {
-  GemvArguments arguments = ArgumentsOf(op.x, op.gate_up, op.bias, op.y);
+  GemvArguments arguments = ArgumentsOf(op.x, op.gate_up.values, op.bias, op.y);
   arguments.activation = op.activation;
   DispatchFloat(op.x.dtype, [&]<typename T>() { LaunchGemv<T, true>(stream, arguments); });
 }

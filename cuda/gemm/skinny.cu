@@ -91,11 +91,11 @@ bool CanSkinny(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const 
 }
 
 void SkinnyMatmul(const HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
-  LaunchSkinny<false>(stream, op.x, op.weight, op.bias, kHeddleCudaSilu, op.y);
+  LaunchSkinny<false>(stream, op.x, op.weight.values, op.bias, kHeddleCudaSilu, op.y);
 }
 
 void SkinnyGatedMatmul(const HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op) {
-  LaunchSkinny<true>(stream, op.x, op.gate_up, op.bias, op.activation, op.y);
+  LaunchSkinny<true>(stream, op.x, op.gate_up.values, op.bias, op.activation, op.y);
 }
 
 }  // namespace heddle::cuda

@@ -11,8 +11,8 @@ inline constexpr int64_t kMaxSkinnyRows = 64;
 // Hopper GPU.
 bool CanSkinny(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight);
 
-// Matmul and GatedMatmul, of arguments that were checked, the same bits whenever they are repeated. Weights are read
-// early, as by Gemv.
+// Matmul and GatedMatmul with a dense weight of T, of arguments that were checked, the same bits whenever they are
+// repeated. Weights are read early, as by Gemv.
 void SkinnyMatmul(const HeddleCudaStream& stream, const HeddleCudaMatmul& op);
 void SkinnyGatedMatmul(const HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op);
 

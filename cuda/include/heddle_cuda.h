@@ -13,7 +13,8 @@
 // and `fill_random` may put them where they are, and no other op. Ops may be captured into a graph.
 //
 // Shapes. Row-major, innermost dimension contiguous; `stride` is the number of elements between rows. 16-bit and
-// 32-bit floats; T is the type of activations and weights, one for all of a model. Rows of matrices begin on 16 bytes.
+// 32-bit floats, and int8 in weights alone; T is the type of activations and of weights that are not quantised, one for
+// all of a model. Rows of matrices begin on 16 bytes.
 //
 // Numbers. Products and sums are float32, rounded once to the output's type, unless an op says otherwise; the result of
 // a row depends on the number of rows beside it only by the order of summation and by such roundings.
@@ -27,7 +28,7 @@ extern "C" {
 #endif
 
 // Changes with every change of this header.
-#define HEDDLE_CUDA_API_VERSION 3
+#define HEDDLE_CUDA_API_VERSION 4
 
 typedef enum {
   kHeddleCudaOk = 0,
@@ -41,7 +42,12 @@ typedef enum {
   kHeddleCudaAborted = 7   // the communicator was aborted
 } HeddleCudaStatus;
 
-typedef enum { kHeddleCudaFloat32 = 0, kHeddleCudaFloat16 = 1, kHeddleCudaBFloat16 = 2 } HeddleCudaDType;
+typedef enum {
+  kHeddleCudaFloat32 = 0,
+  kHeddleCudaFloat16 = 1,
+  kHeddleCudaBFloat16 = 2,
+  kHeddleCudaInt8 = 3  // values of a HeddleCudaWeight, nothing else
+} HeddleCudaDType;
 typedef enum { kHeddleCudaSilu = 0, kHeddleCudaGeluTanh = 1, kHeddleCudaGelu = 2 } HeddleCudaActivation;
 
 typedef struct HeddleCudaStream HeddleCudaStream;
@@ -99,10 +105,37 @@ typedef struct {
   HeddleCudaMatrix y;  // T
 } HeddleCudaAddBias;
 
+// How x goes into a product with int8 weights.
+typedef enum {
+  kHeddleCudaKeepX = 0,     // as it is
+  kHeddleCudaQuantizeX = 1  // as int8 with a scale for each row, but for outliers, which stay as they are
+} HeddleCudaXQuantization;
+
+// A weight [n, k]. Values are T, or int8 with a scale for each row (output), weight = value * scale; then x is 16-bit.
+//
+// 2:4: of each group of four neighbours along k two are stored, in their order, and the metadata says which: a nibble a
+// group, the lower nibble of a byte first; its low two bits are the position (0 to 3) of the first one, the other two
+// that of the second, which is higher. k is a multiple of 8, and x is 16-bit.
+//
+// Quantised, a row x of T goes in as q[j] = rint(x[j] * (127 / a)) with a = max |x[j]|, over all of k; 0 where 127 / a
+// is infinite.
+// What reaches the threshold, |x[j]| >= outlier_threshold, is an outlier of its row: it counts neither for a nor in q.
+//   y = (sum of q[j] * value[j] in int32, as float32, * (a / 127) + sum over outliers of x[j] * value[j]) * scale
+// where k is at most 2^17, and a row of x that holds a NaN or infinity gives NaN. Kept, x gives
+//   y = (sum of x[j] * value[j]) * scale.
+typedef struct {
+  HeddleCudaMatrix values;  // [n, k], 2:4 [n, k / 2]; T or int8
+  const float* scales;      // [n] where values are int8, else null
+  const uint8_t* metadata;  // [n, metadata_stride] where the weight is 2:4, else null; begins on 16 bytes
+  int64_t metadata_stride;  // bytes between rows, a multiple of 16
+  HeddleCudaXQuantization x_quantization;  // kHeddleCudaKeepX where values are T
+  float outlier_threshold;                 // of kHeddleCudaQuantizeX: positive; infinity: there are no outliers
+} HeddleCudaWeight;
+
 // y = x * weight^T (+ bias).
 typedef struct {
   HeddleCudaMatrix x;       // [m, k] T
-  HeddleCudaMatrix weight;  // [n, k] T
+  HeddleCudaWeight weight;  // [n, k]
   const float* bias;        // [n]; may be null
   HeddleCudaMatrix y;       // [m, n] T or float32
 } HeddleCudaMatmul;
@@ -111,7 +144,7 @@ typedef struct {
 // be rounded to T before the activation, unless there is a bias.
 typedef struct {
   HeddleCudaMatrix x;        // [m, k] T
-  HeddleCudaMatrix gate_up;  // [2n, k] T
+  HeddleCudaWeight gate_up;  // [2n, k]
   const float* bias;         // [2n]; may be null
   HeddleCudaActivation activation;
   HeddleCudaMatrix y;  // [m, n] T

@@ -177,6 +177,15 @@ HeddleCudaMatrix Matrix(const DeviceArray& array, HeddleCudaDType dtype, int64_t
   return {array.data(), dtype, rows, size, stride == 0 ? size : stride};
 }
 
+HeddleCudaWeight DenseWeight(const HeddleCudaMatrix& values) {
+  return {.values = values,
+          .scales = nullptr,
+          .metadata = nullptr,
+          .metadata_stride = 0,
+          .x_quantization = kHeddleCudaKeepX,
+          .outlier_threshold = 0};
+}
+
 std::vector<float> RowsOf(const std::vector<float>& array, int64_t rows, int64_t size, int64_t stride) {
   std::vector<float> values;
   for (int64_t row = 0; row < rows; ++row) {
@@ -223,6 +232,8 @@ double Tolerance(HeddleCudaDType dtype) {
       return 2e-3;
     case kHeddleCudaBFloat16:
       return 1e-2;
+    case kHeddleCudaInt8:
+      break;
   }
   return 0;
 }
@@ -235,6 +246,8 @@ const char* NameOf(HeddleCudaDType dtype) {
       return "float16";
     case kHeddleCudaBFloat16:
       return "bfloat16";
+    case kHeddleCudaInt8:
+      return "int8";
   }
   return "no dtype";
 }

@@ -81,6 +81,8 @@ std::vector<float> Rounded(HeddleCudaDType dtype, std::vector<float> values);
 // [rows, size] in `array`, whose dtype is given again. Rows lie `stride` elements apart, `size` when 0.
 HeddleCudaMatrix Matrix(const DeviceArray& array, HeddleCudaDType dtype, int64_t rows, int64_t size,
                         int64_t stride = 0);
+// A dense weight of floats.
+HeddleCudaWeight DenseWeight(const HeddleCudaMatrix& values);
 // Of an array of [rows, stride], the first `size` elements of each row.
 std::vector<float> RowsOf(const std::vector<float>& array, int64_t rows, int64_t size, int64_t stride);
 // Whether all that lies between those is NaN, as Poisoned left it.

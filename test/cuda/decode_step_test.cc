@@ -66,7 +66,7 @@ class Layers {
       AddNorm();
       const HeddleCudaGatedMatmul gated = {
           .x = Row(hidden_, shape_.hidden()),
-          .gate_up = Matrix(gate_up_weight_, kBF16, 2 * shape_.intermediate, shape_.hidden()),
+          .gate_up = DenseWeight(Matrix(gate_up_weight_, kBF16, 2 * shape_.intermediate, shape_.hidden())),
           .bias = nullptr,
           .activation = kHeddleCudaSilu,
           .y = Row(activated_, shape_.intermediate)};
@@ -122,7 +122,7 @@ class Layers {
   }
   void Multiply(const DeviceArray& x, const DeviceArray& weight, int64_t n, int64_t k, const DeviceArray& y) const {
     const HeddleCudaMatmul op = {
-        .x = Row(x, k), .weight = Matrix(weight, kBF16, n, k), .bias = nullptr, .y = Row(y, n)};
+        .x = Row(x, k), .weight = DenseWeight(Matrix(weight, kBF16, n, k)), .bias = nullptr, .y = Row(y, n)};
     Check(Api().matmul(stream_.get(), &op), "matmul");
   }
   void Attend() const {

@@ -56,7 +56,7 @@ TEST(CudaLostDevice, "is sticky in every call, in products by cuBLASLt too, begu
   HeddleCudaStream* const fresh = CreateStream();
   const HeddleCudaMatrix x = CreateMatrix(used);
   const HeddleCudaMatrix y = CreateMatrix(used);
-  const HeddleCudaMatmul op{x, x, nullptr, y};
+  const HeddleCudaMatmul op{x, DenseWeight(x), nullptr, y};
   HeddleCudaEvent* event = nullptr;
   EXPECT_OK(Api().event_create(used, &event));
   EXPECT_OK(Api().matmul(used, &op));

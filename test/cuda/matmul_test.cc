@@ -67,7 +67,7 @@ struct Operands {
     matrix.data = static_cast<unsigned char*>(matrix.data) + first * Padded(k) * (dtype == kF32 ? 4 : 2);
     return matrix;
   }
-  HeddleCudaMatrix Weight() const { return Matrix(weight_on_device, dtype, n, k, Padded(k, 16)); }
+  HeddleCudaWeight Weight() const { return DenseWeight(Matrix(weight_on_device, dtype, n, k, Padded(k, 16))); }
   const float* Bias() const { return bias_on_device.As<float>(); }
   std::string Name(int64_t rows) const {
     return std::string(NameOf(dtype)) + " [" + std::to_string(rows) + ", " + std::to_string(k) + "] x [" +
@@ -175,7 +175,7 @@ TEST(CudaMatmul, "takes a weight of one row whatever its stride, in every kind o
         const DeviceArray y = DeviceArray::Poisoned(stream, kF32, static_cast<size_t>(rows * 8));
         HeddleCudaMatmul op = {
             .x = operands.X(rows), .weight = operands.Weight(), .bias = nullptr, .y = Matrix(y, kF32, rows, 1, 8)};
-        op.weight.stride = stride;
+        op.weight.values.stride = stride;
         EXPECT_OK(Api().matmul(stream.get(), &op));
         ExpectClose(RowsOf(y.ToHost(), rows, 1, 8), expected, operands.k, 3 * Tolerance(kF32), operands.Name(rows));
       }
@@ -340,14 +340,17 @@ class Chain {
     HeddleCudaMatrix x = Matrix(source_, dtype_, rows_, kWidth);
     for (int i = 0; i < kLinks; ++i) {
       const HeddleCudaMatrix inner = Matrix(wide_, dtype_, rows_, kInner);
-      const HeddleCudaGatedMatmul gated = {.x = x,
-                                           .gate_up = Matrix(gate_up_on_device_[i], dtype_, 2 * kInner, kWidth),
-                                           .bias = nullptr,
-                                           .activation = kHeddleCudaSilu,
-                                           .y = inner};
+      const HeddleCudaGatedMatmul gated = {
+          .x = x,
+          .gate_up = DenseWeight(Matrix(gate_up_on_device_[i], dtype_, 2 * kInner, kWidth)),
+          .bias = nullptr,
+          .activation = kHeddleCudaSilu,
+          .y = inner};
       x = Matrix(narrow_, dtype_, rows_, kWidth);
-      const HeddleCudaMatmul down = {
-          .x = inner, .weight = Matrix(down_on_device_[i], dtype_, kWidth, kInner), .bias = nullptr, .y = x};
+      const HeddleCudaMatmul down = {.x = inner,
+                                     .weight = DenseWeight(Matrix(down_on_device_[i], dtype_, kWidth, kInner)),
+                                     .bias = nullptr,
+                                     .y = x};
       EXPECT_OK(Api().gated_matmul(stream_.get(), &gated));
       EXPECT_OK(Api().matmul(stream_.get(), &down));
     }
@@ -462,9 +465,12 @@ TEST(CudaMatmul, "does nothing for no rows and refuses what does not fit togethe
   EXPECT_STATUS(run([](HeddleCudaMatmul& op) { op.x.size = 16; }), kHeddleCudaInvalid);
   EXPECT_STATUS(run([](HeddleCudaMatmul& op) { op.x.dtype = kHeddleCudaFloat16; }), kHeddleCudaInvalid);
   EXPECT_STATUS(run([](HeddleCudaMatmul& op) { op.y.dtype = kHeddleCudaFloat16; }), kHeddleCudaInvalid);
-  EXPECT_STATUS(run([](HeddleCudaMatmul& op) { op.weight.num_rows = 15; }), kHeddleCudaInvalid);
+  EXPECT_STATUS(run([](HeddleCudaMatmul& op) { op.weight.values.num_rows = 15; }), kHeddleCudaInvalid);
   EXPECT_STATUS(run([](HeddleCudaMatmul& op) { op.x.stride = 25; }), kHeddleCudaInvalid);
-  EXPECT_STATUS(run([](HeddleCudaMatmul& op) { op.weight.data = nullptr; }), kHeddleCudaInvalid);
+  EXPECT_STATUS(run([](HeddleCudaMatmul& op) { op.weight.values.data = nullptr; }), kHeddleCudaInvalid);
+  EXPECT_STATUS(run([](HeddleCudaMatmul& op) { op.weight.values.dtype = kHeddleCudaInt8; }), kHeddleCudaInvalid);
+  EXPECT_STATUS(run([&](HeddleCudaMatmul& op) { op.weight.scales = operands.Bias(); }), kHeddleCudaInvalid);
+  EXPECT_STATUS(run([](HeddleCudaMatmul& op) { op.weight.x_quantization = kHeddleCudaQuantizeX; }), kHeddleCudaInvalid);
   for (const float value : y.ToHost()) EXPECT_TRUE(std::isnan(value));
   EXPECT_OK(run([](HeddleCudaMatmul&) {}));
   for (const float value : y.ToHost()) EXPECT_TRUE(!std::isnan(value));

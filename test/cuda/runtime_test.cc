@@ -194,7 +194,7 @@ TEST(CudaStream, "is waited for no longer than its limit, by what an op has to w
   const DeviceArray array = DeviceArray::Poisoned(stream, kHeddleCudaFloat32, kCount);
   constexpr int64_t kSize = 512;
   const HeddleCudaMatrix x = Matrix(array, kHeddleCudaFloat32, kSize, kSize);
-  const HeddleCudaMatmul op{x, x, nullptr, x};
+  const HeddleCudaMatmul op{x, DenseWeight(x), nullptr, x};
   Work(stream, array, kCount);
   EXPECT_STATUS(Api().stream_synchronize(stream.get()), kHeddleCudaTimeout);
   // What another stream has loaded does not take the time in which this one's work would end.

@@ -24,6 +24,15 @@ HeddleCudaKVCache CacheOf(const KVCacheView& cache) {
           .head_dim = static_cast<int32_t>(cache.keys.dim(3))};
 }
 
+HeddleCudaWeight WeightOf(const PackedMatrix& weight) {
+  return {.values = CudaMatrixOf(weight.Rows()),
+          .scales = nullptr,
+          .metadata = nullptr,
+          .metadata_stride = 0,
+          .x_quantization = kHeddleCudaKeepX,
+          .outlier_threshold = 0};
+}
+
 static_assert(static_cast<int>(Activation::kSilu) == kHeddleCudaSilu);
 static_assert(static_cast<int>(Activation::kGeluTanh) == kHeddleCudaGeluTanh);
 static_assert(static_cast<int>(Activation::kGelu) == kHeddleCudaGelu);
@@ -65,7 +74,7 @@ void AddBias(Stream& stream, const TensorView& bias, const TensorView& y) {
 void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, const TensorView& y,
             const TensorView* bias) {
   const HeddleCudaMatmul op{.x = CudaMatrixOf(x),
-                            .weight = CudaMatrixOf(weight.Rows()),
+                            .weight = WeightOf(weight),
                             .bias = bias == nullptr ? nullptr : VectorOf("Matmul: bias", *bias, weight.n()),
                             .y = CudaMatrixOf(y)};
   CheckCuda(CudaApi().matmul(stream.cuda()->get(), &op));
@@ -74,7 +83,7 @@ void Matmul(Stream& stream, const TensorView& x, const PackedMatrix& weight, con
 void GatedMatmul(Stream& stream, Activation activation, const TensorView& x, const PackedMatrix& gate_up,
                  const TensorView& y, const TensorView* bias) {
   const HeddleCudaGatedMatmul op{.x = CudaMatrixOf(x),
-                                 .gate_up = CudaMatrixOf(gate_up.Rows()),
+                                 .gate_up = WeightOf(gate_up),
                                  .bias = bias == nullptr ? nullptr : VectorOf("GatedMatmul: bias", *bias, gate_up.n()),
                                  .activation = static_cast<HeddleCudaActivation>(activation),
                                  .y = CudaMatrixOf(y)};
