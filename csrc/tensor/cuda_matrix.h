@@ -8,7 +8,7 @@
 
 namespace heddle {
 
-// REQUIRES: a float dtype.
+// REQUIRES: a float dtype or int8.
 inline HeddleCudaDType CudaDTypeOf(DType dtype) {
   switch (dtype) {
     case DType::kFloat32:
@@ -17,6 +17,8 @@ inline HeddleCudaDType CudaDTypeOf(DType dtype) {
       return kHeddleCudaFloat16;
     case DType::kBFloat16:
       return kHeddleCudaBFloat16;
+    case DType::kInt8:
+      return kHeddleCudaInt8;
     default:
       throw Error(ErrorCode::kInternal, std::string("the CUDA library was given ") + DTypeName(dtype));
   }

@@ -25,12 +25,14 @@ HeddleCudaKVCache CacheOf(const KVCacheView& cache) {
 }
 
 HeddleCudaWeight WeightOf(const PackedMatrix& weight) {
+  const MatrixFormat& format = weight.format();
+  const TensorView metadata = weight.RowMetadata();
   return {.values = CudaMatrixOf(weight.Rows()),
-          .scales = nullptr,
-          .metadata = nullptr,
-          .metadata_stride = 0,
-          .x_quantization = kHeddleCudaKeepX,
-          .outlier_threshold = 0};
+          .scales = static_cast<const float*>(weight.RowScales().data),
+          .metadata = static_cast<const uint8_t*>(metadata.data),
+          .metadata_stride = metadata.row_stride,
+          .x_quantization = format.quantize_x ? kHeddleCudaQuantizeX : kHeddleCudaKeepX,
+          .outlier_threshold = format.outlier_threshold};
 }
 
 static_assert(static_cast<int>(Activation::kSilu) == kHeddleCudaSilu);
