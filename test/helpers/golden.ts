@@ -5,6 +5,7 @@ import path from 'node:path';
 import type { Engine } from '../../lib/index';
 import type { TokenLogprobs } from '../../types/index';
 import { rowOf } from './engine';
+import { sharedPath } from './shared-data';
 
 export interface Golden {
   prompts: number[][];
@@ -74,4 +75,20 @@ export async function greedyAgreement(
     }),
   );
   return { mismatches, error };
+}
+
+/** Mean loss in nats over the evaluation set; the first id of each list is not scored. */
+export async function evalChatNll(engine: Engine): Promise<number> {
+  const lists = JSON.parse(readFileSync(sharedPath('models/eval-chat.json'), 'utf8')) as number[][];
+  let sum = 0;
+  let count = 0;
+  await Promise.all(
+    lists.map(async (tokenIds) => {
+      const params = { maxTokens: 1, temperature: 0, promptLogprobs: 0, ignoreEos: true, detokenize: false };
+      const { promptLogprobs } = await engine.generate({ tokenIds }, params).final();
+      for (const logprob of promptLogprobs!.logprobs) sum -= logprob;
+      count += promptLogprobs!.logprobs.length;
+    }),
+  );
+  return sum / count;
 }

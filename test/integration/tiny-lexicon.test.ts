@@ -1,26 +1,8 @@
-import { readFileSync } from 'node:fs';
 import path from 'node:path';
 
-import type { Engine } from '../../lib/index';
 import { bundledModel, withEngine } from '../helpers/engine';
-import { greedyAgreement, readGolden, teacherForcedError, TOLERANCE } from '../helpers/golden';
-import { describeWithShared, sharedPath } from '../helpers/shared-data';
-
-/** Mean loss in nats over the evaluation set; the first id of each list is not scored. */
-async function evalChatNll(engine: Engine): Promise<number> {
-  const lists = JSON.parse(readFileSync(sharedPath('models/eval-chat.json'), 'utf8')) as number[][];
-  let sum = 0;
-  let count = 0;
-  await Promise.all(
-    lists.map(async (tokenIds) => {
-      const params = { maxTokens: 1, temperature: 0, promptLogprobs: 0, ignoreEos: true, detokenize: false };
-      const { promptLogprobs } = await engine.generate({ tokenIds }, params).final();
-      for (const logprob of promptLogprobs!.logprobs) sum -= logprob;
-      count += promptLogprobs!.logprobs.length;
-    }),
-  );
-  return sum / count;
-}
+import { evalChatNll, greedyAgreement, readGolden, teacherForcedError, TOLERANCE } from '../helpers/golden';
+import { describeWithShared } from '../helpers/shared-data';
 
 for (const name of ['tiny-lexicon', 'tiny-lexicon-2of4', 'tiny-lexicon-draft']) {
   describeWithShared(`${name} agrees with transformers`, `models/${name}`, (model) => {
