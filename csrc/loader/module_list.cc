@@ -4,10 +4,6 @@
 
 namespace heddle {
 
-bool IsLinear(const std::string& module) {
-  return !module.ends_with("norm") && module != "embed_tokens" && !module.ends_with(".embed_tokens");
-}
-
 ModuleList ModuleList::OfTargets(const std::vector<std::string>& entries, const std::string& where) {
   constexpr std::string_view kPattern = "re:";
   ModuleList list;
@@ -15,7 +11,7 @@ ModuleList ModuleList::OfTargets(const std::vector<std::string>& entries, const 
     if (entry.starts_with(kPattern)) {
       list.patterns_.emplace_back(entry.substr(kPattern.size()), where);
     } else {
-      list.every_linear_ = list.every_linear_ || entry == "Linear" || entry == "Module";
+      list.all_ = list.all_ || entry == "Linear" || entry == "Module";
       list.names_.push_back(entry);
     }
   }
@@ -36,8 +32,7 @@ bool ModuleList::Contains(const std::string& module) const {
   const auto is_any = [](const auto& entries, const auto& matches) {
     return std::any_of(entries.begin(), entries.end(), matches);
   };
-  return (every_linear_ && IsLinear(module)) ||
-         is_any(names_, [&](const std::string& name) { return module == name; }) ||
+  return all_ || is_any(names_, [&](const std::string& name) { return module == name; }) ||
          is_any(suffixes_, [&](const std::string& suffix) { return module.ends_with(suffix); }) ||
          is_any(parts_, [&](const std::string& part) { return module.find(part) != std::string::npos; }) ||
          is_any(patterns_, [&](const NamePattern& pattern) { return pattern.Matches(module); });

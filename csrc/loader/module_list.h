@@ -1,6 +1,7 @@
 // Lists of modules in a quantization_config: what to quantise, what to leave out.
 //
-// A module is the prefix of a weight's name, e.g. "model.layers.0.self_attn.q_proj". Immutable, so thread-safe.
+// A module is the prefix of a weight's name, e.g. "model.layers.0.self_attn.q_proj", and here always of class Linear.
+// Immutable, so thread-safe.
 #pragma once
 
 #include <string>
@@ -9,9 +10,6 @@
 #include "loader/name_pattern.h"
 
 namespace heddle {
-
-// Whether its class is Linear. Modules of a decoder are that, but for embeddings and norms.
-bool IsLinear(const std::string& module);
 
 class ModuleList {
  public:
@@ -33,7 +31,7 @@ class ModuleList {
   std::vector<std::string> suffixes_;
   std::vector<std::string> parts_;  // with the dot
   std::vector<NamePattern> patterns_;
-  bool every_linear_ = false;
+  bool all_ = false;
 };
 
 }  // namespace heddle

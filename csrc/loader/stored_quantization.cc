@@ -210,6 +210,11 @@ StoredQuantization ParseCompressedTensors(const Section& section) {
   return stored;
 }
 
+// Modules of a decoder are, but for embeddings and norms.
+bool IsLinear(const std::string& module) {
+  return !module.ends_with("norm") && module != "embed_tokens" && !module.ends_with(".embed_tokens");
+}
+
 }  // namespace
 
 bool StoredQuantization::IsQuantized(const std::string& module) const {
