@@ -214,7 +214,7 @@ describe('model folders', () => {
     ],
     ['an unknown activation', 'ERR_UNSUPPORTED_MODEL', () => edit('config.json', (c) => (c['hidden_act'] = 'relu2'))],
     [
-      'a quantised checkpoint',
+      'a checkpoint quantised in a way that is not read',
       'ERR_UNSUPPORTED_MODEL',
       () => edit('config.json', (c) => (c['quantization_config'] = { quant_method: 'gptq' })),
     ],
@@ -338,7 +338,8 @@ describe('engine options', () => {
     ['device', 'gpu'],
     ['dtype', 'bf16'],
     ['isolation', 'process'],
-    ['quantization', 'int8'],
+    ['quantization', 'int4'],
+    ['sparsity', '1:4'],
     ['kvCacheDtype', 'int8'],
     ['maxModelLen', 1e9],
     ['maxNumSeqs', 0],

@@ -21,6 +21,8 @@ describe('EngineConfig', () => {
       loadFormat: 'safetensors',
       packedWeightCache: null,
       dtype: 'auto',
+      quantization: 'auto',
+      sparsity: 'auto',
       kvCacheDtype: 'auto',
       kvCacheBytes: 0,
       blockSize: 16,
@@ -65,7 +67,8 @@ describe('EngineConfig', () => {
     const given = {
       device: 'cuda',
       gpuMemoryUtilization: 1,
-      quantization: 'none',
+      quantization: 'llm-int8',
+      sparsity: '2:4',
       isolation: 'thread',
       dtype: 'bfloat16',
       kvCacheDtype: 'float16',
@@ -87,9 +90,6 @@ describe('EngineConfig', () => {
   });
 
   it.each([
-    [{ quantization: 'int8' }, 'quantization "int8"'],
-    [{ quantization: 'llm-int8' }, 'quantization "llm-int8"'],
-    [{ quantization: 'w8a8' }, 'quantization "w8a8"'],
     [{ kvCacheDtype: 'int8' }, 'kvCacheDtype "int8"'],
     [{ isolation: 'process' }, 'isolation "process"'],
     [{ parallel: { pipelineParallelSize: 2 } }, 'parallel.pipelineParallelSize above 1'],
