@@ -4,6 +4,8 @@
 #include <atomic>
 #include <functional>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "comm/tensor_parallel.h"
 #include "device/stream.h"
@@ -17,6 +19,16 @@
 
 namespace heddle {
 
+// Sees what goes into linear layers, for whoever calibrates; on CPU.
+class LinearObserver {
+ public:
+  virtual ~LinearObserver() = default;
+
+  // x [num_tokens, columns] f32 is about to be multiplied by the matrices stored as `<prefix>.weight`. On the rank's
+  // thread.
+  virtual void Observe(Stream& stream, std::span<const std::string> prefixes, const TensorView& x) = 0;
+};
+
 // While building, on the rank's thread. Outlives the constructors it is passed to, nothing more.
 struct BuildContext {
   const TensorParallel& tp;
@@ -28,6 +40,7 @@ struct BuildContext {
   Stream& stream;
   const std::function<void(int64_t bytes)>& on_packed;  // after each matrix, packed or restored
   const std::atomic<bool>& cancelled;                   // layers stop loading with kCancelled once it is set
+  LinearObserver* observer = nullptr;                   // of the layers, for as long as they live; may be null
 
   MatrixLayout layout() const { return uploader != nullptr ? MatrixLayout::kRows : MatrixLayout::kPanels; }
 };

@@ -35,9 +35,16 @@ void LoadParts(const BuildContext& context, const std::vector<FusedPart>& parts,
   }
 }
 
+std::vector<std::string> PrefixesOf(const std::vector<ColumnParallelLinear::Part>& parts) {
+  std::vector<std::string> prefixes;
+  for (const auto& part : parts) prefixes.push_back(part.stored.prefix);
+  return prefixes;
+}
+
 }  // namespace
 
-ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const std::vector<Part>& parts) {
+ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const std::vector<Part>& parts)
+    : input_(context.observer, PrefixesOf(parts)) {
   int64_t rows = 0;
   std::vector<FusedPart> fused;
   std::vector<std::string> modules;
@@ -55,11 +62,12 @@ ColumnParallelLinear::ColumnParallelLinear(const BuildContext& context, const st
 }
 
 void ColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
+  input_.Observe(stream, x);
   ops::Matmul(stream, x, weight_, y, bias_.empty() ? nullptr : &bias_.view());
 }
 
 RowParallelLinear::RowParallelLinear(const BuildContext& context, const StoredMatrix& stored, int64_t unit)
-    : tp_(context.tp) {
+    : tp_(context.tp), input_(context.observer, {stored.prefix}) {
   const Range shard = tp_.Shard(stored.columns, unit);
   weight_ = PackedMatrix(context.formats.Linear({stored.prefix}, stored.columns, unit), stored.rows, shard.size(),
                          tp_.ShardSlices(stored.columns, unit), context.layout(), &context.memory);
@@ -71,6 +79,7 @@ RowParallelLinear::RowParallelLinear(const BuildContext& context, const StoredMa
 
 void RowParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y,
                                 const ResidualNorm* next) const {
+  input_.Observe(stream, x);
   ops::Matmul(stream, x, weight_, y);
   Communicator& communicator = *tp_.communicator;
   // A bias would come in between.
@@ -108,7 +117,7 @@ ColumnParallelLinear QKVParallelLinear(const BuildContext& context, const Stored
 
 GatedColumnParallelLinear::GatedColumnParallelLinear(const BuildContext& context, const StoredMatrix& gate,
                                                      const StoredMatrix& up, ops::Activation activation)
-    : activation_(activation) {
+    : activation_(activation), input_(context.observer, {gate.prefix, up.prefix}) {
   const Range shard = context.tp.Shard(gate.rows, kShardUnit);
   output_size_ = shard.size();
   const int64_t half = ops::GatedHalf(output_size_, context.layout());
@@ -120,6 +129,7 @@ GatedColumnParallelLinear::GatedColumnParallelLinear(const BuildContext& context
 }
 
 void GatedColumnParallelLinear::Forward(Stream& stream, const TensorView& x, const TensorView& y) const {
+  input_.Observe(stream, x);
   ops::GatedMatmul(stream, activation_, x, weight_, y, bias_.empty() ? nullptr : &bias_.view());
 }
 

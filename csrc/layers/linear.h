@@ -34,6 +34,21 @@ struct StoredMatrix {
   }
 };
 
+// What a linear layer tells the observer of its rank, if there is one.
+class ObservedInput {
+ public:
+  ObservedInput(LinearObserver* observer, std::vector<std::string> prefixes)
+      : observer_(observer), prefixes_(std::move(prefixes)) {}
+
+  void Observe(Stream& stream, const TensorView& x) const {
+    if (observer_ != nullptr) observer_->Observe(stream, prefixes_, x);
+  }
+
+ private:
+  LinearObserver* observer_;
+  std::vector<std::string> prefixes_;
+};
+
 // One or more column-parallel matrices over the same input, fused into one product; outputs stand side by side.
 class ColumnParallelLinear {
  public:
@@ -52,6 +67,7 @@ class ColumnParallelLinear {
   void Forward(Stream& stream, const TensorView& x, const TensorView& y) const;
 
  private:
+  ObservedInput input_;
   PackedMatrix weight_;
   Tensor bias_;
 };
@@ -75,6 +91,7 @@ class RowParallelLinear {
 
  private:
   TensorParallel tp_;
+  ObservedInput input_;
   PackedMatrix weight_;
   Tensor bias_;  // whole; added after the sum, alike on every rank
 };
@@ -109,6 +126,7 @@ class GatedColumnParallelLinear {
  private:
   ops::Activation activation_;
   int64_t output_size_;
+  ObservedInput input_;
   PackedMatrix weight_;
   Tensor bias_;
 };
