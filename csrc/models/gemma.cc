@@ -47,7 +47,7 @@ ModelConfig ParseGemma3(const Json& config) {
 
 }  // namespace
 
-ModelFamily Gemma2Family() { return {"Gemma2ForCausalLM", ParseGemma2, Build, Footprint}; }
-ModelFamily Gemma3Family() { return {"Gemma3ForCausalLM", ParseGemma3, Build, Footprint}; }
+ModelFamily Gemma2Family() { return {"Gemma2ForCausalLM", ParseGemma2, Build, Footprint, kOptions}; }
+ModelFamily Gemma3Family() { return {"Gemma3ForCausalLM", ParseGemma3, Build, Footprint, kOptions}; }
 
 }  // namespace heddle

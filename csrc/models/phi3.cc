@@ -29,6 +29,6 @@ ModelConfig ParsePhi3(const Json& config) {
 
 }  // namespace
 
-ModelFamily Phi3Family() { return {"Phi3ForCausalLM", ParsePhi3, Build, Footprint}; }
+ModelFamily Phi3Family() { return {"Phi3ForCausalLM", ParsePhi3, Build, Footprint, kOptions}; }
 
 }  // namespace heddle

@@ -6,6 +6,7 @@
 #include "base/device_type.h"
 #include "base/json.h"
 #include "models/causal_lm.h"
+#include "models/decoder_weights.h"
 
 namespace heddle {
 
@@ -16,6 +17,7 @@ struct ModelFamily {
   std::unique_ptr<CausalLM> (*build)(const BuildContext& context, const ModelConfig& config, int max_model_len);
   ModelFootprint (*footprint)(const ModelConfig& config, const TensorParallel& tp, const WeightFormats& formats,
                               DeviceType device);
+  DecoderOptions options = {};  // with DecoderWeights: how its weights are stored
 };
 
 // The family of config["architectures"][0]. Fails with kUnsupportedModel naming it and those there are.
