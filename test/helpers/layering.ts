@@ -73,18 +73,21 @@ export function libraryViolations(tree: SourceTree, table: LayerTable): string[]
   return violations;
 }
 
+/** Layers of `lib/` that call the native module. */
+const NATIVE_CALLERS = new Set(['native', 'engine', 'compress']);
+
 function importFault(from: string, file: string, name: string, table: LayerTable): string | undefined {
   if (!name.startsWith('.')) {
     return name === 'bindings' && from !== 'native' ? 'only native/ loads the native module' : undefined;
   }
   const target = path.posix.join(path.posix.dirname(file), name);
   if (/^types\/addon(\.d)?(\.ts)?$/.test(target)) {
-    return from === 'native' || from === 'engine' ? undefined : `${from} may not know the native module's types`;
+    return NATIVE_CALLERS.has(from) ? undefined : `${from} may not know the native module's types`;
   }
   if (target === 'types' || target.startsWith('types/') || target === 'package.json') return undefined;
   if (!target.startsWith('lib/') && target !== 'lib') return 'only lib/ and types/ are part of the library';
   const to = libraryLayer(target);
-  if (to === 'native' && from !== 'native' && from !== 'engine') return 'only the engine knows native/';
+  if (to === 'native' && !NATIVE_CALLERS.has(from)) return 'only the engine and compress/ know native/';
   return reachable(from, table).has(to) ? undefined : `${from} may not depend on ${to}`;
 }
 
