@@ -1,0 +1,66 @@
+#include "compress/rows.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace heddle {
+namespace {
+
+float Rounded(DType dtype, float value) {
+  uint32_t memory = 0;
+  StoreFloat(dtype, &memory, 0, value);
+  return LoadFloat(dtype, &memory, 0);
+}
+
+// The smallest positive value of the dtype, which a scale may be rounded to instead of zero.
+float SmallestScale(DType dtype) { return dtype == DType::kFloat16 ? std::ldexp(1.0f, -24) : std::ldexp(1.0f, -126); }
+
+}  // namespace
+
+bool AllFinite(std::span<const float> row) {
+  return std::all_of(row.begin(), row.end(), [](float value) { return std::isfinite(value); });
+}
+
+float QuantizeRow(std::span<const float> row, DType scale_dtype, int8_t* out) {
+  float largest = 0;
+  for (const float value : row) largest = std::max(largest, std::fabs(value));
+  if (largest == 0) {
+    std::fill_n(out, row.size(), int8_t{0});
+    return 1;
+  }
+  // Quantised with the scale as it is stored: readers multiply by no other.
+  const float scale = std::max(Rounded(scale_dtype, largest / 127), SmallestScale(scale_dtype));
+  for (size_t i = 0; i < row.size(); ++i) {
+    out[i] = static_cast<int8_t>(std::clamp(std::nearbyint(row[i] / scale), -127.0f, 127.0f));
+  }
+  return scale;
+}
+
+bool IsTwoOfFour(std::span<const float> row) {
+  for (size_t i = 0; i + 4 <= row.size(); i += 4) {
+    if ((row[i] == 0) + (row[i + 1] == 0) + (row[i + 2] == 0) + (row[i + 3] == 0) < 2) return false;
+  }
+  return row.size() % 4 == 0;
+}
+
+void TwoOfFourMask(std::span<const float> scores, uint8_t* mask) {
+  std::fill_n(mask, MaskBytes(static_cast<int64_t>(scores.size())), uint8_t{0});
+  for (size_t group = 0; group < scores.size(); group += 4) {
+    std::array<float, 4> score;
+    for (size_t i = 0; i < 4; ++i) score[i] = std::isnan(scores[group + i]) ? -INFINITY : scores[group + i];
+    for (size_t i = 0; i < 4; ++i) {
+      int larger = 0;  // scores that come before this one
+      for (size_t j = 0; j < 4; ++j) larger += score[j] > score[i] || (j < i && score[j] == score[i]);
+      if (larger < 2) mask[(group + i) / 8] = static_cast<uint8_t>(mask[(group + i) / 8] | 1 << (group + i) % 8);
+    }
+  }
+}
+
+void ApplyMask(const uint8_t* mask, std::span<float> row) {
+  for (size_t i = 0; i < row.size(); ++i) {
+    if (!IsKept(mask, static_cast<int64_t>(i))) row[i] = 0;
+  }
+}
+
+}  // namespace heddle
