@@ -230,6 +230,51 @@ export function createEngine(
 /** Reads `config.json` only. */
 export function planMemory(config: NativeEngineConfig): Promise<NativeMemoryPlan>;
 
+/** See `QuantizeOptions` and `PruneOptions`; everything is decided here. */
+export interface NativeCompressionConfig {
+  model: string;
+  output: string;
+  scheme: 'none' | 'int8' | 'w8a8';
+  pruning: 'none' | 'magnitude' | 'wanda' | 'sparsegpt';
+  /** Pruned matrices stay in the dense format. */
+  dense: boolean;
+  /** 0: off. */
+  smooth: number;
+  ignore: string[];
+  /** Token ids that calibration runs through the model. */
+  sequences: Int32Array[];
+  /** 0: half of what is available. */
+  memoryBytes: number;
+  /** 0: the processors available. */
+  threads: number;
+  /** `''`: the best that this machine runs. */
+  cpuIsa: string;
+}
+
+export interface NativeCompressionReport {
+  numMatrices: number;
+  numSparse: number;
+  numPasses: number;
+  sourceBytes: number;
+  outputBytes: number;
+  memoryBytes: number;
+  /** What killed runs had left beside the output. */
+  removed: string[];
+}
+
+export interface NativeCompression {
+  /** Rejects with `ERR_CANCELLED` after `cancel()`. */
+  done: Promise<NativeCompressionReport>;
+  /** Nothing stays behind. */
+  cancel(): void;
+}
+
+/** Makes a checkpoint smaller, on a thread of libuv's pool and compute threads of its own. */
+export function startCompression(
+  config: NativeCompressionConfig,
+  onProgress: ((fraction: number) => void) | null,
+): NativeCompression;
+
 /** A running engine. Obtained from `createEngine`; `new` throws. */
 export class NativeEngine {
   private constructor();

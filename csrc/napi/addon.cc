@@ -1,4 +1,5 @@
 // The exports of types/addon.d.ts, as a list.
+#include "napi/compression_worker.h"
 #include "napi/convert.h"
 #include "napi/engine_wrap.h"
 #include "napi/promise_worker.h"
@@ -17,6 +18,15 @@ Napi::Value PlanMemory(const Napi::CallbackInfo& info) {
   });
 }
 
+// startCompression(config, onProgress)
+Napi::Value StartCompression(const Napi::CallbackInfo& info) {
+  return Trampoline(info.Env(), [&]() -> Napi::Value {
+    if (!info[0].IsObject()) throw Error(ErrorCode::kInvalidArgument, "config must be an object");
+    const Napi::Function on_progress = info[1].IsFunction() ? info[1].As<Napi::Function>() : Napi::Function();
+    return CompressionWorker::Start(info.Env(), ToCompressionOptions(info[0].As<Napi::Object>()), on_progress);
+  });
+}
+
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   auto* data = new AddonData();
   const Napi::Function engine = EngineWrap::Define(env);
@@ -24,6 +34,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(data);
   exports.Set("createEngine", Napi::Function::New(env, EngineWrap::Create, "createEngine"));
   exports.Set("planMemory", Napi::Function::New(env, PlanMemory, "planMemory"));
+  exports.Set("startCompression", Napi::Function::New(env, StartCompression, "startCompression"));
   exports.Set("NativeEngine", engine);
   return exports;
 }

@@ -395,4 +395,45 @@ Napi::Object FromPlan(Napi::Env env, const EnginePlan& plan) {
   return object;
 }
 
+CompressionOptions ToCompressionOptions(const Napi::Object& object) {
+  CompressionOptions options;
+  options.model = Text(object, "model");
+  options.output = Text(object, "output");
+  const std::string scheme = Text(object, "scheme");
+  options.scheme = scheme == "int8"   ? QuantizationScheme::kInt8
+                   : scheme == "w8a8" ? QuantizationScheme::kW8A8
+                                      : QuantizationScheme::kNone;
+  const std::string pruning = Text(object, "pruning");
+  options.pruning = pruning == "magnitude"   ? PruningMethod::kMagnitude
+                    : pruning == "wanda"     ? PruningMethod::kWanda
+                    : pruning == "sparsegpt" ? PruningMethod::kSparseGpt
+                                             : PruningMethod::kNone;
+  options.dense = Bool(object, "dense");
+  options.smooth = Float(object, "smooth");
+  const Napi::Array ignore = List(object, "ignore");
+  for (uint32_t i = 0; i < ignore.Length(); ++i) options.ignore.push_back(Text(ignore.Get(i), "ignore"));
+  const Napi::Array sequences = List(object, "sequences");
+  for (uint32_t i = 0; i < sequences.Length(); ++i) {
+    options.sequences.push_back(ToInt32Vector(sequences.Get(i), "sequences"));
+  }
+  options.memory_bytes = Int<int64_t>(object, "memoryBytes");
+  options.threads = Int<int>(object, "threads");
+  options.cpu_isa = Text(object, "cpuIsa");
+  return options;
+}
+
+Napi::Object FromReport(Napi::Env env, const CompressionReport& report) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("numMatrices", NewNumber(env, report.num_matrices));
+  object.Set("numSparse", NewNumber(env, report.num_sparse));
+  object.Set("numPasses", NewNumber(env, report.num_passes));
+  object.Set("sourceBytes", NewNumber(env, static_cast<double>(report.source_bytes)));
+  object.Set("outputBytes", NewNumber(env, static_cast<double>(report.output_bytes)));
+  object.Set("memoryBytes", NewNumber(env, static_cast<double>(report.memory_bytes)));
+  Napi::Array removed = Napi::Array::New(env, report.removed.size());
+  for (size_t i = 0; i < report.removed.size(); ++i) removed.Set(static_cast<uint32_t>(i), report.removed[i]);
+  object.Set("removed", removed);
+  return object;
+}
+
 }  // namespace heddle

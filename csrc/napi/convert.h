@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "compress/compression.h"
 #include "core/engine_config.h"
 #include "engine/engine_output.h"
 #include "engine/engine_plan.h"
@@ -20,10 +21,13 @@ std::shared_ptr<const Vocabulary> ToVocabulary(const Napi::Value& value);
 Request ToRequest(const Napi::Object& object, bool* derive_seed);
 std::vector<int32_t> ToInt32Vector(const Napi::Value& value, const char* key);
 
+CompressionOptions ToCompressionOptions(const Napi::Object& object);
+
 Napi::Object FromOutput(Napi::Env env, const EngineOutput& output);
 Napi::Object FromInfo(Napi::Env env, const EngineInfo& info);
 Napi::Object FromStats(Napi::Env env, const EngineStats& stats, int64_t callbacks);
 Napi::Object FromPlan(Napi::Env env, const EnginePlan& plan);
 Napi::Object FromFailure(Napi::Env env, const EngineFailure& failure);
+Napi::Object FromReport(Napi::Env env, const CompressionReport& report);
 
 }  // namespace heddle
