@@ -1,5 +1,5 @@
 /**
- * Opening an engine for a person who waits.
+ * Progress for a person who waits.
  *
  * @module
  */
@@ -11,11 +11,12 @@ import type { EngineConfig } from '../../types/options';
 
 const CLEAR_LINE = '\r\x1b[2K';
 
-/** A line on a terminal that shows how far loading is. On anything else it shows nothing. */
-export class LoadingProgress {
+/** A line on a terminal that shows how far something is. On anything else it shows nothing. */
+export class ProgressLine {
   private shown = -1;
 
   constructor(
+    /** What is going on, such as "loading a-model". */
     private readonly what: string,
     private readonly terminal: Pick<WriteStream, 'write' | 'isTTY'> = process.stderr,
   ) {}
@@ -25,7 +26,7 @@ export class LoadingProgress {
     const percent = Math.floor(fraction * 100);
     if (!this.terminal.isTTY || percent === this.shown) return;
     this.shown = percent;
-    this.terminal.write(`${CLEAR_LINE}heddle: loading ${this.what} ${percent} %`);
+    this.terminal.write(`${CLEAR_LINE}heddle: ${this.what} ${percent} %`);
   };
 
   /** Wipes the line. */
@@ -35,9 +36,9 @@ export class LoadingProgress {
   }
 }
 
-/** `Engine.create` with {@link LoadingProgress} on stderr. */
+/** `Engine.create` with {@link ProgressLine} on stderr. */
 export async function openEngine(config: EngineConfig): Promise<Engine> {
-  const progress = new LoadingProgress(path.basename(path.resolve(config.model)));
+  const progress = new ProgressLine(`loading ${path.basename(path.resolve(config.model))}`);
   try {
     progress.update(0);
     return await Engine.create({ ...config, onProgress: progress.update });

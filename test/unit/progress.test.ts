@@ -1,17 +1,17 @@
-import { LoadingProgress } from '../../lib/cli/progress';
+import { ProgressLine } from '../../lib/cli/progress';
 
 /** What a display writes while loading gets as far as each of `fractions`. */
 function display(isTTY: boolean, fractions: number[]): string[] {
   const written: string[] = [];
   const terminal = { isTTY, write: (text: unknown) => written.push(String(text)) > 0 };
-  const progress = new LoadingProgress('a-model', terminal);
+  const progress = new ProgressLine('loading a-model', terminal);
   fractions.forEach(progress.update);
   progress.done();
   progress.done();
   return written;
 }
 
-describe('the progress of loading', () => {
+describe('progress', () => {
   it('is one line of a terminal, written once a percent and wiped at the end', () => {
     expect(display(true, [0, 0.5, 0.501, 1])).toEqual([
       '\r\x1b[2Kheddle: loading a-model 0 %',
