@@ -3,6 +3,7 @@
  *
  * @module heddle
  */
+export { pruneCheckpoint, quantizeCheckpoint } from './compress/compress-checkpoint';
 export { Engine } from './engine';
 export {
   CommTimeoutError,
@@ -19,5 +20,6 @@ export {
   UnsupportedModelError,
 } from './errors';
 export type { ErrorCode, HeddleErrorOptions } from './errors';
+export type * from '../types/compression';
 export type * from '../types/options';
 export type * from '../types/outputs';

@@ -3,5 +3,6 @@
  *
  * @module
  */
+export type * from './compression';
 export type * from './options';
 export type * from './outputs';

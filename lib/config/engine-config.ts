@@ -66,12 +66,14 @@ export interface ResolvedEngineConfig {
 const MAX_COUNT = 2 ** 31 - 1;
 const CPU_ISAS = ['scalar', 'avx2', 'avx512', 'avx512_vnni', 'avx512_bf16', 'amx'] as const;
 
-const folderPath: Check<string> = (value, key) => {
+/** The path of a folder or file, made absolute. */
+export const folderPath: Check<string> = (value, key) => {
   const folder = shortText(4096)(value, key);
   return folder.includes('\0') ? refuse(key, 'a path without NUL characters', value) : path.resolve(folder);
 };
 
-const progressCallback: Check<(fraction: number) => void> = (value, key) => {
+/** Called with fractions; what it throws is dropped. */
+export const progressCallback: Check<(fraction: number) => void> = (value, key) => {
   if (typeof value !== 'function') refuse(key, 'a function', value);
   return (fraction) => {
     try {
@@ -194,7 +196,7 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
 }
 
 /** `HEDDLE_CPU_ISA` narrows the instruction set, to compare or to reproduce results of another machine. */
-function cpuIsaFromEnvironment(): string {
+export function cpuIsaFromEnvironment(): string {
   const value = process.env['HEDDLE_CPU_ISA'];
   return value ? oneOf(CPU_ISAS)(value, 'HEDDLE_CPU_ISA') : '';
 }

@@ -23,8 +23,8 @@ export interface ResolvedChatOptions extends ResolvedRequestOptions {
   readonly continueFinalMessage: boolean;
 }
 
-// By shape, not by class: signals come from other realms and from polyfills too.
-const abortSignal: Check<AbortSignal> = (value, key) => {
+/** By shape, not by class: signals come from other realms and from polyfills too. */
+export const abortSignal: Check<AbortSignal> = (value, key) => {
   const signal = value as Partial<AbortSignal> | null;
   const ok =
     typeof signal === 'object' &&
