@@ -16,6 +16,8 @@ import { addGenerateCommand } from './generate';
 import { packageVersion, UsageError } from './options';
 import { exitWhenOutputFails } from './output';
 import { addPlanCommand } from './plan';
+import { addPruneCommand } from './prune';
+import { addQuantizeCommand } from './quantize';
 
 function createProgram(): Command {
   const program = new Command('heddle')
@@ -26,6 +28,8 @@ function createProgram(): Command {
   addGenerateCommand(program);
   addChatCommand(program);
   addPlanCommand(program);
+  addQuantizeCommand(program);
+  addPruneCommand(program);
   addBenchCommand(program);
   return program;
 }
