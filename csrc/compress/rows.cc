@@ -49,11 +49,16 @@ void TwoOfFourMask(std::span<const float> scores, uint8_t* mask) {
   for (size_t group = 0; group < scores.size(); group += 4) {
     std::array<float, 4> score;
     for (size_t i = 0; i < 4; ++i) score[i] = std::isnan(scores[group + i]) ? -INFINITY : scores[group + i];
-    for (size_t i = 0; i < 4; ++i) {
-      int larger = 0;  // scores that come before this one
-      for (size_t j = 0; j < 4; ++j) larger += score[j] > score[i] || (j < i && score[j] == score[i]);
-      if (larger < 2) mask[(group + i) / 8] = static_cast<uint8_t>(mask[(group + i) / 8] | 1 << (group + i) % 8);
-    }
+    // Whether one comes before another.
+    const int ab = score[0] >= score[1];
+    const int ac = score[0] >= score[2];
+    const int ad = score[0] >= score[3];
+    const int bc = score[1] >= score[2];
+    const int bd = score[1] >= score[3];
+    const int cd = score[2] >= score[3];
+    const int kept = (ab + ac + ad >= 2) | (1 - ab + bc + bd >= 2) << 1 | (2 - ac - bc + cd >= 2) << 2 |
+                     (3 - ad - bd - cd >= 2) << 3;
+    mask[group / 8] = static_cast<uint8_t>(mask[group / 8] | kept << (group % 8));
   }
 }
 
