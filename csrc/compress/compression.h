@@ -10,13 +10,13 @@
 
 namespace heddle {
 
-enum class QuantizationScheme { kNone, kInt8, kW8A8 };
+enum class CompressionScheme { kNone, kInt8, kW8A8 };
 enum class PruningMethod { kNone, kMagnitude, kWanda, kSparseGpt };
 
 struct CompressionOptions {
   std::string model;   // folder
   std::string output;  // folder to make
-  QuantizationScheme scheme = QuantizationScheme::kNone;
+  CompressionScheme scheme = CompressionScheme::kNone;
   PruningMethod pruning = PruningMethod::kNone;
   bool dense = false;               // without a scheme: pruned matrices stay in the dense format, with their zeros
   float smooth = 0;                 // SmoothQuant's alpha, 0: off

@@ -86,7 +86,7 @@ OutputPlan::OutputPlan(const SourceCheckpoint& source, const CompressionOptions&
 void OutputPlan::ChooseForms(const CompressionOptions& options) {
   bool any_sparse = false;
   for (PlannedMatrix& matrix : matrices_) {
-    const bool quantised = matrix.targeted && scheme_ != QuantizationScheme::kNone;
+    const bool quantised = matrix.targeted && scheme_ != CompressionScheme::kNone;
     const bool sparse = quantised ? (pruned_ || IsPruned(source_, *matrix.source))
                                   : (matrix.source->sparse || (pruned_ && matrix.targeted && !options.dense));
     any_sparse = any_sparse || sparse;
@@ -95,7 +95,7 @@ void OutputPlan::ChooseForms(const CompressionOptions& options) {
   }
   // Weights without activations are packed where all of them are dense: what is packed cannot be 2:4, and a checkpoint
   // has one format.
-  if (scheme_ != QuantizationScheme::kInt8 || any_sparse) return;
+  if (scheme_ != CompressionScheme::kInt8 || any_sparse) return;
   for (PlannedMatrix& matrix : matrices_) {
     if (matrix.form == MatrixForm::kInt8) matrix.form = MatrixForm::kPackedInt8;
   }
@@ -132,7 +132,7 @@ std::string OutputPlan::Config() const {
   summary.sparsity = static_cast<double>(num_zeros) / static_cast<double>(num_weights);
   summary.not_quantised.emplace_back(kHead);
   summary.not_sparse.emplace_back(kHead);
-  if (scheme_ == QuantizationScheme::kNone && !summary.sparse) return source_.config_text();
+  if (scheme_ == CompressionScheme::kNone && !summary.sparse) return source_.config_text();
   return WithMember(source_.config_text(), "quantization_config", QuantizationConfig(summary), "config.json");
 }
 

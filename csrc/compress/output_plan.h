@@ -45,7 +45,7 @@ class OutputPlan {
   void ChooseForms(const CompressionOptions& options);
 
   const SourceCheckpoint& source_;
-  QuantizationScheme scheme_;
+  CompressionScheme scheme_;
   bool pruned_;
   std::vector<PlannedMatrix> matrices_;
   std::vector<PlannedShard> shards_;

@@ -45,8 +45,8 @@ std::string Scheme(bool dynamic, int depth) {
 
 std::string QuantizationConfig(const QuantizationSummary& summary) {
   Members members;
-  if (summary.scheme != QuantizationScheme::kNone) {
-    const bool activations = summary.scheme == QuantizationScheme::kW8A8;
+  if (summary.scheme != CompressionScheme::kNone) {
+    const bool activations = summary.scheme == CompressionScheme::kW8A8;
     const std::string group = Object({{"format", JsonString(summary.format)},
                                       {"input_activations", activations ? Scheme(true, 4) : "null"},
                                       {"output_activations", "null"},
@@ -60,7 +60,7 @@ std::string QuantizationConfig(const QuantizationSummary& summary) {
                {"kv_cache_scheme", "null"}};
   }
   members.emplace_back("quant_method", JsonString("compressed-tensors"));
-  if (summary.scheme != QuantizationScheme::kNone) {
+  if (summary.scheme != CompressionScheme::kNone) {
     members.emplace_back("quantization_status", JsonString("compressed"));
   }
   Members sparsity;

@@ -10,7 +10,7 @@ namespace heddle {
 
 // What becomes of a checkpoint's linear layers.
 struct QuantizationSummary {
-  QuantizationScheme scheme = QuantizationScheme::kNone;
+  CompressionScheme scheme = CompressionScheme::kNone;
   std::string format;                      // of quantised weights: "pack-quantized" or "int-quantized"
   std::vector<std::string> not_quantised;  // linear layers, the head among them
   bool sparse = false;                     // some are stored 2:4

@@ -400,9 +400,9 @@ CompressionOptions ToCompressionOptions(const Napi::Object& object) {
   options.model = Text(object, "model");
   options.output = Text(object, "output");
   const std::string scheme = Text(object, "scheme");
-  options.scheme = scheme == "int8"   ? QuantizationScheme::kInt8
-                   : scheme == "w8a8" ? QuantizationScheme::kW8A8
-                                      : QuantizationScheme::kNone;
+  options.scheme = scheme == "int8"   ? CompressionScheme::kInt8
+                   : scheme == "w8a8" ? CompressionScheme::kW8A8
+                                      : CompressionScheme::kNone;
   const std::string pruning = Text(object, "pruning");
   options.pruning = pruning == "magnitude"   ? PruningMethod::kMagnitude
                     : pruning == "wanda"     ? PruningMethod::kWanda

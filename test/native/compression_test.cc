@@ -106,7 +106,7 @@ TEST(CompressCheckpoint, "stores pruned matrices 2:4, and gives back what a dens
 
 TEST(CompressCheckpoint, "leaves alone what is no linear layer and what it is to ignore, and takes small files over") {
   Job job;
-  job.options.scheme = QuantizationScheme::kW8A8;
+  job.options.scheme = CompressionScheme::kW8A8;
   job.options.ignore = {"lm_head", "down_proj"};
   EXPECT_EQ(job.Run().num_matrices, 1);
   const auto source = OpenCheckpoint(job.options.output);
@@ -125,7 +125,7 @@ TEST(CompressCheckpoint,
      "packs weights of 8 bits alone, and leaves them integers where activations are quantised too") {
   Job job;
   job.options.ignore = {"down_proj"};
-  job.options.scheme = QuantizationScheme::kInt8;
+  job.options.scheme = CompressionScheme::kInt8;
   job.Run();
   const std::string up = kUp;
   EXPECT_TRUE(TensorNames(job.options.output) ==
@@ -134,7 +134,7 @@ TEST(CompressCheckpoint,
   EXPECT_CONTAINS(job.OutputConfig(), R"("format": "pack-quantized")");
   EXPECT_CONTAINS(job.OutputConfig(), R"("input_activations": null)");
   job.options.output += "-w8a8";
-  job.options.scheme = QuantizationScheme::kW8A8;
+  job.options.scheme = CompressionScheme::kW8A8;
   job.Run();
   EXPECT_TRUE(TensorNames(job.options.output) ==
               (std::vector<std::string>{"model.embed_tokens.weight", std::string(kDown) + ".weight", up + ".weight",
@@ -152,7 +152,7 @@ TEST(CompressCheckpoint, "keeps a pruned checkpoint 2:4 when it quantises it, wh
     CompressionOptions options;
     options.model = job.options.output;
     options.output = job.options.output + "-int8";
-    options.scheme = QuantizationScheme::kInt8;
+    options.scheme = CompressionScheme::kInt8;
     job.options = options;
     EXPECT_EQ(job.Run().num_sparse, 2);
     const std::vector<std::string> names = TensorNames(job.options.output);
@@ -189,7 +189,7 @@ TEST(CompressCheckpoint, "names a matrix with values that are no numbers, and le
   Job job;
   job.matrices[1].values[77] = NAN;
   job.root.Write("model/model.safetensors", MatricesFile(job.matrices));
-  job.options.scheme = QuantizationScheme::kInt8;
+  job.options.scheme = CompressionScheme::kInt8;
   EXPECT_CONTAINS(FormatError([&] { return job.Run(); }),
                   "\"model.layers.0.mlp.down_proj.weight\" cannot be quantised");
   EXPECT_TRUE(job.Entries() == (std::vector<std::string>{"model"}));
@@ -197,7 +197,7 @@ TEST(CompressCheckpoint, "names a matrix with values that are no numbers, and le
 
 TEST(CompressCheckpoint, "leaves nothing behind when it is cancelled in the middle") {
   Job job;
-  job.options.scheme = QuantizationScheme::kInt8;
+  job.options.scheme = CompressionScheme::kInt8;
   job.on_progress = [&](double fraction) {
     EXPECT_TRUE(fraction > 0 && fraction <= 1);
     job.cancelled = true;
@@ -208,7 +208,7 @@ TEST(CompressCheckpoint, "leaves nothing behind when it is cancelled in the midd
 
 TEST(CompressCheckpoint, "has no output when it is killed in the middle, and the next run clears that away") {
   Job job;
-  job.options.scheme = QuantizationScheme::kInt8;
+  job.options.scheme = CompressionScheme::kInt8;
   const pid_t child = fork();
   if (child == 0) {
     job.options.threads = 1;
@@ -229,7 +229,7 @@ TEST(CompressCheckpoint, "has no output when it is killed in the middle, and the
 
 TEST(CompressCheckpoint, "refuses an output that another process is writing") {
   Job job;
-  job.options.scheme = QuantizationScheme::kInt8;
+  job.options.scheme = CompressionScheme::kInt8;
   const std::string partial = job.options.output + ".partial-abcdef";
   std::filesystem::create_directory(partial);
   const int fd = open(partial.c_str(), O_RDONLY | O_DIRECTORY);
