@@ -33,7 +33,7 @@ void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& t
   const OpTimer timer(stream);
   CheckRank("Embedding: table", table, 2);
   CheckView("Embedding: y", y, DType::kFloat32, {static_cast<int64_t>(ids.size()), table.dim(1)});
-  if (stream.cuda() != nullptr) return cuda::Embedding(stream, ids, table, first_id, scale, y);
+  if (stream.cuda() != nullptr) return cuda::Embedding(stream, ids, table, nullptr, first_id, scale, y);
   const cpu::Storage storage = StorageOf("Embedding: table", table.dtype);
   const int64_t row_bytes = table.row_stride * static_cast<int64_t>(DTypeSize(table.dtype));
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());
@@ -47,7 +47,10 @@ void Embedding(Stream& stream, std::span<const int32_t> ids, const PackedMatrix&
   const OpTimer timer(stream);
   const int64_t hidden = table.k();
   CheckView("Embedding: y", y, DType::kFloat32, {static_cast<int64_t>(ids.size()), hidden});
-  if (stream.cuda() != nullptr) return cuda::Embedding(stream, ids, table.Rows(), first_id, scale, y);
+  if (stream.cuda() != nullptr) {
+    const auto* scales = static_cast<const float*>(table.RowScales().data);
+    return cuda::Embedding(stream, ids, table.Rows(), scales, first_id, scale, y);
+  }
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());
   Lookup(stream, ids, first_id, table.n(), y, [&](int64_t row, float* out) {
     table.UnpackRow(row, {out, static_cast<size_t>(hidden)});

@@ -59,7 +59,7 @@ void Run() {
            ceiling});
   };
   for (const int64_t rows : {int64_t{1}, int64_t{64}, kMaxRows}) {
-    const HeddleCudaEmbedding embedding = {ids, table, 0, 1, FirstRows(residual, rows)};
+    const HeddleCudaEmbedding embedding = {ids, table, nullptr, 0, 1, FirstRows(residual, rows)};
     report("embedding", rows, kHidden * 6, [&] { return Api().embedding(stream, &embedding); });
     report("ids of sampled tokens", rows, 8, [&] { return Api().fill_sampled(stream, pending, rows, sampled); });
     const HeddleCudaRmsNorm norm = {FirstRows(residual, rows), 1, weight, 1e-5f, FirstRows(y, rows)};

@@ -46,7 +46,7 @@ typedef enum {
   kHeddleCudaFloat32 = 0,
   kHeddleCudaFloat16 = 1,
   kHeddleCudaBFloat16 = 2,
-  kHeddleCudaInt8 = 3  // values of a HeddleCudaWeight, nothing else
+  kHeddleCudaInt8 = 3  // values of a HeddleCudaWeight and of an embedding's table, nothing else
 } HeddleCudaDType;
 typedef enum { kHeddleCudaSilu = 0, kHeddleCudaGeluTanh = 1, kHeddleCudaGelu = 2 } HeddleCudaActivation;
 
@@ -72,10 +72,12 @@ typedef struct {
   int64_t stride;
 } HeddleCudaMatrix;
 
-// y[i] = table[ids[i] - first_id] * scale; zero where the table has no such row.
+// y[i] = table[ids[i] - first_id] * scale, an int8 table's rows also times their own scales; zero where the table has
+// no such row.
 typedef struct {
-  const int32_t* ids;      // [y.num_rows]
-  HeddleCudaMatrix table;  // [rows, hidden], any float type
+  const int32_t* ids;         // [y.num_rows]
+  HeddleCudaMatrix table;     // [rows, hidden], any float type or int8
+  const float* table_scales;  // [rows] of an int8 table, else null
   int64_t first_id;
   float scale;
   HeddleCudaMatrix y;  // [num_tokens, hidden] float32

@@ -22,6 +22,7 @@ void CheckEmbedding(TestStream& stream, HeddleCudaDType dtype, const std::vector
   const DeviceArray y = DeviceArray::Poisoned(stream, kF32, static_cast<size_t>(rows * stride));
   const HeddleCudaEmbedding op = {.ids = device_ids.As<int32_t>(),
                                   .table = Matrix(table, dtype, table_rows, size, table_stride),
+                                  .table_scales = nullptr,
                                   .first_id = first_id,
                                   .scale = kScale,
                                   .y = Matrix(y, kF32, rows, size, stride)};
@@ -49,6 +50,44 @@ TEST(CudaEmbedding, "looks rows up in every dtype, scales them, and gives zeros 
       CheckEmbedding(stream, dtype, ids, 7, 5, size, 3);
       CheckEmbedding(stream, dtype, {5}, 7, 5, size, 0);
     }
+  }
+}
+
+TEST(CudaEmbedding, "multiplies rows of an int8 table by their scales") {
+  TestStream stream;
+  constexpr int64_t kTableRows = 5;
+  constexpr float kScale = 1.7f;
+  for (int64_t size : {1, 8, 111, 2304}) {
+    const int64_t stride = (size + 15) / 16 * 16;
+    std::vector<int32_t> words(static_cast<size_t>(kTableRows * stride / 4));
+    auto* const elements = reinterpret_cast<int8_t*>(words.data());
+    for (int64_t i = 0; i < kTableRows * stride; ++i) elements[i] = static_cast<int8_t>(i * 37 % 256 - 128);
+    const DeviceArray table = DeviceArray::Ints(stream, words);
+    const std::vector<float> scales = {0.5f, 0.01f, 3.0f, 1e-6f, 7.25f};
+    const DeviceArray device_scales = DeviceArray::From(stream, kF32, scales);
+    const std::vector<int32_t> ids = {4, 0, 5, 2, 3, 1};
+    const DeviceArray device_ids = DeviceArray::Ints(stream, ids);
+    const auto rows = static_cast<int64_t>(ids.size());
+    const DeviceArray y = DeviceArray::Poisoned(stream, kF32, static_cast<size_t>(rows * size));
+    HeddleCudaEmbedding op = {.ids = device_ids.As<int32_t>(),
+                              .table = Matrix(table, kHeddleCudaInt8, kTableRows, size, stride),
+                              .table_scales = device_scales.As<float>(),
+                              .first_id = 0,
+                              .scale = kScale,
+                              .y = Matrix(y, kF32, rows, size)};
+    EXPECT_OK(Api().embedding(stream.get(), &op));
+    std::vector<float> expected;
+    for (int32_t id : ids) {
+      for (int64_t i = 0; i < size; ++i) {
+        const bool is_there = id < kTableRows;
+        expected.push_back(is_there ? static_cast<float>(elements[id * stride + i]) *
+                                          (scales[static_cast<size_t>(id)] * kScale)
+                                    : 0.0f);
+      }
+    }
+    EXPECT_TRUE(y.ToHost() == expected);
+    op.table_scales = nullptr;
+    EXPECT_STATUS(Api().embedding(stream.get(), &op), kHeddleCudaInvalid);
   }
 }
 

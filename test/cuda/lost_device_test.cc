@@ -43,6 +43,7 @@ void LoseDevice(HeddleCudaStream* stream, const HeddleCudaMatrix& ids) {
   MustSucceed(Api().allocate(stream, 16 * 4, &y), "allocate");
   const HeddleCudaEmbedding op{.ids = static_cast<const int32_t*>(ids.data),
                                .table = nowhere,
+                               .table_scales = nullptr,
                                .first_id = 0,
                                .scale = 1,
                                .y = {y, kHeddleCudaFloat32, 1, 16, 16}};

@@ -36,6 +36,7 @@ class Chain {
     const float* weight = weight_.As<float>();
     const HeddleCudaEmbedding embedding = {.ids = ids_.As<int32_t>(),
                                            .table = Matrix(table_, kBF16, kTableRows, size_),
+                                           .table_scales = nullptr,
                                            .first_id = 0,
                                            .scale = 3,
                                            .y = residual};

@@ -1,9 +1,11 @@
 #include "layers/weight_upload.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "fake_cuda.h"
 #include "loader_testing.h"
@@ -149,6 +151,75 @@ TEST(WeightUploader, "converts to the dtype of the device's matrix") {
       EXPECT_EQ(
           matrix.CountWrong({0, 600}, 1001, [](int64_t row, int64_t column) { return Value(row * 1001 + column); }), 0);
     }
+  }
+}
+
+// Rows whose groups of four have two values other than zero at most; each row's largest is its first, 127.
+class SparseRows : public StoredTensor {
+ public:
+  explicit SparseRows(const Shape& shape) : StoredTensor(DType::kFloat32, shape) {}
+  static float At(int64_t row, int64_t column) {
+    if (column == 0) return 127.0f;  // so that scales are 1
+    const bool zero = column % 4 == (row + column / 4) % 4 || column % 4 == (row + column / 4 + 1) % 4;
+    return zero ? 0.0f : static_cast<float>((row * 31 + column) % 120 + 3);
+  }
+
+ private:
+  void ReadElements(int64_t begin, int64_t count, void* destination) const override {
+    for (int64_t i = 0; i < count; ++i) {
+      static_cast<float*>(destination)[i] = At((begin + i) / shape()[1], (begin + i) % shape()[1]);
+    }
+  }
+};
+
+// The host's copy of what lies at `view`.
+template <typename T>
+std::vector<T> FromDevice(CudaStream& cuda, const TensorView& view) {
+  std::vector<T> host(static_cast<size_t>(view.dim(0) * view.row_stride));
+  cuda.Copy(host.data(), view.data, host.size() * sizeof(T));
+  cuda.Synchronize();
+  return host;
+}
+
+TEST(WeightUploader, "brings a shard of a matrix that becomes int8, 2:4 sparse or both") {
+  const Gpu gpu;
+  WeightUploader uploader(gpu.stream(), kNotCancelled);
+  constexpr Range kRows{2, 702};
+  constexpr Range kColumns{64, 1128};
+  for (const MatrixFormat& format :
+       {MatrixFormat{.dtype = DType::kInt8}, MatrixFormat{.dtype = DType::kInt8, .sparse = true},
+        MatrixFormat{.dtype = DType::kBFloat16, .sparse = true}}) {
+    const PackedMatrix matrix(format, 710, kColumns.size(), {0, kColumns.size()}, MatrixLayout::kRows, &gpu.cuda());
+    uploader.Upload("w", SparseRows({800, 2048}), kRows, kColumns, 10, matrix);
+    const TensorView rows = matrix.Rows();
+    const bool int8 = format.dtype == DType::kInt8;
+    const auto bytes = int8 ? FromDevice<int8_t>(gpu.cuda(), rows) : std::vector<int8_t>();
+    const auto words = int8 ? std::vector<uint16_t>() : FromDevice<uint16_t>(gpu.cuda(), rows);
+    const auto value = [&](int64_t row, int64_t i) {
+      const auto at = static_cast<size_t>(row * rows.row_stride + i);
+      return int8 ? static_cast<float>(bytes[at]) : BFloat16ToFloat(words[at]);
+    };
+    const TensorView metadata = matrix.RowMetadata();
+    const auto nibbles = format.sparse ? FromDevice<uint8_t>(gpu.cuda(), metadata) : std::vector<uint8_t>();
+    int64_t wrong = 0;
+    for (int64_t row = 0; row < kRows.size(); ++row) {
+      std::vector<float> dense(static_cast<size_t>(kColumns.size()), 0.0f);
+      for (int64_t i = 0; i < rows.dim(1); ++i) {
+        int64_t column = i;
+        if (format.sparse) {
+          const uint8_t byte = nibbles[static_cast<size_t>((row + 10) * metadata.row_stride + i / 4)];
+          column = i / 2 * 4 + (byte >> (i / 2 % 2 * 4 + i % 2 * 2) & 3);
+        }
+        dense[static_cast<size_t>(column)] = value(row + 10, i);
+      }
+      for (int64_t column = 0; column < kColumns.size(); ++column) {
+        wrong += dense[static_cast<size_t>(column)] != SparseRows::At(kRows.begin + row, kColumns.begin + column);
+      }
+    }
+    EXPECT_EQ(wrong, 0);
+    if (!int8) continue;
+    const std::vector<float> scales = FromDevice<float>(gpu.cuda(), matrix.RowScales());
+    EXPECT_EQ(std::count(scales.begin() + 10, scales.end(), 1.0f), kRows.size());
   }
 }
 

@@ -41,10 +41,14 @@ static_assert(static_cast<int>(Activation::kGelu) == kHeddleCudaGelu);
 
 }  // namespace
 
-void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& table, int64_t first_id, float scale,
-               const TensorView& y) {
-  const HeddleCudaEmbedding op{
-      .ids = ids.data(), .table = CudaMatrixOf(table), .first_id = first_id, .scale = scale, .y = CudaMatrixOf(y)};
+void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& table, const float* table_scales,
+               int64_t first_id, float scale, const TensorView& y) {
+  const HeddleCudaEmbedding op{.ids = ids.data(),
+                               .table = CudaMatrixOf(table),
+                               .table_scales = table_scales,
+                               .first_id = first_id,
+                               .scale = scale,
+                               .y = CudaMatrixOf(y)};
   CheckCuda(CudaApi().embedding(stream.cuda()->get(), &op));
 }
 

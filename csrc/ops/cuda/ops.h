@@ -6,8 +6,9 @@
 
 namespace heddle::ops::cuda {
 
-void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& table, int64_t first_id, float scale,
-               const TensorView& y);
+// `table_scales` [rows] of an int8 table, else null.
+void Embedding(Stream& stream, std::span<const int32_t> ids, const TensorView& table, const float* table_scales,
+               int64_t first_id, float scale, const TensorView& y);
 void RmsNorm(Stream& stream, const TensorView& x, const TensorView& weight, float epsilon, const TensorView& y);
 void AddRmsNorm(Stream& stream, const TensorView& x, const TensorView& residual, const TensorView& weight,
                 float epsilon, const TensorView& y);
