@@ -7,6 +7,7 @@
 #include "base/rounding.h"
 #include "comm/local_communicator.h"
 #include "compress/matrix_algebra.h"
+#include "loader/quantized_checkpoint.h"
 
 namespace heddle {
 namespace {
@@ -15,14 +16,15 @@ constexpr int kBlockSize = 16;
 
 int NumBlocks(int max_tokens) { return static_cast<int>(CeilDiv(max_tokens, kBlockSize)) + 1; }
 
-ModelFootprint FootprintOf(const ModelFamily& family, const ModelConfig& config) {
-  return family.footprint(config, TensorParallel{}, config.dtype, DeviceType::kCpu);
+// Matrices as floats, whichever way they are stored.
+WeightFormats FormatsOf(const SourceCheckpoint& source, const ModelConfig& config) {
+  return WeightFormats(config.dtype, Quantization::kNone, Sparsity::kNone, source.stored());
 }
 
-int64_t ArenaBytes(const ModelFamily& family, const ModelConfig& config, int max_tokens) {
+int64_t ArenaBytes(const ModelFootprint& footprint, const ModelConfig& config, int max_tokens) {
   constexpr int64_t kAlignment = 4096;
   const int64_t hidden = config.hidden_size * static_cast<int64_t>(sizeof(float));
-  return max_tokens * (FootprintOf(family, config).activation_bytes_per_token + hidden) + kAlignment;
+  return max_tokens * (footprint.activation_bytes_per_token + hidden) + kAlignment;
 }
 
 // [columns, rows] of x [rows, columns].
@@ -79,7 +81,7 @@ CalibrationModel::CalibrationModel(const SourceCheckpoint& source, int max_token
     : stream_(stream),
       cancelled_(cancelled),
       communicator_(std::move(CreateLocalGroup(1, std::chrono::hours(1), false)[0])),
-      weights_(OpenCheckpoint(source.folder())) {
+      weights_(OpenQuantizedCheckpoint(source.folder(), source.stored())) {
   const ModelFamily& family = FindModelFamily(source.config());
   config_ = family.parse_config(source.config());
   if (max_tokens > config_.max_positions) {
@@ -90,11 +92,12 @@ CalibrationModel::CalibrationModel(const SourceCheckpoint& source, int max_token
   const TensorParallel tp{0, 1, communicator_.get()};
   communicator_->Connect(stream);
   const std::function<void(int64_t)> on_packed = [](int64_t) {};
+  const WeightFormats formats = FormatsOf(source, config_);
   const BuildContext context{.tp = tp,
                              .weights = *weights_,
                              .cache = nullptr,
                              .uploader = nullptr,
-                             .dtype = config_.dtype,
+                             .formats = formats,
                              .memory = slab_,
                              .stream = stream,
                              .on_packed = on_packed,
@@ -103,7 +106,8 @@ CalibrationModel::CalibrationModel(const SourceCheckpoint& source, int max_token
   model_ = family.build(context, config_, max_tokens);
   kv_cache_ = std::make_unique<KVCache>(config_.dtype, config_.num_layers, NumBlocks(max_tokens), kBlockSize,
                                         config_.num_kv_heads, config_.head_dim);
-  arena_ = std::make_unique<Arena>(static_cast<size_t>(ArenaBytes(family, config_, max_tokens)));
+  const ModelFootprint footprint = family.footprint(config_, tp, formats, DeviceType::kCpu);
+  arena_ = std::make_unique<Arena>(static_cast<size_t>(ArenaBytes(footprint, config_, max_tokens)));
 }
 
 CalibrationModel::~CalibrationModel() = default;
@@ -111,12 +115,13 @@ CalibrationModel::~CalibrationModel() = default;
 int64_t CalibrationModel::SizeBytes(const SourceCheckpoint& source, int max_tokens) {
   const ModelFamily& family = FindModelFamily(source.config());
   const ModelConfig config = family.parse_config(source.config());
-  const ModelFootprint footprint = FootprintOf(family, config);
+  const ModelFootprint footprint =
+      family.footprint(config, TensorParallel{}, FormatsOf(source, config), DeviceType::kCpu);
   const int64_t cache_bytes =
       NumBlocks(max_tokens) *
       KVCache::BytesPerBlock(config.dtype, config.num_layers, kBlockSize, config.num_kv_heads, config.head_dim);
   return footprint.weight_bytes + cache_bytes + footprint.bytes_per_position * max_tokens +
-         ArenaBytes(family, config, max_tokens);
+         ArenaBytes(footprint, config, max_tokens);
 }
 
 void CalibrationModel::Run(std::span<const int32_t> token_ids) {

@@ -104,7 +104,7 @@ void AddProduct(Stream& stream, float scale, const TensorView& a, const TensorVi
   for (int64_t begin = 0; begin < n; begin += kPackedRows) {
     const int64_t end = std::min(begin + kPackedRows, n);
     const int64_t first_row = FirstRow(lower, begin);
-    PackedMatrix packed(DType::kFloat32, end - begin, k, {0, k});
+    PackedMatrix packed({.dtype = DType::kFloat32}, end - begin, k, {0, k});
     threads.RunPieces(packed.num_panels(), 1, [&](int, int64_t first, int64_t last) {
       const int64_t to = std::min(last * kPanelWidth, end - begin);
       packed.PackRows(first * kPanelWidth, b.Rows(begin + first * kPanelWidth, begin + to));

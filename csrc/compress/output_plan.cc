@@ -64,7 +64,7 @@ OutputPlan::OutputPlan(const SourceCheckpoint& source, const CompressionOptions&
   if (std::none_of(matrices_.begin(), matrices_.end(), [](const auto& matrix) { return matrix.targeted; })) {
     throw Error(ErrorCode::kInvalidArgument, "ignore must leave some linear layers, but names them all");
   }
-  if (pruned_ && source.is_sparse()) {
+  if (pruned_ && source.stored().sparse_24) {
     throw Error(ErrorCode::kInvalidArgument,
                 "model must be a checkpoint that is not pruned, but its config.json says 2:4");
   }

@@ -6,8 +6,7 @@
 
 #include "base/file.h"
 #include "base/quote.h"
-#include "compress/rows.h"
-#include "loader/weight_source.h"
+#include "loader/quantized_checkpoint.h"
 
 namespace heddle {
 namespace {
@@ -29,7 +28,7 @@ std::string PrefixOf(const std::string& name, std::string_view ending) {
 
 // Linear layers of a decoder are its matrices but for embeddings and head, which stand outside its layers; the router
 // of experts is one that nobody makes smaller.
-bool IsLinear(const std::string& prefix) {
+bool IsLayerMatrix(const std::string& prefix) {
   return prefix.find(".layers.") != std::string::npos && !prefix.ends_with(".gate");
 }
 
@@ -50,8 +49,12 @@ SourceCheckpoint::SourceCheckpoint(const std::string& folder) : folder_(folder) 
   }
   config_text_ = ReadFile(path, kMaxConfigBytes);
   config_ = Json::Parse(config_text_, "config.json");
-  CheckConfig();
-  OpenCheckpoint(folder);  // that index and shards agree
+  stored_ = ParseStoredQuantization(config_);
+  if (stored_.scheme != QuantizationScheme::kNone) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "model must be a checkpoint that is not quantised, but its config.json has a " + stored_.key);
+  }
+  weights_ = OpenQuantizedCheckpoint(folder, stored_);
   has_index_ = !PathExists(folder + "/model.safetensors");
   for (std::string& name : ShardNames(folder, has_index_)) {
     auto file = std::make_unique<SafetensorsFile>(folder + "/" + name);
@@ -60,86 +63,35 @@ SourceCheckpoint::SourceCheckpoint(const std::string& folder) : folder_(folder) 
   }
 }
 
-void SourceCheckpoint::CheckConfig() {
-  const Json* quantization = config_.Find("quantization_config");
-  if (quantization == nullptr) quantization = config_.Find("compression_config");
-  if (quantization == nullptr || quantization->IsNull()) return;
-  const Json* method = quantization->Find("quant_method");
-  const std::string name = method != nullptr && method->IsString() ? method->AsString() : "unnamed";
-  const Json* groups = quantization->Find("config_groups");
-  const Json* sparsity = quantization->Find("sparsity_config");
-  const Json* format = sparsity != nullptr ? sparsity->Find("format") : nullptr;
-  is_sparse_ = name == "compressed-tensors" && (groups == nullptr || groups->IsNull()) && format != nullptr &&
-               format->IsString() && format->AsString() == "sparse-24-bitmask";
-  if (is_sparse_) return;
-  throw Error(ErrorCode::kInvalidArgument,
-              "model must be a checkpoint that is not quantised, but its config.json has a quantization_config of " +
-                  Quote(name));
-}
-
 void SourceCheckpoint::FindMatrices(size_t shard) {
-  const SafetensorsFile& file = *shards_[shard].file;
-  std::set<std::string> sparse;  // prefixes
-  const auto find = [&](const std::string& name) -> const SafetensorsTensor* {
-    const auto found = std::find_if(file.tensors().begin(), file.tensors().end(),
-                                    [&](const SafetensorsTensor& tensor) { return tensor.name == name; });
-    return found != file.tensors().end() ? &*found : nullptr;
-  };
-  for (const SafetensorsTensor& tensor : file.tensors()) {
-    const std::string prefix = is_sparse_ ? PrefixOf(tensor.name, ".bitmask") : "";
-    if (prefix.empty()) continue;
-    const SafetensorsTensor* values = find(prefix + ".compressed");
-    const std::optional<DType> dtype = values != nullptr ? FloatDType(values->dtype) : std::nullopt;
-    if (!dtype || values->shape.size() != 2 || tensor.dtype != "U8" ||
-        tensor.shape != std::vector<int64_t>{values->shape[0], MaskBytes(2 * values->shape[1])}) {
-      throw Error(ErrorCode::kModelFormat, file.path() + ": " + Quote(tensor.name) + " and " +
-                                               Quote(prefix + ".compressed") + " do not make up a 2:4 matrix");
-    }
-    sparse.insert(prefix);
-    matrices_.push_back({prefix, values->shape[0], 2 * values->shape[1], *dtype, shard, true, values, &tensor});
-  }
-  for (const SafetensorsTensor& tensor : file.tensors()) {
-    const std::string prefix = PrefixOf(tensor.name, ".weight");
+  const std::vector<SafetensorsTensor>& tensors = shards_[shard].file->tensors();
+  std::set<std::string> parts;  // of matrices: tensors that are not others
+  for (const SafetensorsTensor& tensor : tensors) {
+    const bool is_values = tensor.name.ends_with(".compressed");
+    const std::string prefix = PrefixOf(tensor.name, is_values ? ".compressed" : ".weight");
     const std::optional<DType> dtype = FloatDType(tensor.dtype);
-    if (!prefix.empty() && dtype && tensor.shape.size() == 2 && IsLinear(prefix)) {
-      matrices_.push_back({prefix, tensor.shape[0], tensor.shape[1], *dtype, shard, false, &tensor, nullptr});
+    const bool is_sparse = is_values && stored_.IsSparse(prefix);
+    if (prefix.empty() || is_values != is_sparse || !dtype || tensor.shape.size() != 2 || !IsLayerMatrix(prefix))
       continue;
+    const int64_t columns = is_sparse ? 2 * tensor.shape[1] : tensor.shape[1];
+    std::shared_ptr<const StoredTensor> stored = weights_->Get(prefix + ".weight", {tensor.shape[0], columns});
+    matrices_.push_back({prefix, tensor.shape[0], columns, *dtype, shard, is_sparse, std::move(stored)});
+    if (is_sparse) {
+      for (const char* part : {".compressed", ".bitmask", ".shape"}) parts.insert(prefix + part);
+    } else {
+      parts.insert(tensor.name);
     }
-    const std::string owner = tensor.name.substr(0, tensor.name.rfind('.'));
-    const std::string part = tensor.name.substr(std::min(owner.size() + 1, tensor.name.size()));
-    if (sparse.count(owner) > 0 && (part == "compressed" || part == "bitmask" || part == "shape")) continue;
-    shards_[shard].others.push_back(&tensor);
+  }
+  for (const SafetensorsTensor& tensor : tensors) {
+    if (parts.count(tensor.name) == 0) shards_[shard].others.push_back(&tensor);
   }
 }
 
 void SourceCheckpoint::ReadRows(const SourceMatrix& matrix, int64_t begin, int64_t end, float* out) const {
-  const SafetensorsFile& file = *shards_[matrix.shard].file;
-  const int64_t stored_columns = matrix.sparse ? matrix.columns / 2 : matrix.columns;
-  const auto row_bytes = static_cast<uint64_t>(stored_columns) * DTypeSize(matrix.dtype);
-  const auto count = static_cast<uint64_t>(end - begin);
-  std::vector<char> stored(count * row_bytes);
-  file.Read(*matrix.values, static_cast<uint64_t>(begin) * row_bytes, stored.size(), stored.data());
-  if (!matrix.sparse) {
-    const int64_t elements = (end - begin) * matrix.columns;
-    for (int64_t i = 0; i < elements; ++i) out[i] = LoadFloat(matrix.dtype, stored.data(), i);
-    return;
-  }
-  const int64_t mask_bytes = MaskBytes(matrix.columns);
-  std::vector<uint8_t> masks(count * static_cast<uint64_t>(mask_bytes));
-  file.Read(*matrix.bitmask, static_cast<uint64_t>(begin * mask_bytes), masks.size(), masks.data());
-  for (int64_t row = 0; row < end - begin; ++row) {
-    const uint8_t* mask = masks.data() + row * mask_bytes;
-    int64_t at = row * stored_columns;
-    for (int64_t column = 0; column < matrix.columns; ++column) {
-      const bool kept = IsKept(mask, column);
-      if (kept && at == (row + 1) * stored_columns) at = -1;
-      if (at < 0) break;
-      out[row * matrix.columns + column] = kept ? LoadFloat(matrix.dtype, stored.data(), at++) : 0.0f;
-    }
-    if (at == (row + 1) * stored_columns) continue;
-    throw Error(ErrorCode::kModelFormat, file.path() + ": " + Quote(matrix.prefix + ".bitmask") +
-                                             " does not set half of its bits in row " + std::to_string(begin + row));
-  }
+  const Tensor rows(matrix.dtype, {end - begin, matrix.columns});
+  matrix.stored->Read(begin, rows);
+  const int64_t elements = (end - begin) * matrix.columns;
+  for (int64_t i = 0; i < elements; ++i) out[i] = LoadFloat(matrix.dtype, rows.view().data, i);
 }
 
 int64_t SourceCheckpoint::size_bytes() const {

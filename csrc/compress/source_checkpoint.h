@@ -10,6 +10,8 @@
 
 #include "base/json.h"
 #include "loader/safetensors.h"
+#include "loader/stored_quantization.h"
+#include "loader/weight_source.h"
 #include "tensor/tensor.h"
 
 namespace heddle {
@@ -21,9 +23,8 @@ struct SourceMatrix {
   int64_t columns = 0;
   DType dtype = DType::kFloat32;
   size_t shard = 0;
-  bool sparse = false;  // stored as `compressed` and `bitmask`
-  const SafetensorsTensor* values = nullptr;
-  const SafetensorsTensor* bitmask = nullptr;
+  bool sparse = false;                         // stored as `compressed` and `bitmask`
+  std::shared_ptr<const StoredTensor> stored;  // dense to its readers
 
   int64_t size_bytes() const { return rows * columns * static_cast<int64_t>(DTypeSize(dtype)); }
 };
@@ -36,7 +37,8 @@ class SourceCheckpoint {
     std::vector<const SafetensorsTensor*> others;  // than those of matrices
   };
 
-  // Fails with kModelFormat as OpenCheckpoint does, and with kInvalidArgument when the checkpoint is quantised already.
+  // Fails with kModelFormat and kUnsupportedModel as the loader does, and with kInvalidArgument when the checkpoint is
+  // quantised already.
   explicit SourceCheckpoint(const std::string& folder);
 
   const std::string& folder() const { return folder_; }
@@ -45,8 +47,8 @@ class SourceCheckpoint {
   const std::vector<Shard>& shards() const { return shards_; }
   bool has_index() const { return has_index_; }
   const std::vector<SourceMatrix>& matrices() const { return matrices_; }
-  int64_t size_bytes() const;                    // of all tensors
-  bool is_sparse() const { return is_sparse_; }  // whether its config says that matrices are stored 2:4
+  int64_t size_bytes() const;                                   // of all tensors
+  const StoredQuantization& stored() const { return stored_; }  // which is at most 2:4
 
   // Rows [begin, end) of a matrix, [end - begin, columns] f32.
   void ReadRows(const SourceMatrix& matrix, int64_t begin, int64_t end, float* out) const;
@@ -61,14 +63,14 @@ class SourceCheckpoint {
   bool Has(const std::string& name) const;
 
  private:
-  void CheckConfig();
   void FindMatrices(size_t shard);
 
   std::string folder_;
   std::string config_text_;
   Json config_;
   bool has_index_ = false;
-  bool is_sparse_ = false;
+  StoredQuantization stored_;
+  std::unique_ptr<WeightSource> weights_;
   std::vector<Shard> shards_;
   std::vector<SourceMatrix> matrices_;
 };

@@ -94,8 +94,8 @@ TEST(CompressCheckpoint, "stores pruned matrices 2:4, and gives back what a dens
   job.options.dense = true;
   EXPECT_EQ(job.Run().num_sparse, 0);
   const SourceCheckpoint dense(job.options.output);
-  EXPECT_TRUE(sparse.is_sparse());
-  EXPECT_TRUE(!dense.is_sparse());
+  EXPECT_TRUE(sparse.stored().sparse_24);
+  EXPECT_TRUE(!dense.stored().sparse_24);
   for (const char* prefix : {kUp, kDown}) {
     EXPECT_TRUE(!ReadMatrix(dense, prefix).empty());
     EXPECT_TRUE(ReadMatrix(sparse, prefix) == ReadMatrix(dense, prefix));
@@ -180,9 +180,10 @@ TEST(CompressCheckpoint, "refuses what it cannot do in one sentence, and leaves 
   EXPECT_CONTAINS(refusal([](Job& job) { job.options.ignore = {"up_proj", "down_proj"}; }), "names them all");
   EXPECT_CONTAINS(refusal([](Job&) {}, 30), "up_proj has 30");
   EXPECT_CONTAINS(refusal([](Job& job) {
-                    job.root.Write("model/config.json", R"({"quantization_config": {"quant_method": "gptq"}})");
+                    job.root.Write("model/config.json", R"({"quantization_config": {"quant_method": "bitsandbytes",
+                                                            "load_in_8bit": true}})");
                   }),
-                  "a quantization_config of \"gptq\"");
+                  "model must be a checkpoint that is not quantised, but its config.json has a quantization_config");
 }
 
 TEST(CompressCheckpoint, "names a matrix with values that are no numbers, and leaves nothing behind") {
