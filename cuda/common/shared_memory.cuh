@@ -65,6 +65,18 @@ __device__ __forceinline__ float4 LoadShared(uint32_t from) {
   return value;
 }
 
+// Words and pairs of words, which lie on as many bytes.
+__device__ __forceinline__ uint32_t LoadSharedWord(uint32_t from) {
+  uint32_t value;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(from) : "memory");
+  return value;
+}
+__device__ __forceinline__ uint2 LoadSharedPair(uint32_t from) {
+  uint2 value;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(from) : "memory");
+  return value;
+}
+
 // Four matrices of 8 rows of 16 bytes. Lane 8 i + r says where row r of matrix i lies; lane 4 r + j receives in
 // to[i] bytes 4 j to 4 j + 3 of it.
 __device__ __forceinline__ void LoadMatrices(uint32_t (&to)[4], uint32_t from) {

@@ -9,6 +9,8 @@
 #include "gemm/epilogues.h"
 #include "gemm/gemv.h"
 #include "gemm/skinny.h"
+#include "quant/int8_gemv.h"
+#include "sparse/sparse_gemv.h"
 
 namespace heddle::cuda {
 namespace {
@@ -26,9 +28,9 @@ bool IsPlain(const HeddleCudaWeight& weight) {
   return weight.values.dtype != kHeddleCudaInt8 && weight.metadata == nullptr;
 }
 
-Method MethodFor(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaMatrix& weight) {
-  if (x.num_rows <= kMaxGemvRows) return Method::kGemv;
-  return CanSkinny(stream, x, weight) ? Method::kSkinny : Method::kCublasLt;
+Method MethodFor(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaWeight& weight) {
+  if (x.num_rows <= kMaxGemvRows || !IsPlain(weight)) return Method::kGemv;
+  return CanSkinny(stream, x, weight.values) ? Method::kSkinny : Method::kCublasLt;
 }
 
 // The parts of `weight` fit each other, and x's dtype.
@@ -84,6 +86,19 @@ void ForParts(int64_t num_rows, int64_t part, const Body& body) {
   for (int64_t first = 0; first < num_rows; first += part) body(first, std::min(part, num_rows - first));
 }
 
+// One pass over the weights for every kMaxGemvRows rows, whatever form the weights have.
+template <typename Op>
+void GemvInParts(const HeddleCudaStream& stream, const Op& op, const HeddleCudaWeight& weight) {
+  ForParts(op.x.num_rows, kMaxGemvRows, [&](int64_t first, int64_t count) {
+    Op part = op;
+    part.x = RowsOf(op.x, first, count);
+    part.y = RowsOf(op.y, first, count);
+    const bool is_int8 = weight.values.dtype == kHeddleCudaInt8;
+    if (weight.metadata != nullptr) return is_int8 ? SparseInt8Gemv(stream, part) : SparseGemv(stream, part);
+    is_int8 ? Int8Gemv(stream, part) : Gemv(stream, part);
+  });
+}
+
 // Calls finish(sums, first) after each part of x * weight^T: sums, rounded to `dtype`, of sums.num_rows rows from
 // `first` on, in the workspace, as many at a time as fit. False when cuBLASLt has no algorithm; some parts may have
 // been finished then.
@@ -120,9 +135,7 @@ void CublasLtMatmul(HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
   };
   if (!adds_bias && MultiplyInParts(stream, op.x, op.weight, kHeddleCudaFloat32, finish)) return;
   // There are odd sizes that it does not take.
-  ForParts(op.x.num_rows, kMaxGemvRows, [&](int64_t first, int64_t count) {
-    Gemv(stream, {RowsOf(op.x, first, count), op.weight, op.bias, RowsOf(op.y, first, count)});
-  });
+  GemvInParts(stream, op, op.weight);
 }
 
 void CublasLtGatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op) {
@@ -133,9 +146,7 @@ void CublasLtGatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& 
   // is what others' models do; but a bias is added before anything is rounded.
   const HeddleCudaDType dtype = op.bias == nullptr ? op.y.dtype : kHeddleCudaFloat32;
   if (MultiplyInParts(stream, op.x, op.gate_up, dtype, finish)) return;
-  ForParts(op.x.num_rows, kMaxGemvRows, [&](int64_t first, int64_t count) {
-    GatedGemv(stream, {RowsOf(op.x, first, count), op.gate_up, op.bias, op.activation, RowsOf(op.y, first, count)});
-  });
+  GemvInParts(stream, op, op.gate_up);
 }
 
 }  // namespace
@@ -145,10 +156,9 @@ void Matmul(HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
   Require(op.y.dtype == op.x.dtype || op.y.dtype == kHeddleCudaFloat32,
           "matmul: y is neither of x's dtype nor float32");
   if (IsEmpty(op.y)) return;
-  Require(IsPlain(op.weight), "matmul: int8 and 2:4 weights are not there yet");
-  switch (MethodFor(stream, op.x, op.weight.values)) {
+  switch (MethodFor(stream, op.x, op.weight)) {
     case Method::kGemv:
-      return Gemv(stream, op);
+      return GemvInParts(stream, op, op.weight);
     case Method::kSkinny:
       return SkinnyMatmul(stream, op);
     case Method::kCublasLt:
@@ -162,10 +172,9 @@ void GatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op) {
   Require(op.activation == kHeddleCudaSilu || op.activation == kHeddleCudaGeluTanh || op.activation == kHeddleCudaGelu,
           "gated_matmul: an activation that is none");
   if (IsEmpty(op.y)) return;
-  Require(IsPlain(op.gate_up), "gated_matmul: int8 and 2:4 weights are not there yet");
-  switch (MethodFor(stream, op.x, op.gate_up.values)) {
+  switch (MethodFor(stream, op.x, op.gate_up)) {
     case Method::kGemv:
-      return GatedGemv(stream, op);
+      return GemvInParts(stream, op, op.gate_up);
     case Method::kSkinny:
       return SkinnyGatedMatmul(stream, op);
     case Method::kCublasLt:

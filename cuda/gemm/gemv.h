@@ -14,6 +14,6 @@ inline constexpr int64_t kMaxGemvRows = 8;
 // Weights are read before kernels ahead of this one in the stream have ended (see launch.h): whoever writes a weight
 // with a kernel lets something follow that is no kernel, as FillRandom does, or waits for the stream.
 void Gemv(const HeddleCudaStream& stream, const HeddleCudaMatmul& op);
-void GatedGemv(const HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op);
+void Gemv(const HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op);
 
 }  // namespace heddle::cuda

@@ -1,17 +1,51 @@
-// The kernel of Gemv and GatedGemv: y = x weight^T, one pass over the weights at the speed of device memory.
+// The kernel of products with few rows of x: y = x weight^T, one pass over the weights at the speed of device memory.
 //
 // A persistent block takes every gridDim.x-th tile. Its warps share the tile's k, chunk by chunk, and add their sums in
 // shared memory at the tile's end. Some blocks have a tile less than others, and multiprocessors read at different
 // speeds; where one is done, the next product's block takes its place and keeps memory busy.
+//
+// A Form says how weights are stored:
+//   T               the type of x, and of y unless that is float32
+//   X               rows of x in shared memory (XSlabs, QuantizedX)
+//   Sums            of 16 weight rows in a warp's registers
+//   kMetadataUnits  16 bytes of metadata beside a row's chunk
+//   kScaled         whether sums are multiplied by a scale for each weight row
 #pragma once
 
 #include "common/launch.h"
 #include "gemm/activation.cuh"
 #include "gemm/gemv_ring.cuh"
-#include "gemm/gemv_sums.cuh"
-#include "gemm/gemv_x.cuh"
 
 namespace heddle::cuda {
+
+// A scale and a bias for what the calling thread writes of a tile: one output of each row, of a gated product from two
+// sums. Asked for when the tile begins, as they come from device memory.
+template <bool kScaled, int kGroups, bool kGated>
+class OutputTerms {
+ public:
+  static constexpr int kOutputs = kGated ? kGroupRows : kGroups * kGroupRows;
+
+  __device__ __forceinline__ OutputTerms(const GemvArguments& arguments, int tile)
+      : output(tile * kOutputs + static_cast<int>(threadIdx.x) % kOutputs) {
+    if (output >= arguments.num_outputs) return;
+#pragma unroll
+    for (int i = 0; i < kSums; ++i) {
+      if (kScaled) scales_[i] = __ldg(arguments.scales + i * arguments.num_outputs + output);
+      if (arguments.bias != nullptr) biases_[i] = __ldg(arguments.bias + i * arguments.num_outputs + output);
+    }
+  }
+
+  __device__ __forceinline__ float Apply(float sum, int i) const {
+    return (kScaled ? sum * scales_[i] : sum) + biases_[i];
+  }
+
+  const int output;
+
+ private:
+  static constexpr int kSums = kGated ? 2 : 1;
+  float scales_[kSums] = {};
+  float biases_[kSums] = {};
+};
 
 template <typename T>
 __device__ __forceinline__ void Store(const GemvArguments& arguments, int row, int output, float value) {
@@ -24,89 +58,93 @@ __device__ __forceinline__ void Store(const GemvArguments& arguments, int row, i
 }
 
 // Adds the sums of all warps and writes the tile's outputs. `partial` holds, for each warp, [num_rows, kGroups * 16].
-template <typename T, int kGroups, bool kGated>
-__device__ __forceinline__ void FinishTile(const GemvArguments& arguments, int tile,
-                                           const GroupSums<T> (&sums)[kGroups], float* partial) {
+template <typename Form, int kGroups, bool kGated>
+__device__ __forceinline__ void FinishTile(const GemvArguments& arguments, const typename Form::X& x,
+                                           const typename Form::Sums (&sums)[kGroups],
+                                           const OutputTerms<Form::kScaled, kGroups, kGated>& terms,
+                                           typename Form::X::Sum* partial) {
+  using Sum = typename Form::X::Sum;
   constexpr int kTileRows = kGroups * kGroupRows;
-  constexpr int kOutputs = kGated ? kGroupRows : kTileRows;
+  constexpr int kOutputs = OutputTerms<Form::kScaled, kGroups, kGated>::kOutputs;
   const int lane = threadIdx.x % 32;
   const int sums_per_warp = arguments.num_rows * kTileRows;
 
   __syncthreads();  // those of the tile before have been read
 #pragma unroll
   for (int group = 0; group < kGroups; ++group) {
-    const float4 mine = sums[group].Get();
+    Sum mine[4];
+    sums[group].Get(mine);
     const int row = lane % 4 * 2;
-    float* const to = partial + threadIdx.x / 32 * sums_per_warp + row * kTileRows + group * kGroupRows + lane / 4;
+    Sum* const to = partial + threadIdx.x / 32 * sums_per_warp + row * kTileRows + group * kGroupRows + lane / 4;
     if (row < arguments.num_rows) {
-      to[0] = mine.x;
-      to[8] = mine.z;
+      to[0] = mine[0];
+      to[8] = mine[2];
     }
     if (row + 1 < arguments.num_rows) {
-      to[kTileRows] = mine.y;
-      to[kTileRows + 8] = mine.w;
+      to[kTileRows] = mine[1];
+      to[kTileRows + 8] = mine[3];
     }
   }
   __syncthreads();
 
-  const auto sum = [&](int index, int bias_index) {
-    float total = 0;
+  if (terms.output >= arguments.num_outputs) return;
+  for (int row = threadIdx.x / kOutputs; row < arguments.num_rows; row += kGemvThreads / kOutputs) {
+    const auto sum = [&](int i) {
+      const Sum* const from = partial + row * kTileRows + i * kGroupRows + static_cast<int>(threadIdx.x) % kOutputs;
+      Sum total{};
 #pragma unroll
-    for (int warp = 0; warp < kGemvWarps; ++warp) total += partial[warp * sums_per_warp + index];
-    return arguments.bias == nullptr ? total : total + arguments.bias[bias_index];
-  };
-  for (int i = threadIdx.x; i < arguments.num_rows * kOutputs; i += kGemvThreads) {
-    const int row = i / kOutputs;
-    const int output = tile * kOutputs + i % kOutputs;
-    if (output >= arguments.num_outputs) continue;
-    const int index = row * kTileRows + i % kOutputs;
-    float value = sum(index, output);
-    if constexpr (kGated) {
-      value = Activate(arguments.activation, value) * sum(index + kGroupRows, arguments.num_outputs + output);
-    }
-    Store<T>(arguments, row, output, value);
+      for (int warp = 0; warp < kGemvWarps; ++warp) total += from[warp * sums_per_warp];
+      return terms.Apply(x.ValueOf(total, row), i);
+    };
+    float value = sum(0);
+    if constexpr (kGated) value = Activate(arguments.activation, value) * sum(1);
+    Store<typename Form::T>(arguments, row, terms.output, value);
   }
 }
 
-template <typename T, int kGroups, int kStages, bool kGated>
+template <typename Form, int kGroups, int kStages, bool kGated>
 __global__ void __launch_bounds__(kGemvThreads, 2) GemvKernel(const __grid_constant__ GemvArguments arguments) {
   static_assert(!kGated || kGroups == 2);
+  using Ring = WeightRing<Form::kMetadataUnits, kGroups, kStages, kGated>;
+  using X = typename Form::X;
   extern __shared__ __align__(128) unsigned char shared[];
-  const uint32_t ring_memory = SharedAddress(shared);
-  const uint32_t x_memory = ring_memory + RingBytes(kStages);
-  auto* const partial = reinterpret_cast<float*>(shared + RingBytes(kStages) + XSharedBytes(arguments));
-  const int warp = threadIdx.x / 32;
+  auto* const partial = reinterpret_cast<typename X::Sum*>(shared + kGemvWarps * Ring::kBytes);
+  unsigned char* const x_memory =
+      reinterpret_cast<unsigned char*>(partial + kGemvWarps * arguments.num_rows * kGroups * kGroupRows);
 
   AllowNext();
-  WeightRing<kGroups, kStages, kGated> ring(arguments, ring_memory + warp * kStages * kStageBytes);
+  Ring ring(arguments, SharedAddress(shared) + threadIdx.x / 32 * Ring::kBytes);
+  X x(arguments, x_memory);
   WaitForPrevious();
-  XSlabs slabs(arguments, x_memory);
-  slabs.LoadFirst();
+  x.LoadFirst();
 
   int stages_of_slab = 0;
   for (int tile = blockIdx.x; tile < arguments.num_tiles; tile += gridDim.x) {
-    GroupSums<T> sums[kGroups];
+    const OutputTerms<Form::kScaled, kGroups, kGated> terms(arguments, tile);
+    typename Form::Sums sums[kGroups];
     for (int slab = 0; slab < arguments.num_slabs; ++slab) {
-      const int begin = slabs.Begin(slab);
-      const int end = slabs.Begin(slab + 1);
-      if (arguments.num_slabs > 1) {
-        if (stages_of_slab > 0) slabs.Turn<kStages>(stages_of_slab);
-        const bool last_of_tile = slab + 1 == arguments.num_slabs;
-        const bool last_tile = static_cast<int>(tile + gridDim.x) >= arguments.num_tiles;
-        if (!last_of_tile || !last_tile) slabs.Start(last_of_tile ? 0 : slab + 1);
-        stages_of_slab = (end - begin) * kGroups;
+      const int begin = x.Begin(slab);
+      const int end = x.Begin(slab + 1);
+      if constexpr (X::kInSlabs) {
+        if (arguments.num_slabs > 1) {
+          if (stages_of_slab > 0) x.template Turn<kStages>(stages_of_slab);
+          const bool last_of_tile = slab + 1 == arguments.num_slabs;
+          const bool last_tile = static_cast<int>(tile + gridDim.x) >= arguments.num_tiles;
+          if (!last_of_tile || !last_tile) x.Start(last_of_tile ? 0 : slab + 1);
+          stages_of_slab = (end - begin) * kGroups;
+        }
       }
-      SharedX x{slabs.Address() + warp * kChunkBytes, arguments.x_shared_pitch, arguments.num_rows};
+      auto chunk = x.First();
       for (int round = begin; round < end; ++round) {
 #pragma unroll
         for (int group = 0; group < kGroups; ++group) {
-          sums[group].Add(ring.Front(), x);
+          sums[group].Add(ring.Front(), chunk);
           ring.Pop();
         }
-        x.address += kRoundBytes;
+        chunk.Next();
       }
     }
-    FinishTile<T, kGroups, kGated>(arguments, tile, sums, partial);
+    FinishTile<Form, kGroups, kGated>(arguments, x, sums, terms, partial);
   }
 }
 

@@ -17,9 +17,9 @@
 
 namespace heddle::cuda {
 
-// 16 weight rows: where they begin, and how many there are of them.
+// 16 weight rows: the first, and how many there are of them.
 struct WeightGroup {
-  const unsigned char* data;
+  int64_t row;
   int num_rows;  // may be more than 16, or none or less
 };
 
@@ -28,19 +28,26 @@ template <int kGroups, bool kGated>
 __device__ __forceinline__ WeightGroup GroupOf(const GemvArguments& arguments, int tile, int group) {
   const int output = (kGated ? tile : tile * kGroups + group) * kGroupRows;
   const int64_t row = kGated ? int64_t{group} * arguments.num_outputs + output : output;
-  return {arguments.weight + row * arguments.weight_pitch, arguments.num_outputs - output};
+  return {row, arguments.num_outputs - output};
 }
 
-template <int kGroups, int kStages, bool kGated>
+// A stage is 16 rows of values, as UnitOffset places them, and then, of 2:4, their metadata: for each 16 bytes of a
+// row's part those of all 16 rows.
+//
+// kMetadataUnits: how many 16 bytes that part is, 0 to 2.
+template <int kMetadataUnits, int kGroups, int kStages, bool kGated>
 class WeightRing {
  public:
-  // `memory`: kStages * kStageBytes of the warp's own. Starts the first kStages stages, and returns when few of them
+  static constexpr int kStageBytes = kGroupBytes + kMetadataUnits * kGroupRows * 16;
+  static constexpr int kBytes = kStages * kStageBytes;
+
+  // `memory`: kBytes of the warp's own. Starts the first kStages stages, and returns when few of them
   // are still on their way; reads weights and nothing else.
   __device__ __forceinline__ WeightRing(const GemvArguments& arguments, uint32_t memory)
       : arguments_(arguments),
         memory_(memory),
-        lane_offset_(threadIdx.x % 32 / kUnits * arguments.weight_pitch + threadIdx.x / 32 * kChunkBytes +
-                     threadIdx.x % kUnits * 16),
+        lane_offset_(threadIdx.x % 32 / kChunkUnits * arguments.weight_pitch + threadIdx.x / 32 * kChunkBytes +
+                     threadIdx.x % kChunkUnits * 16),
         policy_(ReadOncePolicy()),
         tile_(blockIdx.x) {
     const int num_tiles = (arguments.num_tiles - 1 - static_cast<int>(blockIdx.x)) / static_cast<int>(gridDim.x) + 1;
@@ -63,25 +70,26 @@ class WeightRing {
   __device__ __forceinline__ void Pop() {
     __syncwarp();
     Start(front_);
-    front_ = front_ + kStageBytes == kStages * kStageBytes ? 0 : front_ + kStageBytes;
+    front_ = front_ + kStageBytes == kBytes ? 0 : front_ + kStageBytes;
   }
 
  private:
-  static constexpr int kUnits = kChunkBytes / 16;
-  static constexpr int kRowsAtOnce = 32 / kUnits;
+  static constexpr int kRowsAtOnce = 32 / kChunkUnits;
   static constexpr int kStagesAtFirst = 3;  // 48 KiB of a block: with them an H100 reads at 99 % of its speed
 
   __device__ __forceinline__ void Start(int slot) {
     if (stages_left_ > 0) {
-      Copy(memory_ + slot);
+      const WeightGroup group = GroupOf<kGroups, kGated>(arguments_, tile_, group_);
+      CopyValues(group, memory_ + slot);
+      if constexpr (kMetadataUnits > 0) CopyMetadata(group, memory_ + slot + kGroupBytes);
       Advance();
     }
     CommitCopies();
   }
 
-  __device__ __forceinline__ void Copy(uint32_t stage) const {
-    const WeightGroup group = GroupOf<kGroups, kGated>(arguments_, tile_, group_);
-    const unsigned char* from = group.data + lane_offset_ + round_ * kRoundBytes;
+  __device__ __forceinline__ void CopyValues(const WeightGroup& group, uint32_t stage) const {
+    const unsigned char* from =
+        arguments_.weight + group.row * arguments_.weight_pitch + lane_offset_ + round_ * kRoundBytes;
     const int64_t step = kRowsAtOnce * arguments_.weight_pitch;
     const int num_bytes =
         arguments_.row_bytes - round_ * kRoundBytes - static_cast<int>(threadIdx.x) / 32 * kChunkBytes;
@@ -90,8 +98,8 @@ class WeightRing {
       for (int i = 0; i < kGroupRows / kRowsAtOnce; ++i) CopyAsyncWith(policy_, Place(stage, i), from + i * step);
       return;
     }
-    const int row = threadIdx.x % 32 / kUnits;
-    const int unit_bytes = min(max(num_bytes - static_cast<int>(threadIdx.x) % kUnits * 16, 0), 16);
+    const int row = threadIdx.x % 32 / kChunkUnits;
+    const int unit_bytes = min(max(num_bytes - static_cast<int>(threadIdx.x) % kChunkUnits * 16, 0), 16);
 #pragma unroll 1
     for (int i = 0; i < kGroupRows / kRowsAtOnce; ++i) {
       const bool inside = row + i * kRowsAtOnce < group.num_rows && unit_bytes > 0;
@@ -101,7 +109,18 @@ class WeightRing {
 
   // Where the lane's unit of its i-th row goes.
   static __device__ __forceinline__ uint32_t Place(uint32_t stage, int i) {
-    return stage + UnitOffset(threadIdx.x % 32 / kUnits + i * kRowsAtOnce, threadIdx.x % kUnits);
+    return stage + UnitOffset(threadIdx.x % 32 / kChunkUnits + i * kRowsAtOnce, threadIdx.x % kChunkUnits);
+  }
+
+  __device__ __forceinline__ void CopyMetadata(const WeightGroup& group, uint32_t to) const {
+    const int lane = threadIdx.x % 32;
+    const int row = lane % kGroupRows;
+    const int unit = lane / kGroupRows;
+    if (unit >= kMetadataUnits) return;
+    const int64_t offset = ((round_ * kGemvWarps + threadIdx.x / 32) * kMetadataUnits + unit) * 16;
+    const bool inside = row < group.num_rows && offset < arguments_.metadata_pitch;
+    const unsigned char* const from = arguments_.metadata + (group.row + row) * arguments_.metadata_pitch + offset;
+    CopyAsyncWith(policy_, to + lane * 16, inside ? from : arguments_.metadata, inside ? 16 : 0);
   }
 
   __device__ __forceinline__ void Advance() {

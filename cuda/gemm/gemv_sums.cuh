@@ -14,11 +14,14 @@
 
 namespace heddle::cuda {
 
-// Rows of x in shared memory, from the warp's chunk on.
+// Rows of x in shared memory, from what the warp's chunk is multiplied by on. Lanes that stand for more rows than there
+// are repeat the last one, and what comes of it is not looked at.
 struct SharedX {
   uint32_t address;
   int pitch;
   int num_rows;
+
+  __device__ __forceinline__ uint32_t Row(int row) const { return address + min(row, num_rows - 1) * pitch; }
 };
 
 // Where 16-byte unit `unit` of `row` lies in a stage: units are permuted so that those of eight rows, which are read at
@@ -31,10 +34,9 @@ class GroupSums {
   // Adds the products of a stage: 16 weight rows of a chunk, as UnitOffset places them.
   __device__ __forceinline__ void Add(uint32_t stage, const SharedX& x) {
     const int lane = threadIdx.x % 32;
-    // Columns without a row of x repeat the last one and are not looked at.
-    const uint32_t x_row = x.address + min(lane % 8, x.num_rows - 1) * x.pitch + lane / 8 * 16;
+    const uint32_t x_row = x.Row(lane % 8) + lane / 8 * 16;
 #pragma unroll
-    for (int unit = 0; unit < kChunkBytes / 16; unit += 4) {
+    for (int unit = 0; unit < kChunkUnits; unit += 4) {
       uint32_t b[4];
       LoadMatrices(b, x_row + unit * 16);
 #pragma unroll
@@ -48,7 +50,10 @@ class GroupSums {
 
   // What lane 4 g + j holds: weight rows g and g + 8 times rows 2 j and 2 j + 1 of x, as {g, 2 j}, {g, 2 j + 1},
   // {g + 8, 2 j}, {g + 8, 2 j + 1}.
-  __device__ __forceinline__ float4 Get() const { return {sums_[0], sums_[1], sums_[2], sums_[3]}; }
+  __device__ __forceinline__ void Get(float (&sums)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[i] = sums_[i];
+  }
 
  private:
   float sums_[4] = {};
@@ -61,7 +66,7 @@ class GroupSums<float> {
   __device__ __forceinline__ void Add(uint32_t stage, const SharedX& x) {
     const int row = threadIdx.x % 32 / 4;
 #pragma unroll
-    for (int i = 0; i < kChunkBytes / 16; i += 4) {
+    for (int i = 0; i < kChunkUnits; i += 4) {
       const int unit = i + threadIdx.x % 4;
       const float4 low = LoadShared(stage + UnitOffset(row, unit));
       const float4 high = LoadShared(stage + UnitOffset(row + 8, unit));
@@ -76,8 +81,11 @@ class GroupSums<float> {
     }
   }
 
-  __device__ __forceinline__ float4 Get() const {
-    return {MySum(low_, 0), MySum(low_, 1), MySum(high_, 0), MySum(high_, 1)};
+  __device__ __forceinline__ void Get(float (&sums)[4]) const {
+    sums[0] = MySum(low_, 0);
+    sums[1] = MySum(low_, 1);
+    sums[2] = MySum(high_, 0);
+    sums[3] = MySum(high_, 1);
   }
 
  private:

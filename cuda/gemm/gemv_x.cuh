@@ -1,24 +1,57 @@
-// Rows of x in shared memory, once for all warps of a block.
+// Rows of x in shared memory as they are, once for all warps of a block: whole or, where they are too long for that, a
+// slab of some rounds at a time in two buffers.
 #pragma once
 
+#include "common/rounding.h"
 #include "common/shared_memory.cuh"
 #include "gemm/gemv_arguments.h"
+#include "gemm/gemv_sums.cuh"
 
 namespace heddle::cuda {
 
 // The slab of x that the block multiplies by, and the one after it on its way. All threads of the block call the same
 // functions.
+//
+// kXChunkBytes: of a row, what belongs to a chunk of weights. kPaddingBytes lie between rows beyond whole rounds, so
+// that what a warp reads of eight rows at a time lies in different banks.
+template <int kXChunkBytes, int kPaddingBytes>
 class XSlabs {
  public:
-  __device__ __forceinline__ XSlabs(const GemvArguments& arguments, uint32_t memory)
-      : arguments_(arguments), memory_(memory) {}
+  // What a warp adds up for an output.
+  using Sum = float;
+  static constexpr bool kInSlabs = true;
+
+  // What a warp's chunk is multiplied by.
+  struct Chunk : SharedX {
+    __device__ __forceinline__ void Next() { address += kXRoundBytes; }
+  };
+
+  // Cuts k into slabs that fit in `max_bytes`, even in rounds. False where x is to stay whole and does not fit.
+  static bool Divide(int max_bytes, bool whole, GemvArguments& arguments) {
+    // Of one slab where there are several.
+    const int max_rounds = (max_bytes / (whole ? 1 : 2) / arguments.num_rows - kPaddingBytes) / kXRoundBytes;
+    if (max_rounds < 1) return false;
+    const int num_slabs = static_cast<int>(CeilDiv(arguments.num_rounds, max_rounds));
+    if (whole && num_slabs > 1) return false;
+    arguments.num_slabs = num_slabs;
+    arguments.x_shared_pitch =
+        static_cast<int>(CeilDiv(arguments.num_rounds, num_slabs)) * kXRoundBytes + kPaddingBytes;
+    return true;
+  }
+
+  static int SharedBytes(const GemvArguments& arguments) {
+    return (arguments.num_slabs > 1 ? 2 : 1) * arguments.num_rows * arguments.x_shared_pitch;
+  }
+
+  __device__ __forceinline__ XSlabs(const GemvArguments& arguments, unsigned char* memory)
+      : arguments_(arguments), memory_(SharedAddress(memory)) {}
 
   // Rounds of slab `slab`: [Begin(slab), Begin(slab + 1)).
   __device__ __forceinline__ int Begin(int slab) const { return slab * arguments_.num_rounds / arguments_.num_slabs; }
 
   // Makes slab 0 current. The calling thread has no copies in an open group.
   __device__ __forceinline__ void LoadFirst() {
-    if (arguments_.row_bytes % 16 == 0) {
+    if (arguments_.x_row_bytes % 16 == 0) {
       LoadUnits();
     } else {
       // Rows that end within 16 bytes are rare, and may wait for the rings: copies arrive in order.
@@ -45,11 +78,17 @@ class XSlabs {
     buffer_ ^= 1;
   }
 
-  // The current slab.
-  __device__ __forceinline__ uint32_t Address() const { return Place(buffer_, 0, 0); }
+  // Of the warp's first chunk in the current slab.
+  __device__ __forceinline__ Chunk First() const {
+    const uint32_t address = Place(buffer_, 0, 0) + threadIdx.x / 32 * kXChunkBytes;
+    return {{address, arguments_.x_shared_pitch, arguments_.num_rows}};
+  }
+
+  __device__ __forceinline__ float ValueOf(float sum, int) const { return sum; }
 
  private:
-  static constexpr int kUnitsPerRound = kRoundBytes / 16;
+  static constexpr int kXRoundBytes = kGemvWarps * kXChunkBytes;
+  static constexpr int kUnitsPerRound = kXRoundBytes / 16;
 
   // Slab 0 of rows of whole units, by ordinary loads, as these need not wait for the rings. Past L1, which may hold
   // what kernels before wrote over.
@@ -57,7 +96,7 @@ class XSlabs {
     // Of a row of 14,336 elements all that a thread has: the latency of L2 once, and nothing else to do meanwhile.
     constexpr int kAtOnce = 7;
     const int units = Begin(1) * kUnitsPerRound;
-    const int row_units = arguments_.row_bytes / 16;
+    const int row_units = arguments_.x_row_bytes / 16;
     const int total = arguments_.num_rows * units;
     for (int first = threadIdx.x; first < total; first += kAtOnce * kGemvThreads) {
       uint4 loaded[kAtOnce];
@@ -85,7 +124,7 @@ class XSlabs {
     for (int index = threadIdx.x; index < total; index += kGemvThreads) {
       const int row = index / units;
       const int unit = index % units;
-      const int num_bytes = min(max(arguments_.row_bytes - (begin + unit) * 16, 0), 16);
+      const int num_bytes = min(max(arguments_.x_row_bytes - (begin + unit) * 16, 0), 16);
       CopyAsync(Place(buffer, row, unit), num_bytes > 0 ? Source(row, begin + unit) : arguments_.x, num_bytes);
     }
   }

@@ -1,0 +1,48 @@
+// Forms of GemvKernel whose values are int8, and the choice among them.
+#pragma once
+
+#include "gemm/gemv_launch.cuh"
+#include "gemm/gemv_x.cuh"
+#include "quant/int8_sums.cuh"
+
+namespace heddle::cuda {
+
+template <typename Units>
+struct Int8Form {
+  using T = typename Units::T;
+  using X = XSlabs<kChunkUnits * Units::kColumns * 2, 32>;
+  using Sums = Int8Sums<Units>;
+  static constexpr int kMetadataUnits = Units::kMetadataUnits;
+  static constexpr bool kScaled = true;
+};
+
+template <typename Units>
+struct QuantizedForm {
+  using T = typename Units::T;
+  using X = QuantizedX<T, Units::kColumns>;
+  using Sums = QuantizedSums<Units>;
+  static constexpr int kMetadataUnits = Units::kMetadataUnits;
+  static constexpr bool kScaled = true;
+};
+
+// The bits of the smallest T that reaches `threshold`.
+inline uint32_t OutlierBits(HeddleCudaDType dtype, float threshold) {
+  if (dtype == kHeddleCudaFloat16) return __half_as_ushort(__float2half_ru(threshold));
+  return __bfloat16_as_ushort(__float2bfloat16_ru(threshold));
+}
+
+// An op with x of 16 bits, by the forms of Units<T>.
+template <template <typename> typename Units, typename Op>
+void LaunchInt8Gemv(const HeddleCudaStream& stream, const Op& op, const HeddleCudaWeight& weight) {
+  const auto launch = [&]<typename T>() {
+    if (weight.x_quantization == kHeddleCudaKeepX) {
+      LaunchGemv<Int8Form<Units<T>>>(stream, op);
+    } else {
+      LaunchGemv<QuantizedForm<Units<T>>>(stream, op, OutlierBits(op.x.dtype, weight.outlier_threshold));
+    }
+  };
+  if (op.x.dtype == kHeddleCudaFloat16) return launch.template operator()<__half>();
+  launch.template operator()<__nv_bfloat16>();
+}
+
+}  // namespace heddle::cuda
