@@ -133,6 +133,12 @@ DeviceArray DeviceArray::Longs(TestStream& stream, const std::vector<int64_t>& v
   return array;
 }
 
+DeviceArray DeviceArray::Bytes(TestStream& stream, const std::vector<uint8_t>& values) {
+  DeviceArray array(stream, kHeddleCudaInt8, values.size(), 1);
+  CopyFromHost(stream, array.data_, values.data(), array.bytes_);
+  return array;
+}
+
 // The host's memory is pageable: such a copy holds a lock of the driver's until the stream has come so far, and another
 // rank's thread, for whose collective the stream waits, would wait for the lock.
 void DeviceArray::CopyTo(void* host) const {

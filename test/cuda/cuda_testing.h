@@ -47,6 +47,8 @@ class DeviceArray {
   static DeviceArray Poisoned(TestStream& stream, HeddleCudaDType dtype, size_t count);
   static DeviceArray Ints(TestStream& stream, const std::vector<int32_t>& values);
   static DeviceArray Longs(TestStream& stream, const std::vector<int64_t>& values);
+  // Not for ToHost.
+  static DeviceArray Bytes(TestStream& stream, const std::vector<uint8_t>& values);
 
   DeviceArray(DeviceArray&& other) noexcept;
   DeviceArray& operator=(DeviceArray&&) = delete;
