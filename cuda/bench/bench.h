@@ -78,12 +78,14 @@ struct Figure {
   double amount;       // bytes or operations in that time
   double ceiling = 0;  // as many a second, at most; 0: there is no saying
   Unit unit = Unit::kGigabytes;
+  double other = 0;  // seconds of another way to the same; 0: there is none
 };
 
 // A line of JSON such as
 //   {"op": "embedding", "size": "64", "microseconds": 2.31, "from": 2.30, "to": 2.35, "rate": 681.2, "unit": "GB/s",
 //    "share": 0.2211}
-// where the rate is of the median time, and the share that of the ceiling, left out where there is none.
+// where the rate is of the median time, and the share that of the ceiling, left out where there is none; last, where
+// there is another way, how many times as fast as that it is, as "ratio".
 inline void Print(const Figure& figure) {
   const double rate = figure.amount / figure.times.median;
   const bool bytes = figure.unit == Unit::kGigabytes;
@@ -92,6 +94,7 @@ inline void Print(const Figure& figure) {
       figure.op.c_str(), figure.size.c_str(), figure.times.median * 1e6, figure.times.least * 1e6,
       figure.times.most * 1e6, rate * (bytes ? 1e-9 : 1e-12), bytes ? "GB/s" : "TFLOP/s");
   if (figure.ceiling > 0) std::printf(R"(, "share": %.4f)", rate / figure.ceiling);
+  if (figure.other > 0) std::printf(R"(, "ratio": %.3f)", figure.other / figure.times.median);
   std::printf("}\n");
   std::fflush(stdout);
 }
