@@ -77,8 +77,49 @@ __device__ __forceinline__ void CopyBoxWith(uint64_t policy, void* to, const CUt
       : "memory");
 }
 
+__device__ __forceinline__ void CopyBoxWith(uint64_t policy, void* to, const CUtensorMap& map, Barrier* barrier, int x,
+                                            int y, int z, int w) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, "
+      "%4, %5, %6}], [%2], %7;" ::"r"(SharedAddress(to)),
+      "l"(&map), "r"(SharedAddress(barrier)), "r"(x), "r"(y), "r"(z), "r"(w), "l"(policy)
+      : "memory");
+}
+
+// Copies a box from shared memory to where it belongs in `map`, but for what lies outside the tensor. Copies since the
+// last CommitStores are a group of the calling thread's.
+__device__ __forceinline__ void StoreBox(const CUtensorMap& map, const void* from, int x, int y) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(&map),
+               "r"(SharedAddress(from)), "r"(x), "r"(y)
+               : "memory");
+}
+__device__ __forceinline__ void CommitStores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+// Until at most `kPending` of the thread's youngest groups have yet to be read from shared memory.
+template <int kPending>
+__device__ __forceinline__ void WaitForStoresToRead() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
+
 __device__ __forceinline__ void PrefetchMap(const CUtensorMap& map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+}
+
+// All threads of a cluster's blocks that have not ended wait for each other; what they wrote is there then.
+__device__ __forceinline__ void SyncCluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// Stores to where `to` lies in the shared memory of the cluster's block of this rank.
+__device__ __forceinline__ void StoreToBlock(int rank, uint32_t to, const uint4& value) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "st.shared::cluster.v4.u32 [there], {%2, %3, %4, %5};\n"
+      "}\n" ::"r"(to),
+      "r"(rank), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
+      : "memory");
 }
 
 // What this thread wrote to shared memory becomes visible to tensor cores and copies that begin after a barrier.

@@ -35,6 +35,27 @@ __device__ __forceinline__ void PrefetchToL2(const void* address) {
 }
 #endif
 
+// Launch with blocks in clusters of so many, of which the grid is a multiple.
+template <typename... Parameters, typename... Arguments>
+void LaunchClusters(const HeddleCudaStream& stream, void (*kernel)(Parameters...), int cluster, dim3 grid, dim3 block,
+                    size_t shared_bytes, const Arguments&... arguments) {
+  cudaLaunchAttribute attributes[3] = {};
+  attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+  attributes[0].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
+  attributes[2].id = cudaLaunchAttributeClusterDimension;
+  attributes[2].val.clusterDim = {static_cast<unsigned>(cluster), 1, 1};
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream.stream;
+  config.attrs = attributes;
+  config.numAttrs = stream.properties.major < 9 ? 1 : cluster == 1 ? 2 : 3;
+  HEDDLE_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+}
+
 // Launches kernel<<<grid, block, shared_bytes>>>(arguments...). More than 48 KiB of shared memory needs AllowShared
 // once before. Fails as Check does.
 //
@@ -43,19 +64,7 @@ __device__ __forceinline__ void PrefetchToL2(const void* address) {
 template <typename... Parameters, typename... Arguments>
 void Launch(const HeddleCudaStream& stream, void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes,
             const Arguments&... arguments) {
-  cudaLaunchAttribute attributes[2] = {};
-  attributes[0].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
-  attributes[0].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
-  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[1].val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream.stream;
-  config.attrs = attributes;
-  config.numAttrs = stream.properties.major >= 9 ? 2 : 1;
-  HEDDLE_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
+  LaunchClusters(stream, kernel, 1, grid, block, shared_bytes, arguments...);
 }
 
 // Lets `kernel` be launched with this many bytes of dynamic shared memory on the calling thread's device. Cheap enough

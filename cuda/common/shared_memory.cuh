@@ -33,6 +33,13 @@ __device__ __forceinline__ uint64_t ReadOncePolicy() {
   return policy;
 }
 
+// As it does without a policy.
+__device__ __forceinline__ uint64_t KeepPolicy() {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
 // CopyAsync with a policy.
 __device__ __forceinline__ void CopyAsyncWith(uint64_t policy, uint32_t to_shared, const void* from,
                                               int num_bytes = 16) {
@@ -91,6 +98,13 @@ __device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&to)[4], uint32
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
                : "r"(from)
+               : "memory");
+}
+
+// The counterpart of LoadMatricesTransposed.
+__device__ __forceinline__ void StoreMatricesTransposed(uint32_t to, const uint32_t (&from)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(from[0]),
+               "r"(from[1]), "r"(from[2]), "r"(from[3])
                : "memory");
 }
 

@@ -5,6 +5,7 @@
 
 #include <unordered_map>
 
+#include "common/checks.h"
 #include "common/error.h"
 
 namespace heddle::cuda {
@@ -23,15 +24,34 @@ Encode FindEncode() {
   return reinterpret_cast<Encode>(function);
 }
 
+CUtensorMapDataType TypeOf(HeddleCudaDType dtype) {
+  switch (dtype) {
+    case kHeddleCudaFloat32:
+      return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+    case kHeddleCudaFloat16:
+      return CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    case kHeddleCudaBFloat16:
+      return CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    case kHeddleCudaInt8:
+      return CU_TENSOR_MAP_DATA_TYPE_UINT8;
+  }
+  Fail(kHeddleCudaInvalid, "a dtype that is none");
+}
+
+CUtensorMapSwizzle SwizzleOf(const TensorMapShape& shape) {
+  const int64_t row_bytes = shape.box[0] * SizeOf(shape.dtype);
+  if (row_bytes == 128) return CU_TENSOR_MAP_SWIZZLE_128B;
+  return row_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_NONE;
+}
+
 CUtensorMap Make(const TensorMapShape& shape) {
   static const Encode encode = FindEncode();
-  constexpr std::array<uint32_t, 3> kElementStrides = {1, 1, 1};
+  constexpr std::array<uint32_t, 4> kElementStrides = {1, 1, 1, 1};
   CUtensorMap map;
   const CUresult result = encode(
-      &map, shape.dtype == kHeddleCudaFloat16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-      static_cast<uint32_t>(shape.rank), const_cast<void*>(shape.base), shape.size.data(), shape.stride_bytes.data(),
-      shape.box.data(), kElementStrides.data(), CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      &map, TypeOf(shape.dtype), static_cast<uint32_t>(shape.rank), const_cast<void*>(shape.base), shape.size.data(),
+      shape.stride_bytes.data(), shape.box.data(), kElementStrides.data(), CU_TENSOR_MAP_INTERLEAVE_NONE,
+      SwizzleOf(shape), CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     Fail(kHeddleCudaFailed, "cuTensorMapEncodeTiled failed with error " + std::to_string(static_cast<int>(result)));
   }
@@ -41,7 +61,8 @@ CUtensorMap Make(const TensorMapShape& shape) {
 struct Hash {
   size_t operator()(const TensorMapShape& shape) const {
     uint64_t hash = reinterpret_cast<uintptr_t>(shape.base);
-    for (const uint64_t part : {shape.size[0], shape.size[1], shape.size[2], shape.stride_bytes[0]}) {
+    for (const uint64_t part : {shape.size[0], shape.size[1], shape.size[2], shape.stride_bytes[0],
+                                uint64_t{shape.box[0]} << 32 | shape.box[1]}) {
       hash = (hash ^ part) * 0x9e3779b97f4a7c15u;
     }
     return static_cast<size_t>(hash ^ hash >> 32);

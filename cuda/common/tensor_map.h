@@ -10,16 +10,16 @@
 
 namespace heddle::cuda {
 
-// A tensor of 16-bit floats, innermost dimension first and contiguous, read in boxes of 64 by box[1] by box[2] elements
-// that are laid out in shared memory as rows of 128 bytes, swizzled over 8 rows. Base and strides are multiples of 16
-// bytes.
+// A tensor, innermost dimension first and contiguous, read in boxes of box[0] by box[1] ... elements that are laid out
+// in shared memory row by row; rows of 128 or 64 bytes are swizzled, over 8 or 4 rows. Base and strides are multiples
+// of 16 bytes. What belongs to dimensions beyond the rank is ignored.
 struct TensorMapShape {
   const void* base;
   HeddleCudaDType dtype;
-  int rank;  // 2 or 3; what belongs to a third dimension is ignored with 2
-  std::array<uint64_t, 3> size;
-  std::array<uint64_t, 2> stride_bytes;  // of the second and third dimension
-  std::array<uint32_t, 3> box;
+  int rank;  // 2 to 4
+  std::array<uint64_t, 4> size;
+  std::array<uint64_t, 3> stride_bytes;  // from the second dimension on
+  std::array<uint32_t, 4> box;
 
   bool operator==(const TensorMapShape&) const = default;
 };

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "common/numeric.cuh"
+#include "common/wgmma_registers.h"
 
 namespace heddle::cuda::hopper {
 
@@ -44,19 +45,6 @@ __device__ __forceinline__ void Settle(float (&d)[kTiles][4]) {
   }
 }
 
-// An instruction names every register that it takes, and no template can write that down.
-#define HEDDLE_D1(j) "+f"(d[j][0]), "+f"(d[j][1]), "+f"(d[j][2]), "+f"(d[j][3])
-#define HEDDLE_D2(j) HEDDLE_D1(j), HEDDLE_D1(j + 1)
-#define HEDDLE_D4(j) HEDDLE_D2(j), HEDDLE_D2(j + 2)
-#define HEDDLE_D8(j) HEDDLE_D4(j), HEDDLE_D4(j + 4)
-#define HEDDLE_R16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
-#define HEDDLE_R24 HEDDLE_R16 ", %16, %17, %18, %19, %20, %21, %22, %23"
-#define HEDDLE_R32 HEDDLE_R24 ", %24, %25, %26, %27, %28, %29, %30, %31"
-#define HEDDLE_R40 HEDDLE_R32 ", %32, %33, %34, %35, %36, %37, %38, %39"
-#define HEDDLE_R48 HEDDLE_R40 ", %40, %41, %42, %43, %44, %45, %46, %47"
-#define HEDDLE_R56 HEDDLE_R48 ", %48, %49, %50, %51, %52, %53, %54, %55"
-#define HEDDLE_R64 HEDDLE_R56 ", %56, %57, %58, %59, %60, %61, %62, %63"
-
 // d = a * b, plus d where `add`; both operands in shared memory.
 #define HEDDLE_SHARED_BY_SHARED_OF(type, columns, registers, a, b, add, ...)                             \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add ", 0;\nwgmma.mma_async.sync.aligned.m64n" columns \
@@ -89,19 +77,20 @@ __device__ __forceinline__ void MultiplyTransposed(float (&d)[kTiles][4], uint64
   static_assert(kTiles == 4 || kTiles == 6 || kTiles == 8 || kTiles == 10 || kTiles == 12 || kTiles == 14 ||
                 kTiles == 16);
   if constexpr (kTiles == 4) {
-    HEDDLE_SHARED_BY_SHARED("32", HEDDLE_R16, "%16", "%17", "%18", HEDDLE_D4(0));
+    HEDDLE_SHARED_BY_SHARED("32", HEDDLE_R16, "%16", "%17", "%18", HEDDLE_D4("+f", 0));
   } else if constexpr (kTiles == 6) {
-    HEDDLE_SHARED_BY_SHARED("48", HEDDLE_R24, "%24", "%25", "%26", HEDDLE_D4(0), HEDDLE_D2(4));
+    HEDDLE_SHARED_BY_SHARED("48", HEDDLE_R24, "%24", "%25", "%26", HEDDLE_D4("+f", 0), HEDDLE_D2("+f", 4));
   } else if constexpr (kTiles == 8) {
-    HEDDLE_SHARED_BY_SHARED("64", HEDDLE_R32, "%32", "%33", "%34", HEDDLE_D8(0));
+    HEDDLE_SHARED_BY_SHARED("64", HEDDLE_R32, "%32", "%33", "%34", HEDDLE_D8("+f", 0));
   } else if constexpr (kTiles == 10) {
-    HEDDLE_SHARED_BY_SHARED("80", HEDDLE_R40, "%40", "%41", "%42", HEDDLE_D8(0), HEDDLE_D2(8));
+    HEDDLE_SHARED_BY_SHARED("80", HEDDLE_R40, "%40", "%41", "%42", HEDDLE_D8("+f", 0), HEDDLE_D2("+f", 8));
   } else if constexpr (kTiles == 12) {
-    HEDDLE_SHARED_BY_SHARED("96", HEDDLE_R48, "%48", "%49", "%50", HEDDLE_D8(0), HEDDLE_D4(8));
+    HEDDLE_SHARED_BY_SHARED("96", HEDDLE_R48, "%48", "%49", "%50", HEDDLE_D8("+f", 0), HEDDLE_D4("+f", 8));
   } else if constexpr (kTiles == 14) {
-    HEDDLE_SHARED_BY_SHARED("112", HEDDLE_R56, "%56", "%57", "%58", HEDDLE_D8(0), HEDDLE_D4(8), HEDDLE_D2(12));
+    HEDDLE_SHARED_BY_SHARED("112", HEDDLE_R56, "%56", "%57", "%58", HEDDLE_D8("+f", 0), HEDDLE_D4("+f", 8),
+                            HEDDLE_D2("+f", 12));
   } else if constexpr (kTiles == 16) {
-    HEDDLE_SHARED_BY_SHARED("128", HEDDLE_R64, "%64", "%65", "%66", HEDDLE_D8(0), HEDDLE_D8(8));
+    HEDDLE_SHARED_BY_SHARED("128", HEDDLE_R64, "%64", "%65", "%66", HEDDLE_D8("+f", 0), HEDDLE_D8("+f", 8));
   }
 }
 
@@ -111,25 +100,14 @@ template <typename T, int kTiles>
 __device__ __forceinline__ void MultiplyAdd(float (&d)[kTiles][4], const uint32_t (&left)[4], uint64_t right) {
   static_assert(kTiles == 8 || kTiles == 12 || kTiles == 16);
   if constexpr (kTiles == 8) {
-    HEDDLE_REGISTERS_BY_SHARED("64", HEDDLE_R32, "%32, %33, %34, %35", "%36", HEDDLE_D8(0));
+    HEDDLE_REGISTERS_BY_SHARED("64", HEDDLE_R32, "%32, %33, %34, %35", "%36", HEDDLE_D8("+f", 0));
   } else if constexpr (kTiles == 12) {
-    HEDDLE_REGISTERS_BY_SHARED("96", HEDDLE_R48, "%48, %49, %50, %51", "%52", HEDDLE_D8(0), HEDDLE_D4(8));
+    HEDDLE_REGISTERS_BY_SHARED("96", HEDDLE_R48, "%48, %49, %50, %51", "%52", HEDDLE_D8("+f", 0), HEDDLE_D4("+f", 8));
   } else if constexpr (kTiles == 16) {
-    HEDDLE_REGISTERS_BY_SHARED("128", HEDDLE_R64, "%64, %65, %66, %67", "%68", HEDDLE_D8(0), HEDDLE_D8(8));
+    HEDDLE_REGISTERS_BY_SHARED("128", HEDDLE_R64, "%64, %65, %66, %67", "%68", HEDDLE_D8("+f", 0), HEDDLE_D8("+f", 8));
   }
 }
 
-#undef HEDDLE_D1
-#undef HEDDLE_D2
-#undef HEDDLE_D4
-#undef HEDDLE_D8
-#undef HEDDLE_R16
-#undef HEDDLE_R24
-#undef HEDDLE_R32
-#undef HEDDLE_R40
-#undef HEDDLE_R48
-#undef HEDDLE_R56
-#undef HEDDLE_R64
 #undef HEDDLE_SHARED_BY_SHARED_OF
 #undef HEDDLE_SHARED_BY_SHARED
 #undef HEDDLE_REGISTERS_BY_SHARED_OF
