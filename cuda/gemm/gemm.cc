@@ -10,12 +10,13 @@
 #include "gemm/gemv.h"
 #include "gemm/skinny.h"
 #include "quant/int8_gemv.h"
+#include "quant/quantized_gemm.h"
 #include "sparse/sparse_gemv.h"
 
 namespace heddle::cuda {
 namespace {
 
-enum class Method { kGemv, kSkinny, kCublasLt };
+enum class Method { kGemv, kTiles, kSkinny, kCublasLt };
 
 // With them a sum of products of int8 stays within int32.
 constexpr int64_t kMaxQuantizedColumns = int64_t{1} << 17;
@@ -29,8 +30,15 @@ bool IsPlain(const HeddleCudaWeight& weight) {
 }
 
 Method MethodFor(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaWeight& weight) {
-  if (x.num_rows <= kMaxGemvRows || !IsPlain(weight)) return Method::kGemv;
+  if (x.num_rows <= kMaxGemvRows) return Method::kGemv;
+  if (!IsPlain(weight)) return CanTile(stream, x, weight) ? Method::kTiles : Method::kGemv;
   return CanSkinny(stream, x, weight.values) ? Method::kSkinny : Method::kCublasLt;
+}
+
+// Tiles take rows of gate and up by eights.
+Method GatedMethodFor(const HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op) {
+  const Method method = MethodFor(stream, op.x, op.gate_up);
+  return method == Method::kTiles && op.y.size % 8 != 0 ? Method::kGemv : method;
 }
 
 // The parts of `weight` fit each other, and x's dtype.
@@ -159,6 +167,8 @@ void Matmul(HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
   switch (MethodFor(stream, op.x, op.weight)) {
     case Method::kGemv:
       return GemvInParts(stream, op, op.weight);
+    case Method::kTiles:
+      return TileMatmul(stream, op);
     case Method::kSkinny:
       return SkinnyMatmul(stream, op);
     case Method::kCublasLt:
@@ -172,9 +182,11 @@ void GatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op) {
   Require(op.activation == kHeddleCudaSilu || op.activation == kHeddleCudaGeluTanh || op.activation == kHeddleCudaGelu,
           "gated_matmul: an activation that is none");
   if (IsEmpty(op.y)) return;
-  switch (MethodFor(stream, op.x, op.gate_up)) {
+  switch (GatedMethodFor(stream, op)) {
     case Method::kGemv:
       return GemvInParts(stream, op, op.gate_up);
+    case Method::kTiles:
+      return TileGatedMatmul(stream, op);
     case Method::kSkinny:
       return SkinnyGatedMatmul(stream, op);
     case Method::kCublasLt:

@@ -18,11 +18,14 @@
 // same multiprocessor has ended, whatever the others still do, and asks for its weights while kernels in between work.
 #pragma once
 
+#include <type_traits>
+
 #include "common/hopper.cuh"
 #include "common/launch.h"
 #include "common/numeric.cuh"
 #include "common/shared_memory.cuh"
 #include "common/wgmma.cuh"
+#include "common/wgmma_quantised.cuh"
 #include "gemm/activation.cuh"
 #include "gemm/skinny_parameters.h"
 
@@ -45,6 +48,7 @@ constexpr int SkinnySharedBytes(int stages, int box_rows, int columns) {
   return kAlignment + stages * SkinnyStageBytes(box_rows, columns) + static_cast<int>(sizeof(SkinnyBarriers));
 }
 
+// Of x and weights of T, or of int8 with scales.
 template <typename T, int kColumns, bool kGated>
 class SkinnyBlock {
  public:
@@ -116,14 +120,17 @@ class SkinnyBlock {
   }
 
  private:
+  static constexpr bool kInt8 = std::is_same_v<T, int8_t>;
+  static constexpr int kBoxElements = kSkinnyBoxRowBytes / static_cast<int>(sizeof(T));
   static constexpr int kTiles = kColumns / 8;
   static constexpr int kOutputs = kGated ? kColumns / 2 : kColumns;
-  static constexpr int kWeightBoxBytes = kColumns * kBoxRowBytes;
+  static constexpr int kWeightBoxBytes = kColumns * kSkinnyBoxRowBytes;
   static_assert(!kGated || kTiles % 2 == 0);
-  static_assert(kStepBoxes * kWeightBoxBytes >= 64 * kBoxRowBytes);  // see SkinnySharedBytes
+  static_assert(kStepBoxes * kWeightBoxBytes >= 64 * kSkinnyBoxRowBytes);  // see SkinnySharedBytes
 
   // Element e of sums[j], of lane l in warp w: row 16 w + l / 4 + e / 2 * 8 of x, column 8 j + l % 4 * 2 + e % 2.
-  using Sums = float[kTiles][4];
+  using Sum = std::conditional_t<kInt8, int32_t, float>;
+  using Sums = Sum[kTiles][4];
 
   // A stage of the ring, the parity of the phase that its barriers are in, and what it holds.
   struct Position {
@@ -151,7 +158,7 @@ class SkinnyBlock {
 #pragma unroll
     for (int box = 0; box < kStepBoxes; ++box) {
       uint8_t* const to = ring_ + position.stage * stage_bytes_ + p_.box_rows * kStepRowBytes + box * kWeightBoxBytes;
-      const int column = position.step * kStepElements + box * kBoxElements;
+      const int column = (position.step * kStepBoxes + box) * kBoxElements;
       hopper::CopyBoxWith(policy, to, p_.weight, full, column, first);
       if constexpr (kGated) {
         hopper::CopyBoxWith(policy, to + kWeightBoxBytes / 2, p_.weight, full, column, p_.num_outputs + first);
@@ -163,24 +170,29 @@ class SkinnyBlock {
     hopper::Barrier* const full = &barriers_.full[position.stage];
 #pragma unroll
     for (int box = 0; box < kStepBoxes; ++box) {
-      uint8_t* const to = ring_ + position.stage * stage_bytes_ + box * p_.box_rows * kBoxRowBytes;
-      hopper::CopyBox(to, p_.x, full, position.step * kStepElements + box * kBoxElements, 0);
+      uint8_t* const to = ring_ + position.stage * stage_bytes_ + box * p_.box_rows * kSkinnyBoxRowBytes;
+      hopper::CopyBox(to, p_.x, full, (position.step * kStepBoxes + box) * kBoxElements, 0);
     }
   }
 
   __device__ __forceinline__ void Multiply(Sums& sums, int stage) const {
-    constexpr int kElementsOfProduct = 16;
-    const int x_box_bytes = p_.box_rows * kBoxRowBytes;
+    constexpr int kBytesOfProduct = 32;
+    const int x_box_bytes = p_.box_rows * kSkinnyBoxRowBytes;
     const uint32_t from = SharedAddress(ring_) + stage * stage_bytes_;
     const uint64_t x = hopper::Describe(from);
     const uint64_t weights = hopper::Describe(from + kStepBoxes * x_box_bytes);
 #pragma unroll
     for (int box = 0; box < kStepBoxes; ++box) {
 #pragma unroll
-      for (int i = 0; i < kBoxElements / kElementsOfProduct; ++i) {
-        const int offset = i * kElementsOfProduct * 2 / 16;
-        hopper::MultiplyTransposed<T, true>(sums, x + box * x_box_bytes / 16 + offset,
-                                            weights + box * kWeightBoxBytes / 16 + offset);
+      for (int i = 0; i < kSkinnyBoxRowBytes / kBytesOfProduct; ++i) {
+        const int offset = i * kBytesOfProduct / 16;
+        const uint64_t left = x + box * x_box_bytes / 16 + offset;
+        const uint64_t right = weights + box * kWeightBoxBytes / 16 + offset;
+        if constexpr (kInt8) {
+          hopper::MultiplyAddTransposed(sums, left, right);
+        } else {
+          hopper::MultiplyTransposed<T, true>(sums, left, right);
+        }
       }
     }
   }
@@ -199,9 +211,9 @@ class SkinnyBlock {
 #pragma unroll
       for (int j = 0; j < kOutputTiles; ++j) {
         const int output = tile * kOutputs + j * 8 + lane % 4 * 2;
-        const float(&first)[4] = sums[j];
-        const float(&second)[4] = sums[kGated ? j + kOutputTiles : j];
-        StorePair(row, output, {first[2 * high], first[2 * high + 1]}, {second[2 * high], second[2 * high + 1]});
+        const Sum(&first)[4] = sums[j];
+        const Sum(&second)[4] = sums[kGated ? j + kOutputTiles : j];
+        StorePair(row, output, PairOf(first, high), PairOf(second, high));
       }
     }
   }
@@ -210,21 +222,32 @@ class SkinnyBlock {
   __device__ __forceinline__ void StorePair(int row, int output, float2 value, float2 up) const {
     if (output >= p_.num_outputs) return;
     const bool both = output + 1 < p_.num_outputs;
-    value.x = Value(output, value.x, up.x);
-    if (both) value.y = Value(output + 1, value.y, up.y);
+    value.x = Value(row, output, value.x, up.x);
+    if (both) value.y = Value(row, output + 1, value.y, up.y);
     const int64_t index = row * p_.y_stride + output;
-    if (p_.float32_output) {
-      Store(static_cast<float*>(p_.y) + index, value, both);
-    } else {
-      Store(static_cast<T*>(p_.y) + index, value, both);
+    switch (p_.y_dtype) {
+      case kHeddleCudaFloat32:
+        return Store(static_cast<float*>(p_.y) + index, value, both);
+      case kHeddleCudaFloat16:
+        return Store(static_cast<__half*>(p_.y) + index, value, both);
+      default:
+        return Store(static_cast<__nv_bfloat16*>(p_.y) + index, value, both);
     }
   }
 
-  __device__ __forceinline__ float Value(int output, float value, float up) const {
-    if (p_.bias != nullptr) value += p_.bias[output];
+  static __device__ __forceinline__ float2 PairOf(const Sum (&sums)[4], int high) {
+    return {static_cast<float>(sums[2 * high]), static_cast<float>(sums[2 * high + 1])};
+  }
+
+  __device__ __forceinline__ float Value(int row, int output, float value, float up) const {
+    value = ScaledWithBias(row, output, value);
     if constexpr (!kGated) return value;
-    if (p_.bias != nullptr) up += p_.bias[p_.num_outputs + output];
-    return Activate(p_.activation, value) * up;
+    return Activate(p_.activation, value) * ScaledWithBias(row, p_.num_outputs + output, up);
+  }
+
+  __device__ __forceinline__ float ScaledWithBias(int row, int weight_row, float value) const {
+    if constexpr (kInt8) value = value * p_.row_scales[row] * p_.scales[weight_row];
+    return p_.bias != nullptr ? value + p_.bias[weight_row] : value;
   }
 
   template <typename Y>

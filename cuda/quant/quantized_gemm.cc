@@ -1,0 +1,126 @@
+#include "quant/quantized_gemm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "common/checks.h"
+#include "common/rounding.h"
+#include "gemm/gemv.h"
+#include "gemm/skinny.h"
+#include "quant/quantize_rows.h"
+#include "quant/tile_product.h"
+
+namespace heddle::cuda {
+namespace {
+
+HeddleCudaMatrix RowsOf(const HeddleCudaMatrix& matrix, int64_t first, int64_t count) {
+  HeddleCudaMatrix rows = matrix;
+  rows.data = static_cast<unsigned char*>(matrix.data) + first * matrix.stride * SizeOf(matrix.dtype);
+  rows.num_rows = count;
+  return rows;
+}
+
+// Memory from the front of the workspace on, on 256 bytes each.
+class Memory {
+ public:
+  explicit Memory(const HeddleCudaStream& stream) : stream_(stream) {}
+
+  template <typename T>
+  T* Take(int64_t count) {
+    const int64_t begin = used_;
+    used_ = RoundUp(used_ + count * static_cast<int64_t>(sizeof(T)), 256);
+    stream_.Scratch(used_);
+    return reinterpret_cast<T*>(static_cast<unsigned char*>(stream_.workspace) + begin);
+  }
+  void* Rest() const { return static_cast<unsigned char*>(stream_.workspace) + used_; }
+  int64_t RestBytes() const { return stream_.workspace_bytes - used_; }
+
+ private:
+  const HeddleCudaStream& stream_;
+  int64_t used_ = 0;
+};
+
+// x as int8, its scales and what is beside them, then the product.
+void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
+  const HeddleCudaMatrix x = product.x;
+  const bool sparse = product.weight.metadata != nullptr;
+  const int64_t stride = RoundUp(x.size, 16);
+  const int64_t padded = RoundUp(x.num_rows, kMaxTileXRows);
+  Memory memory(stream);
+  product.x = {memory.Take<int8_t>(x.num_rows * stride), kHeddleCudaInt8, x.num_rows, x.size, stride};
+  auto* const row_scales = memory.Take<float>(padded);
+  product.row_scales = row_scales;
+  if (std::isinf(product.weight.outlier_threshold)) {
+    product.scratch = memory.Rest();
+    product.scratch_bytes = memory.RestBytes();
+    QuantizeRows(stream, x, product.x, row_scales);
+    if (sparse) return LaunchSparseInt8Tiles(stream, product);
+    if (x.num_rows <= kMaxSkinnyRows) return LaunchInt8Skinny(stream, product);
+    return LaunchInt8Tiles(stream, product);
+  }
+  Outliers& outliers = product.outliers;
+  outliers.columns_of_part = sparse ? kSparseOutlierColumns : kOutlierColumns;
+  outliers.rows_of_group = sparse ? RowsOfSparseOutlierTiles(stream, product) : RowsOfOutlierTiles(stream, product);
+  outliers.values = {memory.Take<uint16_t>(x.num_rows * stride), x.dtype, x.num_rows, x.size, stride};
+  const int64_t groups = CeilDiv(x.num_rows, outliers.rows_of_group);
+  outliers.num_parts = memory.Take<int32_t>(groups);
+  outliers.parts = memory.Take<int32_t>(groups * CeilDiv(x.size, outliers.columns_of_part));
+  product.scratch = memory.Rest();
+  product.scratch_bytes = memory.RestBytes();
+  QuantizeRowsButOutliers(stream, x, product.weight.outlier_threshold, product.x, row_scales, outliers);
+  sparse ? LaunchSparseOutlierTiles(stream, product) : LaunchOutlierTiles(stream, product);
+}
+
+// As many rows at a time as leave room for sums in the workspace, or half of it.
+void MultiplyQuantizedX(const HeddleCudaStream& stream, const TileProduct& whole) {
+  const int64_t bytes_of_element = std::isinf(whole.weight.outlier_threshold) ? 1 : 1 + 2;
+  const int64_t tile_bytes = kMaxTileXRows * (RoundUp(whole.x.size, 16) * bytes_of_element + 64);
+  constexpr int64_t kMostForSums = int64_t{80} << 20;
+  const int64_t available = stream.workspace_bytes - std::min(kMostForSums, stream.workspace_bytes / 2);
+  const int64_t most = std::max<int64_t>(available / tile_bytes, 1) * kMaxTileXRows;
+  for (int64_t first = 0; first < whole.x.num_rows; first += most) {
+    TileProduct part = whole;
+    const int64_t count = std::min(most, whole.x.num_rows - first);
+    part.x = RowsOf(whole.x, first, count);
+    part.y = RowsOf(whole.y, first, count);
+    QuantizeAndMultiply(stream, part);
+  }
+}
+
+void Multiply(const HeddleCudaStream& stream, TileProduct product) {
+  if (product.weight.x_quantization == kHeddleCudaQuantizeX) return MultiplyQuantizedX(stream, product);
+  product.scratch = stream.workspace;
+  product.scratch_bytes = stream.workspace_bytes;
+  if (product.weight.metadata == nullptr) return LaunchConvertedTiles(stream, product);
+  if (product.weight.values.dtype == kHeddleCudaInt8) return LaunchSparseConvertedTiles(stream, product);
+  LaunchSparseTiles(stream, product);
+}
+
+}  // namespace
+
+bool CanTile(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaWeight& weight) {
+  return stream.properties.major == 9 && stream.properties.minor == 0 && x.num_rows > kMaxGemvRows &&
+         (weight.values.dtype == kHeddleCudaInt8 || weight.metadata != nullptr);
+}
+
+void TileMatmul(const HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
+  TileProduct product{};
+  product.x = op.x;
+  product.weight = op.weight;
+  product.bias = op.bias;
+  product.y = op.y;
+  Multiply(stream, product);
+}
+
+void TileGatedMatmul(const HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op) {
+  TileProduct product{};
+  product.x = op.x;
+  product.weight = op.gate_up;
+  product.bias = op.bias;
+  product.y = op.y;
+  product.gated = true;
+  product.activation = op.activation;
+  Multiply(stream, product);
+}
+
+}  // namespace heddle::cuda

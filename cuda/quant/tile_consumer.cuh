@@ -1,0 +1,188 @@
+// A warpgroup that multiplies: 64 rows of a tile's weights by its rows of x, from the stages of the ring, and then
+// writes.
+#pragma once
+
+#include "quant/tile_output.cuh"
+#include "quant/tile_products.cuh"
+#include "quant/tile_ring.cuh"
+#include "quant/tile_sums.cuh"
+
+namespace heddle::cuda {
+
+template <class Products>
+class TileConsumer {
+ public:
+  // `flag` and `buffers` are the consumer's shared memory: see TileSums and TileOutput.
+  __device__ __forceinline__ TileConsumer(const TileParameters& p, TileRing<Products>& ring, int consumer,
+                                          uint8_t* buffers, uint32_t* flag)
+      : p_(p),
+        ring_(ring),
+        consumer_(consumer),
+        buffers_(buffers),
+        joined_(p, ring.schedule(), consumer, 1 + consumer, flag) {}
+
+  __device__ __forceinline__ void Run() {
+    TileSchedule schedule = ring_.schedule();
+    TilePiece piece;
+    while (schedule.Next(piece)) {
+      Sum sums[kTiles][4] = {};
+      MultiplySteps(piece.end - piece.begin, sums);
+      if (p_.num_splits == 1) {
+        Finish(schedule, piece, sums);
+      } else if (p_.num_splits == 2) {
+        FinishSplit<2>(piece, sums);
+      } else {
+        FinishSplit<4>(piece, sums);
+      }
+    }
+    hopper::WaitForStoresToRead<0>();
+  }
+
+ private:
+  using Sum = typename Products::Sum;
+  static constexpr int kXRows = Products::kXRows;
+  static constexpr int kTiles = kXRows / 8;
+
+  __device__ __forceinline__ void MultiplySteps(int num_steps, Sum (&sums)[kTiles][4]) {
+    RingPosition last;
+    for (int i = 0; i < num_steps; ++i) {
+      ring_.WaitForStage(position_);
+      Products::Multiply(sums, ring_.Stage(position_), consumer_);
+      if (i > 0) {
+        hopper::WaitForProducts<Products::kGroups>();
+        ring_.Release(last);
+      }
+      last = position_;
+      position_.Advance(p_.num_stages);
+    }
+    hopper::WaitForProducts<0>();
+    ring_.Release(last);
+    hopper::Settle(sums);
+  }
+
+  __device__ __forceinline__ void Finish(const TileSchedule& schedule, const TilePiece& piece, Sum (&sums)[kTiles][4]) {
+    const bool whole = schedule.IsWhole(piece);
+    if (!whole) joined_.Leave(p_.partial_sums, sums, piece.tile);
+    if constexpr (!Products::kHasOutliers) {
+      if (!whole) {
+        if (!joined_.IsLast(piece.tile)) return;
+        joined_.Join(p_.partial_sums, sums, piece.tile);
+      }
+      Write(p_.row_scales, piece, 0, sums);
+    } else {
+      float scaled[kTiles][4];
+      Scale(FirstRow(piece), sums, whole, scaled);
+      MultiplyOutliers(piece, scaled);
+      if (!whole) {
+        if (piece.begin == 0) joined_.Leave(p_.outlier_sums, scaled, piece.tile);
+        if (!joined_.IsLast(piece.tile)) return;
+        // Not kept in registers meanwhile: there is no room for both.
+        Sum all[kTiles][4] = {};
+        joined_.AddAll(p_.partial_sums, all, piece.tile);
+        Scale(FirstRow(piece), all, true, scaled);
+        joined_.Add(p_.outlier_sums, scaled, schedule.FirstBlock(piece.tile), piece.tile);
+      }
+      Write(nullptr, piece, 0, scaled);
+    }
+  }
+
+  __device__ __forceinline__ void MultiplyOutliers(const TilePiece& piece, float (&sums)[kTiles][4]) {
+    const int num_parts = ring_.NumOutlierParts(piece);
+    for (int i = 0; i < num_parts; ++i) {
+      ring_.WaitForStage(position_);
+      Products::MultiplyOutliers(sums, ring_.Stage(position_), consumer_);
+      hopper::WaitForProducts<0>();
+      hopper::Settle(sums);
+      ring_.Release(position_);
+      position_.Advance(p_.num_stages);
+    }
+  }
+
+  // Each block of the cluster adds what all have of its share of the rows of x, and writes that.
+  template <int kSplits>
+  __device__ __forceinline__ void FinishSplit(const TilePiece& piece, Sum (&sums)[kTiles][4]) {
+    if constexpr (CanSplit<Products>(kSplits)) {
+      constexpr int kShare = kTiles / kSplits;
+      const int first_row = ring_.Rank() * kShare * 8;
+      Sum share[kShare][4] = {};
+      if constexpr (Products::kHasOutliers) {
+        float outliers[kTiles][4] = {};
+        MultiplyOutliers(piece, outliers);
+        Exchange<kSplits>(sums, share);
+        float scaled[kShare][4];
+        Scale(FirstRow(piece) + first_row, share, true, scaled);
+        Exchange<kSplits>(outliers, scaled);
+        Write(nullptr, piece, first_row, scaled);
+      } else {
+        Exchange<kSplits>(sums, share);
+        Write(p_.row_scales, piece, first_row, share);
+      }
+    }
+  }
+
+  // Adds to `share` what all blocks of the cluster have of it in their sums. These meet where the rings were.
+  template <int kSplits, typename Value>
+  __device__ __forceinline__ void Exchange(const Value (&sums)[kTiles][4], Value (&share)[kTiles / kSplits][4]) {
+    constexpr int kShare = kTiles / kSplits;
+    const uint32_t ring = SharedAddress(ring_.Stage({}));
+    const auto place = [&](int from, int j) {
+      return ring + (((from * kTileConsumers + consumer_) * kShare + j) * 128 + threadIdx.x % 128) * 16;
+    };
+    hopper::SyncCluster();
+#pragma unroll
+    for (int to = 0; to < kSplits; ++to) {
+#pragma unroll
+      for (int j = 0; j < kShare; ++j) {
+        const Value(&quad)[4] = sums[to * kShare + j];
+        hopper::StoreToBlock(to, place(ring_.Rank(), j),
+                             {BitsOf(quad[0]), BitsOf(quad[1]), BitsOf(quad[2]), BitsOf(quad[3])});
+      }
+    }
+    hopper::SyncCluster();
+#pragma unroll
+    for (int from = 0; from < kSplits; ++from) {
+#pragma unroll
+      for (int j = 0; j < kShare; ++j) {
+        const float4 quad = LoadShared(place(from, j));
+        share[j][0] += SumOf<Value>(__float_as_uint(quad.x));
+        share[j][1] += SumOf<Value>(__float_as_uint(quad.y));
+        share[j][2] += SumOf<Value>(__float_as_uint(quad.z));
+        share[j][3] += SumOf<Value>(__float_as_uint(quad.w));
+      }
+    }
+  }
+
+  __device__ __forceinline__ int FirstRow(const TilePiece& piece) const { return ring_.XTile(piece) * kXRows; }
+
+  // sums * scales of x's rows from first_row on, or zeros.
+  template <int kSize>
+  __device__ __forceinline__ void Scale(int first_row, const Sum (&sums)[kSize][4], bool keep,
+                                        float (&scaled)[kSize][4]) const {
+#pragma unroll
+    for (int j = 0; j < kSize; ++j) {
+      const float2 row_scales = RowScalesOf(p_.row_scales, first_row, j);
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float row_scale = e % 2 == 0 ? row_scales.x : row_scales.y;
+        scaled[j][e] = keep ? static_cast<float>(sums[j][e]) * row_scale : 0.0f;
+      }
+    }
+  }
+
+  // Rows of the piece's tile from `row` on.
+  template <typename Value, int kSize>
+  __device__ __forceinline__ void Write(const float* row_scales, const TilePiece& piece, int row,
+                                        const Value (&sums)[kSize][4]) {
+    TileOutput<Value, kSize * 8>(p_, row_scales, ring_.WeightTile(piece), FirstRow(piece) + row, consumer_, buffers_)
+        .Write(sums);
+  }
+
+  const TileParameters& p_;
+  TileRing<Products>& ring_;
+  const int consumer_;
+  uint8_t* const buffers_;
+  const TileSums joined_;
+  RingPosition position_;
+};
+
+}  // namespace heddle::cuda

@@ -1,0 +1,121 @@
+// Products of 2:4 weights, by the tensor cores' own instruction for them: see tile_products.cuh.
+//
+// The host's metadata is in the order of the instruction but for which thread has what of it, so that it is read from
+// shared memory as it lies.
+#pragma once
+
+#include "common/wgmma_sparse.cuh"
+#include "quant/tile_products.cuh"
+
+namespace heddle::cuda {
+
+// The thread's metadata for products of T, of 32 columns each: see MultiplyAddSparse.
+template <int kRowBytes>
+class MetadataOfPairs {
+ public:
+  __device__ __forceinline__ explicit MetadataOfPairs(const uint8_t* rows) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int row = static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane / 4;
+    from_ = rows + row * kRowBytes + lane % 2 * 2;
+  }
+
+  __device__ __forceinline__ uint32_t Of(int product) const {
+    const uint8_t* const from = from_ + product * 4;
+    return *reinterpret_cast<const uint16_t*>(from) | uint32_t{*reinterpret_cast<const uint16_t*>(from + 8 * kRowBytes)}
+                                                          << 16;
+  }
+
+ private:
+  const uint8_t* from_;
+};
+
+// T by T.
+template <typename T, int kRows>
+struct SparseProducts : TileShape<kRows, 128, 2, 16> {
+  using Shape = TileShape<kRows, 128, 2, 16>;
+  using Sum = float;
+  static constexpr int kValues = 64;
+  static constexpr int kXBoxElements = 64;
+
+  static __device__ __forceinline__ void Multiply(Sum (&sums)[kRows / 8][4], const uint8_t* stage, int consumer) {
+    const MetadataOfPairs<16> metadata(Shape::Metadata(stage, consumer));
+    const uint64_t weights = hopper::Describe(SharedAddress(Shape::Weights(stage, consumer)));
+    const uint64_t x = Shape::X(stage);
+    uint32_t of_products[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) of_products[i] = metadata.Of(i);
+    hopper::BeginProducts();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      hopper::MultiplyAddSparse<T>(sums, weights + 2 * i, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4,
+                                   of_products[i]);
+    }
+    hopper::CommitProducts();
+  }
+};
+
+// Int8 by int8.
+template <int kRows>
+struct SparseInt8Products : TileShape<kRows, 128, 2, 32> {
+  using Shape = TileShape<kRows, 128, 2, 32>;
+  using Sum = int32_t;
+  static constexpr int kValues = 128;
+  static constexpr int kXBoxElements = 128;
+
+  static __device__ __forceinline__ void Multiply(Sum (&sums)[kRows / 8][4], const uint8_t* stage, int consumer) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int row = static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane / 4 + lane % 2 * 8;
+    const uint8_t* const metadata = Shape::Metadata(stage, consumer) + row * 32 + lane / 2 % 2 * 4;
+    const uint64_t weights = hopper::Describe(SharedAddress(Shape::Weights(stage, consumer)));
+    const uint64_t x = Shape::X(stage);
+    uint32_t of_products[4];
+#pragma unroll
+    for (int i = 0; i < 4; ++i) of_products[i] = *reinterpret_cast<const uint32_t*>(metadata + i * 8);
+    hopper::BeginProducts();
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      hopper::MultiplyAddSparse(sums, weights + 2 * i, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4,
+                                of_products[i]);
+    }
+    hopper::CommitProducts();
+  }
+};
+
+// Int8 as T by T.
+template <typename T, int kRows>
+struct SparseConvertedProducts : TileShape<kRows, 64, 2, 16> {
+  using Shape = TileShape<kRows, 64, 2, 16>;
+  using Sum = float;
+  static constexpr int kGroups = kConvertedUnderWay;
+  static constexpr int kValues = 64;
+  static constexpr int kXBoxElements = 64;
+
+  static __device__ __forceinline__ void Multiply(Sum (&sums)[kRows / 8][4], const uint8_t* stage, int consumer) {
+    const MetadataOfPairs<16> metadata(Shape::Metadata(stage, consumer));
+    const uint64_t x = Shape::X(stage);
+    const Int8Rows<64> rows(Shape::Weights(stage, consumer));
+    MultiplyConverted<T, 4>(rows, [&](const uint32_t(&left)[4], int i) {
+      hopper::MultiplyAddSparse<T>(sums, left, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4, metadata.Of(i));
+    });
+  }
+};
+
+// Int8 by int8, and by outliers of T.
+template <typename T, int kRows>
+struct SparseOutlierProducts : SparseInt8Products<kRows> {
+  using Shape = typename SparseInt8Products<kRows>::Shape;
+  static constexpr bool kHasOutliers = true;
+  static constexpr int kOutlierColumns = kSparseOutlierColumns;
+
+  static __device__ __forceinline__ void MultiplyOutliers(float (&sums)[kRows / 8][4], const uint8_t* stage,
+                                                          int consumer) {
+    const MetadataOfPairs<32> metadata(Shape::Metadata(stage, consumer));
+    const uint64_t x = Shape::X(stage);
+    const Int8Rows<128> rows(Shape::Weights(stage, consumer));
+    MultiplyConverted<T, kOutlierColumns / 32>(rows, [&](const uint32_t(&left)[4], int i) {
+      hopper::MultiplyAddSparse<T>(sums, left, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4, metadata.Of(i));
+    });
+  }
+};
+
+}  // namespace heddle::cuda
