@@ -94,16 +94,22 @@ function numbers({ dtype, data }: StoredTensor): Float32Array {
   const copy = data.buffer.slice(data.byteOffset, data.byteOffset + data.length);
   switch (dtype) {
     case 'BF16':
-      return new Float32Array(Uint32Array.from(new Uint16Array(copy), (bits) => bits * 65536).buffer);
+      return bfloat16(new Uint16Array(copy));
     case 'F32':
       return new Float32Array(copy);
     case 'I8':
-      return Float32Array.from(new Int8Array(copy));
+      return new Float32Array(new Int8Array(copy));
     case 'I32':
-      return Float32Array.from(new Int32Array(copy));
+      return new Float32Array(new Int32Array(copy));
     default:
       throw new Error(`not read here: ${dtype}`);
   }
+}
+
+function bfloat16(values: Uint16Array): Float32Array {
+  const bits = new Uint32Array(values.length);
+  for (let i = 0; i < bits.length; ++i) bits[i] = values[i]! << 16;
+  return new Float32Array(bits.buffer);
 }
 
 /** Four bytes of an int32 are four weights, each plus 128. */
@@ -128,7 +134,9 @@ function spread(kept: Float32Array, rows: number, { shape, data: mask }: StoredT
 
 function scale(values: Float32Array, scales: Float32Array): Float32Array {
   const columns = values.length / scales.length;
-  return values.map((value, i) => value * scales[Math.floor(i / columns)]!);
+  const scaled = new Float32Array(values.length);
+  for (let i = 0; i < scaled.length; ++i) scaled[i] = values[i]! * scales[Math.floor(i / columns)]!;
+  return scaled;
 }
 
 /** Whether at least two of every four neighbours are zero. */

@@ -54,7 +54,12 @@ async function lossOfDenseCopy(compressed: string): Promise<number> {
   return evaluateLoss(copy, await readSequences(text, bundledModel, settings), null);
 }
 
-const magnitude = (values: Float32Array): number => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+/** The largest of the differences to other values, or to zero. */
+function magnitude(values: Float32Array, others?: Float32Array): number {
+  let largest = 0;
+  for (let i = 0; i < values.length; ++i) largest = Math.max(largest, Math.abs(values[i]! - (others?.[i] ?? 0)));
+  return largest;
+}
 
 /** Whether two checkpoints of this test stand for the same weights. */
 function sameWeights(...names: [string, string]): boolean {
@@ -82,7 +87,9 @@ describe('a checkpoint that is quantised', () => {
       calibration: text,
     });
     expect(numMatrices).toBe(56);
-    expect(Math.abs((await lossOfDenseCopy(at('small'))) - loss!.before!)).toBeLessThan(0.01);
+    expect(Math.abs(loss!.after! - loss!.before!)).toBeLessThan(0.02);
+    // What the engine makes of it is what it stands for, but for rounded inputs.
+    expect(Math.abs((await lossOfDenseCopy(at('small'))) - loss!.after!)).toBeLessThan(0.02);
     const { format: written, config_groups: groups, ignore } = readConfig(at('small')).quantization_config!;
     expect(written).toBe(format);
     expect(ignore).toEqual(['lm_head']);
@@ -165,12 +172,14 @@ describe('a checkpoint that is pruned', () => {
 
   it.each(['dense', 'compressed'] as const)('stays 2:4 when it is quantised, stored %s', async (format) => {
     await prune('magnitude', 'pruned', { format });
-    const quantised = await quantizeCheckpoint({ model: at('pruned'), output: at('small'), scheme: 'w8a8' });
-    expect(quantised.numSparse).toBe(56);
+    const options = { model: at('pruned'), output: at('small'), scheme: 'int8', evaluation: text } as const;
+    const { numSparse, loss } = await quantizeCheckpoint(options);
+    expect(numSparse).toBe(56);
+    expect(Math.abs(loss!.after! - loss!.before!)).toBeLessThan(0.02);
     const [pruned, small] = ['pruned', 'small'].map((name) => decompress(readTensors(at(name))));
     for (const [name, values] of pruned!) {
       const other = small!.get(name)!;
-      expect(magnitude(values.map((value, i) => value - other[i]!))).toBeLessThanOrEqual(magnitude(values) / 200);
+      expect(magnitude(values, other)).toBeLessThanOrEqual(magnitude(values) / 200);
       if (name.includes('_proj')) expect(isTwoOfFour(other)).toBe(true);
     }
   });
