@@ -10,6 +10,8 @@ import type {
   EngineConfig,
   NcclOptions,
   ParallelConfig,
+  PruneOptions,
+  QuantizeOptions,
   RepetitionDetection,
   RequestOptions,
   SamplingParams,
@@ -30,6 +32,8 @@ export const undefinedCountsAsAbsent: {
   engine: NoneIn<EngineConfig>;
   nccl: NoneIn<NcclOptions>;
   parallel: NoneIn<ParallelConfig>;
+  prune: NoneIn<PruneOptions>;
+  quantize: NoneIn<QuantizeOptions>;
   repetition: NoneIn<RepetitionDetection>;
   request: NoneIn<RequestOptions>;
   sampling: NoneIn<SamplingParams>;
@@ -41,6 +45,8 @@ export const undefinedCountsAsAbsent: {
   engine: true,
   nccl: true,
   parallel: true,
+  prune: true,
+  quantize: true,
   repetition: true,
   request: true,
   sampling: true,
