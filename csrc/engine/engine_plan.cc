@@ -146,6 +146,22 @@ std::vector<MemoryBudget> MemoriesOf(const EngineConfig& config, const WorkerCon
   return memories;
 }
 
+// How weights are kept. A GPU multiplies int8 and sparse weights by 16-bit activations only: where nothing was asked for
+// but float32, they are widened.
+WeightFormats ResolveFormats(const EngineConfig& config, DType dtype, bool on_gpu, const Json& json) {
+  StoredQuantization stored = ParseStoredQuantization(json);
+  if (!on_gpu || dtype != DType::kFloat32) {
+    return WeightFormats(dtype, config.quantization, config.sparsity, std::move(stored));
+  }
+  if (config.quantization != Quantization::kAuto && config.quantization != Quantization::kNone) {
+    throw Error(ErrorCode::kInvalidArgument,
+                std::string("quantization must be \"none\" in float32 on device 'cuda', received \"") +
+                    QuantizationName(config.quantization) + "\"");
+  }
+  const Sparsity sparsity = config.sparsity == Sparsity::kAuto ? Sparsity::kNone : config.sparsity;
+  return WeightFormats(dtype, Quantization::kNone, sparsity, std::move(stored));
+}
+
 // The longest sequence that is served.
 int ResolveMaxModelLen(const EngineConfig& config, const ModelConfig& model) {
   if (config.max_model_len == 0) return model.max_positions;
@@ -285,7 +301,7 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   model.eos_token_ids.erase(std::unique(model.eos_token_ids.begin(), model.eos_token_ids.end()),
                             model.eos_token_ids.end());
   const DType dtype = config.dtype_auto ? model.dtype : config.dtype;
-  worker.formats = WeightFormats(dtype, config.quantization, config.sparsity, ParseStoredQuantization(json));
+  worker.formats = ResolveFormats(config, dtype, on_gpu, json);
   worker.kv_cache_dtype = config.kv_cache_dtype_auto ? dtype : config.kv_cache_dtype;
   worker.packed_weights = config.packed_weights;
   worker.nccl = config.nccl;

@@ -97,6 +97,27 @@ TEST(EnginePlan, "counts what a GPU works in for the sequences that its cache ho
   fake.serves_models = false;
 }
 
+TEST(EnginePlan, "widens int8 weights for float32 on a GPU, and refuses what was asked for instead") {
+  test::FakeCuda& fake = test::TheFakeCuda();
+  fake.serves_models = true;
+  Model model(R"(,"quantization_config":{"quant_method":"bitsandbytes","load_in_8bit":true})");
+  const auto quantization = [&] { return PlanEngine(model.config).worker.formats.quantization(); };
+  EXPECT_TRUE(quantization() == Quantization::kLlmInt8);
+  model.config.device = DeviceType::kCuda;
+  EXPECT_TRUE(quantization() == Quantization::kLlmInt8);
+  model.config.dtype_auto = false;
+  EXPECT_TRUE(quantization() == Quantization::kNone);
+  model.config.quantization = Quantization::kInt8;
+  std::string message;
+  try {
+    static_cast<void>(quantization());
+  } catch (const Error& error) {
+    message = error.what();
+  }
+  fake.serves_models = false;
+  EXPECT_EQ(message, "quantization must be \"none\" in float32 on device 'cuda', received \"int8\"");
+}
+
 TEST(EnginePlan, "knows what a token takes of the KV cache, of all ranks together") {
   Model model;
   for (const int size : {1, 2, 4, 8}) {
