@@ -36,7 +36,11 @@ struct GemvArguments {
   int x_row_bytes = 0;
   bool float32_output = false;
   HeddleCudaActivation activation = kHeddleCudaSilu;
-  uint32_t outlier_bits = 0;  // without its sign, an element of x is an outlier from here on
+  // Of x as int8.
+  uint32_t outlier_bits = 0;              // without its sign, an element of x is an outlier from here on
+  const unsigned char* marked = nullptr;  // by MarkRows; null: the kernel quantises x itself
+  const float* marked_scales = nullptr;
+  int64_t marked_pitch = 0;  // bytes
 
   int num_tiles = 0;
   int num_rounds = 0;          // over row_bytes

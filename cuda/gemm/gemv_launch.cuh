@@ -54,6 +54,7 @@ auto GemvKernelFor(int ring_bytes, int groups) {
 // False, and nothing was launched, where the device has too little shared memory for so many rows.
 template <typename Form, bool kGated>
 bool TryGemv(const HeddleCudaStream& stream, GemvArguments arguments) {
+  arguments.num_rounds = static_cast<int>(CeilDiv(arguments.row_bytes, kRoundBytes));
   for (const GemvDivision& division : kGemvDivisions) {
     const auto fixed_bytes = [&](int groups) {
       return kGemvWarps * StagesOf<Form>(division.ring_bytes) * (kGroupBytes + Form::kMetadataUnits * kGroupRows * 16) +
@@ -97,7 +98,6 @@ inline GemvArguments GemvArgumentsOf(const HeddleCudaMatrix& x, const HeddleCuda
   arguments.row_bytes = static_cast<int>(weight.values.size * SizeOf(weight.values.dtype));
   arguments.x_row_bytes = static_cast<int>(x.size * SizeOf(x.dtype));
   arguments.float32_output = y.dtype == kHeddleCudaFloat32;
-  arguments.num_rounds = static_cast<int>(CeilDiv(arguments.row_bytes, kRoundBytes));
   return arguments;
 }
 
@@ -111,24 +111,32 @@ void LaunchGemv(const HeddleCudaStream& stream, const GemvArguments& arguments) 
   LaunchGemv<Form, kGated>(stream, half);
   const int64_t y_bytes = arguments.float32_output ? 4 : static_cast<int64_t>(sizeof(typename Form::T));
   half.x += half.num_rows * arguments.x_pitch;
+  if (half.marked != nullptr) {
+    half.marked += half.num_rows * arguments.marked_pitch;
+    half.marked_scales += half.num_rows;
+  }
   half.y = static_cast<unsigned char*>(arguments.y) + half.num_rows * arguments.y_stride * y_bytes;
   half.num_rows = arguments.num_rows - half.num_rows;
   LaunchGemv<Form, kGated>(stream, half);
 }
 
-template <typename Form>
-void LaunchGemv(const HeddleCudaStream& stream, const HeddleCudaMatmul& op, uint32_t outlier_bits = 0) {
+// An op, whose arguments are first completed by complete(arguments).
+template <typename Form, typename Complete>
+void LaunchGemv(const HeddleCudaStream& stream, const HeddleCudaMatmul& op, const Complete& complete) {
   GemvArguments arguments = GemvArgumentsOf(op.x, op.weight, op.bias, op.y);
-  arguments.outlier_bits = outlier_bits;
+  complete(arguments);
   LaunchGemv<Form, false>(stream, arguments);
 }
-
-template <typename Form>
-void LaunchGemv(const HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op, uint32_t outlier_bits = 0) {
+template <typename Form, typename Complete>
+void LaunchGemv(const HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op, const Complete& complete) {
   GemvArguments arguments = GemvArgumentsOf(op.x, op.gate_up, op.bias, op.y);
   arguments.activation = op.activation;
-  arguments.outlier_bits = outlier_bits;
+  complete(arguments);
   LaunchGemv<Form, true>(stream, arguments);
+}
+template <typename Form, typename Op>
+void LaunchGemv(const HeddleCudaStream& stream, const Op& op) {
+  LaunchGemv<Form>(stream, op, [](GemvArguments&) {});
 }
 
 }  // namespace heddle::cuda

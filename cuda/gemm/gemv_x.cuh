@@ -16,6 +16,8 @@ namespace heddle::cuda {
 // that what a warp reads of eight rows at a time lies in different banks.
 template <int kXChunkBytes, int kPaddingBytes>
 class XSlabs {
+  static constexpr int kXRoundBytes = kGemvWarps * kXChunkBytes;
+
  public:
   // What a warp adds up for an output.
   using Sum = float;
@@ -87,31 +89,53 @@ class XSlabs {
   __device__ __forceinline__ float ValueOf(float sum, int) const { return sum; }
 
  private:
-  static constexpr int kXRoundBytes = kGemvWarps * kXChunkBytes;
   static constexpr int kUnitsPerRound = kXRoundBytes / 16;
 
-  // Slab 0 of rows of whole units, by ordinary loads, as these need not wait for the rings. Past L1, which may hold
-  // what kernels before wrote over.
+  // Slab 0 of rows of whole units, by ordinary loads, as these need not wait for the rings: as many at a time as a
+  // thread has, since each time costs the latency of L2 and there is nothing else to do meanwhile. Instructions, too,
+  // come from memory the first time: what is few has little code.
   __device__ __forceinline__ void LoadUnits() {
-    // Of a row of 14,336 elements all that a thread has: the latency of L2 once, and nothing else to do meanwhile.
-    constexpr int kAtOnce = 7;
+    const int total = arguments_.num_rows * Begin(1) * kUnitsPerRound;
+    if (total <= kGemvThreads) {
+      LoadUnits<1>();
+    } else if (total <= 2 * kGemvThreads) {
+      LoadUnits<2>();
+    } else if (total <= 4 * kGemvThreads) {
+      LoadUnits<4>();
+    } else {
+      LoadUnits<8>();
+    }
+  }
+
+  template <int kAtOnce>
+  __device__ __forceinline__ void LoadUnits() {
     const int units = Begin(1) * kUnitsPerRound;
     const int row_units = arguments_.x_row_bytes / 16;
-    const int total = arguments_.num_rows * units;
-    for (int first = threadIdx.x; first < total; first += kAtOnce * kGemvThreads) {
+    int row = 0;
+    int unit = threadIdx.x;
+    const auto settle = [&] {
+      while (unit >= units && row < arguments_.num_rows) {
+        unit -= units;
+        ++row;
+      }
+    };
+    settle();
+#pragma unroll 1
+    while (row < arguments_.num_rows) {
       uint4 loaded[kAtOnce];
+      uint32_t to[kAtOnce];
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        const int index = first + i * kGemvThreads;
         loaded[i] = {};
-        if (index < total && index % units < row_units) {
-          loaded[i] = __ldcg(reinterpret_cast<const uint4*>(Source(index / units, index % units)));
-        }
+        to[i] = row < arguments_.num_rows ? Place(buffer_, row, unit) : 0;
+        // Past L1, which may hold what kernels before wrote over.
+        if (to[i] != 0 && unit < row_units) loaded[i] = __ldcg(reinterpret_cast<const uint4*>(Source(row, unit)));
+        unit += kGemvThreads;
+        settle();
       }
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
-        const int index = first + i * kGemvThreads;
-        if (index < total) StoreShared(Place(buffer_, index / units, index % units), loaded[i]);
+        if (to[i] != 0) StoreShared(to[i], loaded[i]);
       }
     }
   }

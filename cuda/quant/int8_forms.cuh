@@ -4,6 +4,7 @@
 #include "gemm/gemv_launch.cuh"
 #include "gemm/gemv_x.cuh"
 #include "quant/int8_sums.cuh"
+#include "quant/marked_rows.h"
 
 namespace heddle::cuda {
 
@@ -25,12 +26,6 @@ struct QuantizedForm {
   static constexpr bool kScaled = true;
 };
 
-// The bits of the smallest T that reaches `threshold`.
-inline uint32_t OutlierBits(HeddleCudaDType dtype, float threshold) {
-  if (dtype == kHeddleCudaFloat16) return __half_as_ushort(__float2half_ru(threshold));
-  return __bfloat16_as_ushort(__float2bfloat16_ru(threshold));
-}
-
 // An op with x of 16 bits, by the forms of Units<T>.
 template <template <typename> typename Units, typename Op>
 void LaunchInt8Gemv(const HeddleCudaStream& stream, const Op& op, const HeddleCudaWeight& weight) {
@@ -38,7 +33,11 @@ void LaunchInt8Gemv(const HeddleCudaStream& stream, const Op& op, const HeddleCu
     if (weight.x_quantization == kHeddleCudaKeepX) {
       LaunchGemv<Int8Form<Units<T>>>(stream, op);
     } else {
-      LaunchGemv<QuantizedForm<Units<T>>>(stream, op, OutlierBits(op.x.dtype, weight.outlier_threshold));
+      using Form = QuantizedForm<Units<T>>;
+      LaunchGemv<Form>(stream, op, [&](GemvArguments& arguments) {
+        arguments.outlier_bits = OutlierBits(op.x.dtype, weight.outlier_threshold);
+        if (!Form::X::QuantizesItself(arguments)) MarkRows(stream, op.x, arguments);
+      });
     }
   };
   if (op.x.dtype == kHeddleCudaFloat16) return launch.template operator()<__half>();

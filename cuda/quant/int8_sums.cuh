@@ -23,19 +23,21 @@ class Int8Sums {
       uint32_t a[4];
       LoadMatrices(a, stage + UnitOffset(lane % 16, unit + lane / 16));
       const auto metadata = Units::MetadataOfPair(stage + kGroupBytes, unit);
-      Units::template Add<0>(sums_, a[0], a[1], x_row + unit * kUnitBytes, metadata);
-      Units::template Add<1>(sums_, a[2], a[3], x_row + (unit + 1) * kUnitBytes, metadata);
+      Units::template Add<0>(even_, a[0], a[1], x_row + unit * kUnitBytes, metadata);
+      Units::template Add<1>(odd_, a[2], a[3], x_row + (unit + 1) * kUnitBytes, metadata);
     }
   }
 
   // As GroupSums::Get.
   __device__ __forceinline__ void Get(float (&sums)[4]) const {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) sums[i] = sums_[i];
+    for (int i = 0; i < 4; ++i) sums[i] = even_[i] + odd_[i];
   }
 
  private:
-  float sums_[4] = {};
+  // Of every other unit: products that wait for each other would not keep up with memory.
+  float even_[4] = {};
+  float odd_[4] = {};
 };
 
 // x as int8, and outliers of it as they are.
