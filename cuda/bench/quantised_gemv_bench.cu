@@ -62,7 +62,7 @@ class Bench {
         values_(static_cast<char*>(device_.Allocate(kWeightBytes))),
         metadata_(static_cast<uint8_t*>(device_.Allocate(kMetadataBytes))),
         scales_(static_cast<const float*>(device_.Random(1, kHead.n, 2e-4f, kF32).data)),
-        x_(XWithOutliers()),
+        x_(device_.Random(kMaxRows, kDown.k).data),
         y_(device_.Allocate(kMaxRows * kHead.n * 4)) {
     // Bytes that are int8, or bfloat16 of some hundredths; nibbles that are two of four.
     std::mt19937 random(1);
@@ -77,6 +77,7 @@ class Bench {
 
   void RunShapes() {
     for (const Shape& shape : kShapes) {
+      PutOutliers(shape.k);
       for (const int64_t rows : kRows) {
         double plain = 0;
         for (const Mode& mode : kModes) {
@@ -105,12 +106,16 @@ class Bench {
   }
 
  private:
-  // One element in 512 is twenty times as large as others.
-  void* XWithOutliers() {
-    const HeddleCudaMatrix x = device_.Random(kMaxRows, kDown.k);
-    const HeddleCudaMatrix outliers = device_.Random(kMaxRows * kDown.k / 512, 1, 20);
-    Check(Api().copy_2d(device_.stream(), x.data, 1024, outliers.data, 2, 2, outliers.num_rows));
-    return x.data;
+  // One column in 512 is twenty times as large as others: the same in all rows of x, [kMaxRows, k].
+  void PutOutliers(int64_t k) {
+    std::mt19937 random(2);
+    const HeddleCudaMatrix x = {x_, kBf16, kMaxRows, k, k};
+    Check(Api().fill_random(device_.stream(), x, 1, 1));
+    const HeddleCudaMatrix column = device_.Random(kMaxRows, 1, 20);
+    for (int64_t i = 0; i < k / 512; ++i) {
+      char* const to = static_cast<char*>(x_) + random() % k * 2;
+      Check(Api().copy_2d(device_.stream(), to, k * 2, column.data, 2, 2, kMaxRows));
+    }
   }
 
   // With what `next` gives for the first of many equal parts.
