@@ -114,8 +114,9 @@ struct Sizes {
 
 // Odd ones, and rows of x that do not stay in shared memory, all of them or any.
 std::vector<Sizes> SizesFor(const PackedWeight::Kind& kind) {
-  if (kind.sparse) return {{1, 8}, {7, 24}, {16, 264}, {100, 1048}, {2113, 136}, {33, 4104}, {40, 14336}, {17, 60008}};
-  return {{1, 1}, {7, 8}, {16, 63}, {100, 1032}, {2113, 136}, {33, 4104}, {40, 14336}, {17, 60008}};
+  if (kind.sparse)
+    return {{1, 8}, {7, 24}, {16, 264}, {100, 1048}, {20, 2056}, {2113, 136}, {33, 4104}, {40, 14336}, {17, 60008}};
+  return {{1, 1}, {7, 8}, {16, 63}, {100, 1032}, {20, 2056}, {2113, 136}, {33, 4104}, {40, 14336}, {17, 60008}};
 }
 
 }  // namespace
