@@ -9,6 +9,7 @@
 #include "ops/cpu/elementwise_kernels.inl"
 #include "ops/cpu/matmul_blocks.inl"
 #include "ops/cpu/matmul_groups.inl"
+#include "ops/cpu/matmul_int8.inl"
 #include "ops/cpu/matmul_int8_kernel.inl"
 #include "ops/cpu/matmul_kernel.inl"
 #include "ops/cpu/row_kernels.inl"

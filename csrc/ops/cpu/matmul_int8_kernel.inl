@@ -1,9 +1,7 @@
 // y = x * weight^T for int8 weights and rows of x rounded to int8 (W8A8), with outliers of x multiplied as they are
 // (LLM.int8).
 //
-// Each reduction slice of a row has a step of its own, its largest magnitude / 127: a finer rule than one step a row,
-// and one that does not depend on who computes which slice. Sums of products of int8 are exact, so only the last few
-// operations round, and none of the sizes below is part of a result.
+// Sums of products of int8 are exact, so none of the sizes below is part of a result.
 
 namespace heddle::ops::cpu::HEDDLE_ISA {
 namespace int8 {
@@ -21,35 +19,20 @@ constexpr int kMaxTileRows = 2;
 constexpr int kMaxPanels = 2;
 constexpr int kMaxStreamPanels = 2;
 #endif
-constexpr int64_t kQuadK = 4;
-constexpr int64_t kQuadBytes = kQuadK * kPanelOutputs;
 constexpr int64_t kSumsFloats = kMaxPackedRows * kMaxPanels * kPanelOutputs * NumPartialSums(kMaxSlices);
 // How far ahead of its use a streamed panel is asked for: about a memory latency at full bandwidth.
 constexpr int64_t kPrefetchBytes = 1024;
 
 constexpr int PanelsFor(int64_t rows) { return rows <= 2 ? kMaxStreamPanels : kMaxPanels; }
 
-struct PackedSlice {
-  float step;
-  int32_t num_outliers;
-};
-
-// A row of x, packed: its int8 values, each slice from its packed bound on; what there is to know of each slice; and,
-// where there may be outliers, a bit for each value that says whether it is one and therefore zero here.
+// A row of x, packed: its int8 values, each slice from its packed bound on, and its notes.
 struct PackedRows {
   explicit PackedRows(const MatmulArgs& args) {
     const int64_t k = args.packed_bounds[args.num_slices];
-    slices = (k + 63) / 64 * 64;
-    outliers = slices + kMaxSlices * static_cast<int64_t>(sizeof(PackedSlice));
-    stride = outliers + (MayHaveOutliers(args) ? (k + 511) / 512 * 64 : 0);
+    notes = (k + 63) / 64 * 64;
+    stride = notes + NotesBytes(args, k);
   }
-  static bool MayHaveOutliers(const MatmulArgs& args) { return args.outlier_threshold < __builtin_inff(); }
-  // What no magnitude reaches where there are none: not even infinity.
-  static float Threshold(const MatmulArgs& args) {
-    return MayHaveOutliers(args) ? args.outlier_threshold : __builtin_nanf("");
-  }
-  int64_t slices;  // in bytes from the beginning of a row, as are the others
-  int64_t outliers;
+  int64_t notes;  // in bytes from the beginning of a row
   int64_t stride;
 };
 
@@ -60,59 +43,17 @@ int64_t BlockRows(const MatmulArgs& args) {
 
 size_t PackedBytes(const MatmulArgs& args) { return static_cast<size_t>(args.m * PackedRows(args).stride); }
 
-// The step of `size` values, outliers aside: not a number where they are not all finite, zero where there is nothing
-// to round.
-inline float StepOf(const float* x, int64_t size, float outlier_threshold) {
-  I32x16 max = ZeroInt32();
-  for (int64_t k = 0; k < size; k += 16) {
-    const F32x16 values = LoadPartial(x + k, static_cast<int>(MinOf(16, size - k)));
-    max = MaxMagnitudeBits(max, ClearLanes(values, LanesFrom(values, outlier_threshold)));
-  }
-  const int32_t bits = MaxLane(max);
-  float magnitude;
-  std::memcpy(&magnitude, &bits, sizeof(magnitude));
-  constexpr float kLeast = 1e-30f;  // below, 1 / step overflows
-  if (magnitude < kLeast) return 0;
-  return magnitude <= __FLT_MAX__ ? magnitude / 127.0f : __builtin_nanf("");
-}
-
-// Rounds `size` values to values[packed ...] and marks outliers, of which it returns the number.
-inline int32_t PackSlice(const float* x, int64_t size, float step, float outlier_threshold, int64_t packed,
-                         char* values, uint8_t* outliers) {
-  int32_t num_outliers = 0;
-  const F32x16 inverse = Set1(step > 0 ? 1.0f / step : 0.0f);
-  for (int64_t k = 0; k < size; k += 16) {
-    const int64_t count = MinOf(16, size - k);
-    F32x16 lanes = LoadPartial(x + k, static_cast<int>(count));
-    const uint32_t large = LanesFrom(lanes, outlier_threshold);
-    for (uint32_t left = large; left != 0; left &= left - 1, ++num_outliers) {
-      const int64_t at = packed + k + __builtin_ctz(left);
-      outliers[at / 8] = static_cast<uint8_t>(outliers[at / 8] | 1u << at % 8);
-    }
-    lanes = Mul(ClearLanes(lanes, large), inverse);
-    alignas(16) char rounded[16];
-    StoreInt8(rounded, step > 0 ? lanes : Zero());
-    for (char& value : rounded) value = static_cast<char>(value + kXOffset);
-    std::memcpy(values + packed + k, rounded, static_cast<size_t>(count));
-  }
-  return num_outliers;
-}
-
 void Pack(const MatmulArgs& args, int64_t begin, int64_t end, void* packed) {
   const PackedRows rows(args);
-  const float threshold = PackedRows::Threshold(args);
   for (int64_t row = begin; row < end; ++row) {
     char* const out = static_cast<char*>(packed) + row * rows.stride;
     // Zeros where slices are filled up to whole quads: times weights of zero, but for the offset.
     std::memset(out, 0, static_cast<size_t>(rows.stride));
     for (int s = 0; s < args.num_slices; ++s) {
-      const float* x = args.x + row * args.x_stride + args.slice_bounds[s];
-      const int64_t size = args.slice_bounds[s + 1] - args.slice_bounds[s];
-      PackedSlice slice;
-      slice.step = StepOf(x, size, threshold);
-      slice.num_outliers = PackSlice(x, size, slice.step, threshold, args.packed_bounds[s], out,
-                                     reinterpret_cast<uint8_t*>(out + rows.outliers));
-      std::memcpy(out + rows.slices + s * static_cast<int64_t>(sizeof(slice)), &slice, sizeof(slice));
+      char* const values = out + args.packed_bounds[s];
+      RoundSlice<kXOffset>(args.x + row * args.x_stride + args.slice_bounds[s],
+                           args.slice_bounds[s + 1] - args.slice_bounds[s], Threshold(args), s, args.packed_bounds[s],
+                           out + rows.notes, [&](int64_t k) { return values + k; });
     }
   }
 }
@@ -136,36 +77,6 @@ struct TileArgs {
 
   const char* Row(int64_t row) const { return packed + row * rows->stride; }
 };
-
-template <bool kSparse>
-inline I8x64 LoadWeights(const char* panel, int64_t quad) {
-  if constexpr (kSparse) {
-    return sparse::Expand8(sparse::Quad<1>(panel, quad));
-  } else {
-    return LoadQuad(panel + quad * kQuadBytes);
-  }
-}
-
-// The outliers of a row times a panel, in the order of K.
-template <bool kSparse>
-inline F32x16 OutlierSums(const TileArgs& args, int64_t row, const char* panel) {
-  F32x16 sums = Zero();
-  const char* outliers = args.Row(row) + args.rows->outliers;
-  const int64_t begin = args.packed_begin;
-  const int64_t end = begin + args.num_quads * kQuadK;
-  for (int64_t word = begin / 64; word * 64 < end; ++word) {
-    uint64_t bits;
-    std::memcpy(&bits, outliers + word * 8, sizeof(bits));
-    for (; bits != 0; bits &= bits - 1) {
-      const int64_t packed = word * 64 + __builtin_ctzll(bits);
-      if (packed < begin || packed >= end) continue;  // of a neighbouring slice
-      const int64_t k = packed - begin;
-      const F32x16 weights = QuadColumn(LoadWeights<kSparse>(panel, k / kQuadK), static_cast<int>(k % kQuadK));
-      sums = Fma(Set1(args.x[row * args.x_stride + k]), weights, sums);
-    }
-  }
-  return sums;
-}
 
 template <int kRows, int kPanels, bool kSparse, bool kStream>
 void MultiplyTile(const TileArgs& args) {
@@ -193,13 +104,14 @@ void MultiplyTile(const TileArgs& args) {
     }
   }
   for (int r = 0; r < kRows; ++r) {
-    PackedSlice slice;
-    std::memcpy(&slice, args.Row(r) + args.rows->slices + args.slice * static_cast<int64_t>(sizeof(slice)),
-                sizeof(slice));
+    const char* const notes = args.Row(r) + args.rows->notes;
+    const RoundedSlice slice = SliceOf(notes, args.slice);
     for (int p = 0; p < kPanels; ++p) {
-      F32x16 sum = Mul(ToFloat(sums[r][p]), Set1(slice.step));
-      if (slice.num_outliers > 0) sum = Add(sum, OutlierSums<kSparse>(args, r, args.weight + p * args.panel_bytes));
-      Store(args.sums + r * args.sums_stride + p * kPanelOutputs, Mul(sum, Load(args.scales + p * kPanelOutputs)));
+      const F32x16 result = SliceResult(slice, sums[r][p], args.scales + p * kPanelOutputs, [&] {
+        return OutlierSums<kSparse>(notes, args.packed_begin, args.packed_begin + args.num_quads * kQuadK,
+                                    args.x + r * args.x_stride, args.weight + p * args.panel_bytes);
+      });
+      Store(args.sums + r * args.sums_stride + p * kPanelOutputs, result);
     }
   }
 }
