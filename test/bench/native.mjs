@@ -1,7 +1,8 @@
 // Builds and runs a native benchmark against the code that the module ships.
 //
 //   node test/bench/native.mjs ceilings [rounds=40]                         one line of JSON a figure
-//   node test/bench/native.mjs matmul [threads=2] [rounds=30] [cpu isa]     products beside the ceilings, in turns
+//   node test/bench/native.mjs matmul [threads=2] [rounds=30] [cpu isa] ...  products beside the ceilings, in turns:
+//                                                                           matmul_bench.cc
 //   node test/bench/native.mjs engine MODEL cpu|cuda ...                    requests without JavaScript: engine_bench.cc
 import { mkdirSync } from 'node:fs';
 import os from 'node:os';
