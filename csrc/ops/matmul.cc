@@ -105,8 +105,10 @@ cpu::MatmulArgs ArgsOf(const TensorView& x, const PackedMatrix& weight, const Te
 
 // The kernels that round rows of x for such a weight; null where they are multiplied as they are.
 const cpu::PackedMatmulKernels* RoundingKernels(const cpu::Kernels& kernels, const MatrixFormat& format) {
-  if (format.dtype == DType::kInt8) return format.quantize_x ? kernels.int8_matmul : nullptr;
-  return format.dtype == DType::kBFloat16 ? kernels.packed_matmul : nullptr;
+  if (format.quantize_x) return kernels.int8_matmul;
+  const cpu::PackedMatmulKernels* packed = kernels.packed_matmul;
+  const bool widened = format.dtype == DType::kInt8 && packed != nullptr && packed->widens_int8;
+  return format.dtype == DType::kBFloat16 || widened ? packed : nullptr;
 }
 
 void Multiply(Stream& stream, cpu::MatmulArgs args, const PackedMatrix& weight) {

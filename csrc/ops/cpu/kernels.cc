@@ -24,24 +24,28 @@ extern const PackedMatmulKernels kPackedMatmulKernels;
 }
 namespace amx {
 extern const PackedMatmulKernels kPackedMatmulKernels;
-}
+extern const PackedMatmulKernels kInt8MatmulKernels;
+}  // namespace amx
 
 namespace {
 
-// Everything but products of bfloat16 weights is that of AVX-512 with VNNI.
-Kernels WithPackedMatmul(const PackedMatmulKernels& packed_matmul) {
-  Kernels kernels = avx512_vnni::kKernels;
-  kernels.packed_matmul = &packed_matmul;
-  return kernels;
-}
-
+// What these two do not have is that of AVX-512 with VNNI.
 const Kernels& Avx512BFloat16Kernels() {
-  static const Kernels kernels = WithPackedMatmul(avx512_bf16::kPackedMatmulKernels);
+  static const Kernels kernels = [] {
+    Kernels own = avx512_vnni::kKernels;
+    own.packed_matmul = &avx512_bf16::kPackedMatmulKernels;
+    return own;
+  }();
   return kernels;
 }
 
 const Kernels& AmxKernels() {
-  static const Kernels kernels = WithPackedMatmul(amx::kPackedMatmulKernels);
+  static const Kernels kernels = [] {
+    Kernels own = avx512_vnni::kKernels;
+    own.packed_matmul = &amx::kPackedMatmulKernels;
+    own.int8_matmul = &amx::kInt8MatmulKernels;
+    return own;
+  }();
   return kernels;
 }
 

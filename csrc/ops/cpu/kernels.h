@@ -95,13 +95,14 @@ struct PackedMatmulKernels {
   void (*pack)(const MatmulArgs& args, int64_t begin, int64_t end, void* packed);
   void (*matmul)(const MatmulArgs& args, const void* packed, int64_t panel_begin, int64_t panel_end);
   size_t (*scratch_floats)();
+  bool widens_int8 = false;  // those that round to bfloat16: multiply int8 weights too
 };
 
 struct Kernels {
   // Panels [panel_begin, panel_end) of y. Float32 rows times weights as they are.
   void (*matmul)(const MatmulArgs& args, int64_t panel_begin, int64_t panel_end);
   size_t (*matmul_scratch_floats)();
-  const PackedMatmulKernels* packed_matmul;  // takes the place of matmul for bfloat16 weights; null: it does not
+  const PackedMatmulKernels* packed_matmul;  // takes the place of matmul for weights that it multiplies, or null
   // Int8 weights and rows of x rounded to int8, each slice of a row by its largest magnitude:
   //   y = sum over slices of (sum(int8 * int8) * step of the row's slice + sum over outliers(x * int8)) * scale
   // Sums of integers are exact, so all instruction sets give the same bits where there are no outliers.

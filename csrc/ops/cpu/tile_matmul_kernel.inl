@@ -1,5 +1,6 @@
-// y = x * weight^T for bfloat16 weights, in AMX tiles. One kernel serves every batch: a few rows stream the weights at
-// the speed of memory, many are blocked for the caches, and the bits are the same.
+// y = x * weight^T in AMX tiles: rows rounded to bfloat16 times bfloat16 or int8 weights, rows rounded to int8 times
+// int8 ones. One kernel serves every batch: a few rows stream the weights at the speed of memory, many are blocked for
+// the caches, and the bits are the same. So they are for sparse weights, which are expanded to dense tiles.
 
 namespace heddle::ops::cpu::HEDDLE_ISA {
 namespace tiles {
@@ -10,6 +11,9 @@ constexpr int64_t kPartTiles = 16;
 static_assert(kMaxStreamedRows == 2 * kTileRows);
 // How far ahead of its use a weight is then asked for.
 constexpr int64_t kStreamAhead = 4096;
+// Tiles of K that a stream expands before it multiplies them.
+constexpr int64_t kStreamPartTiles = 8;
+static_assert(kStreamPartTiles <= kPartTiles);
 
 // Sums of two pairs of groups for each slice, or of every pair of groups.
 constexpr int64_t kTileSumsFloats = 2 * kMaxSlices * kTileSums;
@@ -17,6 +21,7 @@ static_assert(2 * kMaxSlices >= kMaxPackedRows / kTileRows / 2);
 constexpr int64_t kPassSumsFloats = kMaxPackedRows * kTileSumColumns;  // of one partial sum over passes
 constexpr int64_t kChunkSumColumns = 512;                              // of all partial sums over chunks together
 constexpr int64_t kChunkSumsFloats = kMaxPackedRows * kChunkSumColumns;
+constexpr int64_t kExpandedFloats = 2 * kPartTiles * kTileBytes / static_cast<int64_t>(sizeof(float));
 
 // The sums of passes or of chunks, `size` floats each, joined in a balanced tree as they come, like SumSlices but
 // without storing what is joined at once. As in a binary counter, number `index` joins all subtrees of its size that
@@ -40,72 +45,117 @@ struct PartialSums {
 // Sums that PartialSums keeps: the last of `count` joins those before it and needs no place of its own.
 constexpr int64_t NumSumsKept(int count) { return count == 1 ? 1 : NumPartialSums(count) - 1; }
 
-// The sum over `kCount` neighbouring slices, as a balanced tree.
-template <int kCount>
-inline F32x16 SumTree(const float* sums) {
+// The sum over `kCount` neighbouring slices from `slice` on, as a balanced tree. result(slice, sums) is what a slice's
+// sums add to y.
+template <int kCount, typename Result>
+inline F32x16 SumTree(const Result& result, int slice, const float* sums) {
   if constexpr (kCount == 1) {
-    return Load(sums);
+    return result(slice, sums);
   } else {
-    return Add(SumTree<kCount / 2>(sums), SumTree<kCount / 2>(sums + kCount / 2 * kTileSums));
-  }
-}
-
-// Calls take(row, panel, sum over `kCount` slices) for some rows and panels of two by two tiles.
-template <int kCount, typename Take>
-void SumTiles(const float* tile_sums, int64_t rows, int64_t panels, const Take& take) {
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t panel = 0; panel < panels; ++panel) {
-      take(row, panel, SumTree<kCount>(tile_sums + row * kTileSumColumns + panel * kPanelOutputs));
-    }
-  }
-}
-
-template <typename Take>
-void SumTiles(int count, const float* tile_sums, int64_t rows, int64_t panels, const Take& take) {
-  switch (count) {
-    case 1:
-      return SumTiles<1>(tile_sums, rows, panels, take);
-    case 2:
-      return SumTiles<2>(tile_sums, rows, panels, take);
-    case 4:
-      return SumTiles<4>(tile_sums, rows, panels, take);
-    default:
-      return SumTiles<8>(tile_sums, rows, panels, take);
+    return Add(SumTree<kCount / 2>(result, slice, sums),
+               SumTree<kCount / 2>(result, slice + kCount / 2, sums + kCount / 2 * kTileSums));
   }
 }
 
 // What all of one call share.
+template <typename Rows>
 struct Product {
-  const MatmulArgs& args;
-  const SliceTiles& slices;
-  const char* packed;
+  Product(const MatmulArgs& of, const Rows& packed_rows, const char* rows_at)
+      : args(of), rows(packed_rows), packed(rows_at), weights(of, Rows::kInt8, Rows::kTileK) {}
 
   const char* RowsAt(int64_t group, int slice) const {
-    return packed + (group * slices.total + slices.before[slice]) * kTileBytes;
+    return packed + group * rows.group_bytes + rows.slices.before[slice] * kTileBytes;
   }
   const char* WeightAt(int64_t panel, int slice) const {
-    return static_cast<const char*>(args.weight) + panel * args.panel_bytes +
-           args.packed_bounds[slice] * kPanelOutputs * static_cast<int64_t>(sizeof(uint16_t));
+    return static_cast<const char*>(args.weight) + panel * args.panel_bytes + BytesTo(args, args.packed_bounds[slice]);
   }
-  int64_t NumTiles(int slice) const { return slices.before[slice + 1] - slices.before[slice]; }
+  int64_t NumTiles(int slice) const { return rows.slices.before[slice + 1] - rows.slices.before[slice]; }
+
+  const MatmulArgs& args;
+  const Rows& rows;
+  const char* packed;
+  WeightTiles weights;
 };
 
+// Two by two tiles of sums for each of some slices.
+struct SlicesSums {
+  const float* sums;
+  int first_slice;
+  int64_t first_row;
+  int64_t rows;
+  int64_t first_panel;
+  int64_t panels;
+};
+
+// Calls take(row, panel, sum over `kCount` slices).
+template <int kCount, typename Rows, typename Take>
+void SumTiles(const Product<Rows>& product, const SlicesSums& of, const Take& take) {
+  for (int64_t row = 0; row < of.rows; ++row) {
+    for (int64_t i = 0; i < of.panels; ++i) {
+      const int64_t panel = of.first_panel + i;
+      const auto result = [&](int slice, const float* sums) {
+        return product.rows.SliceResult(product.args, product.packed, of.first_row + row, panel, slice, sums);
+      };
+      take(of.first_row + row, panel,
+           SumTree<kCount>(result, of.first_slice, of.sums + row * kTileSumColumns + i * kPanelOutputs));
+    }
+  }
+}
+
+template <typename Rows, typename Take>
+void SumTiles(const Product<Rows>& product, int count, const SlicesSums& of, const Take& take) {
+  switch (count) {
+    case 1:
+      return SumTiles<1>(product, of, take);
+    case 2:
+      return SumTiles<2>(product, of, take);
+    case 4:
+      return SumTiles<4>(product, of, take);
+    default:
+      return SumTiles<8>(product, of, take);
+  }
+}
+
+// The tile registers += a few rows times a panel over a slice, whose weights are expanded on their way.
+template <typename Rows>
+void MultiplyExpanded(const Product<Rows>& product, int64_t groups, TileArgs tile, char* expanded) {
+  const WeightTiles& weights = product.weights;
+  const char* weight = tile.weight;
+  tile.weight = expanded;
+  for (int64_t left = tile.num_tiles; left > 0; left -= tile.num_tiles) {
+    tile.num_tiles = MinOf(left, kStreamPartTiles);
+    for (int64_t i = 0; i < tile.num_tiles; ++i, weight += weights.bytes) {
+      PrefetchShare(weight + kStreamAhead, weights.bytes, 0, 1);
+      weights.expand(weight, expanded + i * kTileBytes);
+    }
+    MultiplyStreamedTiles<Rows::kInt8>(true, groups, tile);
+    tile.x += tile.num_tiles * kTileBytes;
+  }
+}
+
 // A few rows times one panel, each weight used once.
-template <typename Finish>
-void StreamPanel(const Product& product, int64_t panel, float* tile_sums, const Finish& finish) {
+template <typename Rows, typename Finish>
+void StreamPanel(const Product<Rows>& product, int64_t panel, float* scratch, const Finish& finish) {
   const MatmulArgs& args = product.args;
   const int64_t groups = NumGroups(args.m);
+  float* const tile_sums = scratch;
+  char* const expanded = reinterpret_cast<char*>(scratch + kTileSumsFloats);
   TileArgs tile{};
-  tile.group_bytes = product.slices.total * kTileBytes;
+  tile.group_bytes = product.rows.group_bytes;
   for (int slice = 0; slice < args.num_slices; ++slice) {
     tile.x = product.RowsAt(0, slice);
     tile.weight = product.WeightAt(panel, slice);
     tile.num_tiles = product.NumTiles(slice);
-    tile.next = tile.weight + kStreamAhead;
-    MultiplyStreamedTiles(groups, tile);
+    BeginTiles(groups, 1, nullptr);
+    if (product.weights.expand != nullptr) {
+      MultiplyExpanded(product, groups, tile, expanded);
+    } else {
+      tile.next = tile.weight + kStreamAhead;
+      MultiplyStreamedTiles<Rows::kInt8>(false, groups, tile);
+    }
     StoreTiles(groups, 1, tile_sums + slice * kTileSums);
   }
-  SumTiles(args.num_slices, tile_sums, args.m, 1, [&](int64_t row, int64_t, F32x16 sum) { finish(row, panel, sum); });
+  SumTiles(product, args.num_slices, {tile_sums, 0, 0, args.m, panel, 1}, finish);
 }
 
 // How a block's K is cut, from the outside in. A chunk is some slices whose packed rows stay in L2 while all panels of
@@ -138,23 +188,63 @@ struct PanelPair {
   const char* next;  // the weights of the pair that comes after this one, where this pass begins
 };
 
+// The weights that all rows pass by: of each slice of a pass the tiles from `begin` on, kPartTiles at most together.
+// They stay where they are or are expanded.
+template <typename Rows>
+struct PartOfWeights {
+  PartOfWeights(const Product<Rows>& of, const Cut& cut, const PanelPair& panels, int first, int64_t begin,
+                char* expanded)
+      : product(of), panel(panels.panel), first_slice(first), first_tile(begin), longest(of.rows.slices.longest) {
+    if (of.weights.expand == nullptr) return;
+    tiles = expanded;
+    panel_bytes = kPartTiles * kTileBytes;
+    for (int64_t p = 0; p < panels.panels; ++p) {
+      for (int i = 0; i < cut.slices_a_pass; ++i) {
+        const char* const weight = of.WeightAt(panel + p, first) + Offset(i);
+        char* const to = expanded + p * panel_bytes + i * longest * kTileBytes;
+        for (int64_t t = 0; t < NumTiles(i); ++t) of.weights.expand(weight + t * of.weights.bytes, to + t * kTileBytes);
+      }
+    }
+  }
+  int64_t NumTiles(int i) const { return MinOf(kPartTiles, product.NumTiles(first_slice + i) - first_tile); }
+  // In bytes of a panel, from where the first slice begins.
+  int64_t Offset(int i) const {
+    return product.WeightAt(panel, first_slice + i) - product.WeightAt(panel, first_slice) +
+           first_tile * product.weights.bytes;
+  }
+  const char* Tiles(int i) const {
+    if (tiles != nullptr) return tiles + i * longest * kTileBytes;
+    return product.WeightAt(panel, first_slice) + Offset(i);
+  }
+
+  const Product<Rows>& product;
+  int64_t panel;
+  int first_slice;
+  int64_t first_tile;
+  int64_t longest;
+  const char* tiles = nullptr;  // those that were expanded
+  int64_t panel_bytes = product.args.panel_bytes;
+};
+
 // Calls rows_done(first_row, tile_sums) for every pair of groups of rows, when their products over the slices of a pass
 // lie in tile_sums, slice by slice.
-template <typename RowsDone>
-void MultiplyPass(const Product& product, const Cut& cut, const PanelPair& panels, int first_slice, float* tile_sums,
-                  const RowsDone& rows_done) {
+template <typename Rows, typename RowsDone>
+void MultiplyPass(const Product<Rows>& product, const Cut& cut, const PanelPair& panels, int first_slice,
+                  float* tile_sums, char* expanded, const RowsDone& rows_done) {
   const int64_t num_groups = NumGroups(product.args.m);
   const int64_t num_row_pairs = (num_groups + 1) / 2;
   // The next panels' weights are asked for by all pairs of rows together, some lines of each tile by each.
-  const int64_t lines = (kLinesOfTile + num_row_pairs - 1) / num_row_pairs;
+  const int64_t lines_of_tile = (product.weights.bytes + kCacheLine - 1) / kCacheLine;
+  int64_t lines = 2;
+  while (lines < 8 && lines * num_row_pairs < lines_of_tile) lines *= 2;
   const int64_t first_tiles = product.NumTiles(first_slice);
   const int64_t num_parts = first_tiles <= kPartTiles ? 1 : (first_tiles + kPartTiles - 1) / kPartTiles;
   TileArgs tile{};
-  tile.group_bytes = product.slices.total * kTileBytes;
-  tile.panel_bytes = product.args.panel_bytes;
+  tile.group_bytes = product.rows.group_bytes;
+  tile.next_panel_bytes = product.args.panel_bytes;
   const float* sums_before = nullptr;  // of the pair of rows before, taken while the matrix unit is busy with this one
   for (int64_t part = 0; part < num_parts; ++part) {
-    const int64_t part_begin = part * kPartTiles;
+    const PartOfWeights weights(product, cut, panels, first_slice, part * kPartTiles, expanded);
     const bool last_part = part + 1 == num_parts;
     for (int64_t row_pair = 0; row_pair < num_row_pairs; ++row_pair) {
       const int64_t group = 2 * row_pair;
@@ -164,19 +254,13 @@ void MultiplyPass(const Product& product, const Cut& cut, const PanelPair& panel
       float* const sums = tile_sums + place * kTileSums;
       for (int i = 0; i < cut.slices_a_pass; ++i) {
         const int slice = first_slice + i;
-        tile.num_tiles = MinOf(kPartTiles, product.NumTiles(slice) - part_begin);
-        tile.x = product.RowsAt(group, slice) + part_begin * kTileBytes;
-        tile.weight = product.WeightAt(panels.panel, slice) + part_begin * kTileBytes;
-        const int64_t share_begin = row_pair * lines % kLinesOfTile * tile.num_tiles * kCacheLine;
-        tile.next = panels.next + (tile.weight - product.WeightAt(panels.panel, first_slice)) + share_begin;
-        tile.sums = part > 0 ? sums : nullptr;
-        if (lines <= 2) {
-          MultiplyBlockTiles<2>(groups, panels.panels, tile);
-        } else if (lines <= 4) {
-          MultiplyBlockTiles<4>(groups, panels.panels, tile);
-        } else {
-          MultiplyBlockTiles<8>(groups, panels.panels, tile);
-        }
+        tile.num_tiles = weights.NumTiles(i);
+        tile.x = product.RowsAt(group, slice) + part * kPartTiles * kTileBytes;
+        tile.weight = weights.Tiles(i);
+        tile.panel_bytes = weights.panel_bytes;
+        tile.next = panels.next + weights.Offset(i) + row_pair * lines * tile.num_tiles * kCacheLine;
+        BeginTiles(groups, panels.panels, part > 0 ? sums : nullptr);
+        MultiplyBlockTiles<Rows::kInt8>(row_pair * lines < lines_of_tile ? lines : 0, groups, panels.panels, tile);
         if (last_part && i == 0 && row_pair > 0) rows_done((group - 2) * kTileRows, sums_before);
         StoreTiles(groups, panels.panels, sums + i * kTileSums);
       }
@@ -188,18 +272,21 @@ void MultiplyPass(const Product& product, const Cut& cut, const PanelPair& panel
 
 // The weights that a pass of the next two panels begins with: of the same chunk, or after a block's last panels of the
 // next chunk, or of the next block.
-inline const char* NextWeights(const Product& product, const Block& block, const Cut& cut, int64_t panel, int chunk,
-                               int first_slice) {
+template <typename Rows>
+const char* NextWeights(const Product<Rows>& product, const Block& block, const Cut& cut, int64_t panel, int chunk,
+                        int first_slice) {
   if (panel + 2 < block.panels) return product.WeightAt(block.panel + panel + 2, first_slice);
   if (chunk + 1 < cut.num_chunks) return product.WeightAt(block.panel, first_slice + cut.slices_a_chunk);
   return product.WeightAt(block.panel + block.panels, first_slice - chunk * cut.slices_a_chunk);
 }
 
 // Many rows: panels two by two.
-template <typename Finish>
-void MultiplyBlock(const Product& product, const Block& block, const Cut& cut, float* scratch, const Finish& finish) {
+template <typename Rows, typename Finish>
+void MultiplyBlock(const Product<Rows>& product, const Block& block, const Cut& cut, float* scratch,
+                   const Finish& finish) {
   float* const tile_sums = scratch + kChunkSumsFloats;
-  float* const pass_sums = tile_sums + kTileSumsFloats;
+  char* const expanded = reinterpret_cast<char*>(tile_sums + kTileSumsFloats);
+  float* const pass_sums = tile_sums + kTileSumsFloats + kExpandedFloats;
   const int64_t columns = block.columns();
   for (int chunk = 0; chunk < cut.num_chunks; ++chunk) {
     const PartialSums of_chunk(scratch, block.rows * columns, chunk);
@@ -211,19 +298,20 @@ void MultiplyBlock(const Product& product, const Block& block, const Cut& cut, f
         const int first_slice = chunk * cut.slices_a_chunk + pass * cut.slices_a_pass;
         const PanelPair panels{block.panel + panel, MinOf(2, block.panels - panel),
                                NextWeights(product, block, cut, panel, chunk, first_slice)};
-        MultiplyPass(product, cut, panels, first_slice, tile_sums, [&](int64_t first_row, const float* sums) {
+        const auto rows_done = [&](int64_t first_row, const float* sums) {
           const int64_t rows = MinOf(2 * kTileRows, block.rows - first_row);
-          SumTiles(cut.slices_a_pass, sums, rows, panels.panels, [&](int64_t tile_row, int64_t tile_panel, F32x16 sum) {
-            const int64_t row = first_row + tile_row;
-            const int64_t at = row * kTileSumColumns + tile_panel * kPanelOutputs;
+          const SlicesSums of{sums, first_slice, first_row, rows, panels.panel, panels.panels};
+          SumTiles(product, cut.slices_a_pass, of, [&](int64_t row, int64_t of_panel, F32x16 sum) {
+            const int64_t at = row * kTileSumColumns + (of_panel - panels.panel) * kPanelOutputs;
             sum = of_pass.Joined(sum, at);
             if (!last_pass) return Store(of_pass.sums + at, sum);
-            const int64_t in_block = row * columns + (panel + tile_panel) * kPanelOutputs;
+            const int64_t in_block = row * columns + (of_panel - block.panel) * kPanelOutputs;
             sum = of_chunk.Joined(sum, in_block);
             if (!last_chunk) return Store(of_chunk.sums + in_block, sum);
-            finish(row, panels.panel + tile_panel, sum);
+            finish(row, of_panel, sum);
           });
-        });
+        };
+        MultiplyPass(product, cut, panels, first_slice, tile_sums, expanded, rows_done);
       }
     }
   }
@@ -235,40 +323,50 @@ inline int64_t BlockPanels(const Cut& cut) {
   return kChunkSumColumns / kPanelOutputs / NumSumsKept(cut.num_chunks);
 }
 
-void StreamPanels(const MatmulArgs& args, const SliceTiles& slices, const char* packed, int64_t begin, int64_t end) {
+template <typename Rows>
+void StreamPanels(const MatmulArgs& args, const Rows& rows, const char* packed, int64_t begin, int64_t end) {
   for (int64_t panel = begin; panel < end; ++panel) {
     ComputeBlock(args, {0, args.m, panel, 1}, [&](const MatmulArgs& half, const auto& finish) {
-      StreamPanel({half, slices, packed}, panel, half.scratch, finish);
+      StreamPanel(Product<Rows>(half, rows, packed), panel, half.scratch, finish);
     });
   }
 }
 
-void MultiplyPanels(const MatmulArgs& args, const SliceTiles& slices, const char* packed, int64_t begin, int64_t end) {
-  const Cut cut(args, slices);
+template <typename Rows>
+void MultiplyPanels(const MatmulArgs& args, const Rows& rows, const char* packed, int64_t begin, int64_t end) {
+  const Cut cut(args, rows.slices);
   Block block{0, args.m, begin, 0};
   for (; block.panel < end; block.panel += block.panels) {
     block.panels = MinOf(BlockPanels(cut), end - block.panel);
     ComputeBlock(args, block, [&](const MatmulArgs& half, const auto& finish) {
-      MultiplyBlock({half, slices, packed}, block, cut, half.scratch, finish);
+      MultiplyBlock(Product<Rows>(half, rows, packed), block, cut, half.scratch, finish);
     });
   }
 }
 
+template <typename Rows>
 void Matmul(const MatmulArgs& args, const void* packed, int64_t panel_begin, int64_t panel_end) {
   ConfigureTiles(args.m);
-  const auto multiply = args.m <= kMaxStreamedRows ? StreamPanels : MultiplyPanels;
-  multiply(args, SliceTiles(args), static_cast<const char*>(packed), panel_begin, panel_end);
+  const auto multiply = args.m <= kMaxStreamedRows ? StreamPanels<Rows> : MultiplyPanels<Rows>;
+  multiply(args, Rows(args), static_cast<const char*>(packed), panel_begin, panel_end);
   StreamFence();
   _tile_release();
 }
 
 // The first half of a gated product stays before the scratch memory of the second.
-size_t ScratchFloats() { return 2 * kChunkSumsFloats + kTileSumsFloats + NumSumsKept(kMaxSlices) * kPassSumsFloats; }
+size_t ScratchFloats() {
+  return 2 * kChunkSumsFloats + kTileSumsFloats + kExpandedFloats + NumSumsKept(kMaxSlices) * kPassSumsFloats;
+}
+
+template <typename Rows>
+constexpr PackedMatmulKernels kKernels = {BlockRows<Rows>, PackedBytes<Rows>, kTileRows,   Pack<Rows>,
+                                          Matmul<Rows>,    ScratchFloats,     !Rows::kInt8};
 
 }  // namespace tiles
 
 extern const PackedMatmulKernels kPackedMatmulKernels;
-const PackedMatmulKernels kPackedMatmulKernels = {tiles::BlockRows, tiles::PackedBytes, tiles::kTileRows,
-                                                  tiles::Pack,      tiles::Matmul,      tiles::ScratchFloats};
+const PackedMatmulKernels kPackedMatmulKernels = tiles::kKernels<tiles::BFloat16Rows>;
+extern const PackedMatmulKernels kInt8MatmulKernels;
+const PackedMatmulKernels kInt8MatmulKernels = tiles::kKernels<tiles::Int8Rows>;
 
 }  // namespace heddle::ops::cpu::HEDDLE_ISA
