@@ -51,6 +51,50 @@ inline void Expand16(const Quad<2>& quad, uint16_t* dense) {
   _mm512_storeu_si512(dense + 32, lines.second);
 }
 
+#elif defined(__AVX2__)
+
+// For each byte of a mask the shuffle that spreads the values of its elements, and makes the others zero.
+template <int kElement>
+struct Shuffles {
+  constexpr Shuffles() {
+    for (int mask = 0; mask < 256; ++mask) {
+      int next = 0;
+      for (int i = 0; i < 8 * kElement; ++i) {
+        const bool stored = (mask >> (i / kElement) & 1) != 0;
+        bytes[mask][i] = stored ? static_cast<uint8_t>(next++) : uint8_t{0x80};
+      }
+    }
+  }
+  alignas(16) uint8_t bytes[256][8 * kElement] = {};
+};
+template <int kElement>
+constexpr Shuffles<kElement> kShuffles;
+
+// Elements [8 * i, 8 * i + 8).
+inline __m128i ExpandEight(const Quad<1>& quad, int i) {
+  const uint8_t* shuffle = kShuffles<1>.bytes[quad.mask >> (8 * i) & 0xff];
+  // Of two outputs, four are stored.
+  return _mm_shuffle_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(quad.values + 4 * i)),
+                          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(shuffle)));
+}
+inline __m128i ExpandEight(const Quad<2>& quad, int i) {
+  const uint8_t* shuffle = kShuffles<2>.bytes[quad.mask >> (8 * i) & 0xff];
+  const int before = __builtin_popcountll(quad.mask & ((uint64_t{1} << (8 * i)) - 1));
+  return _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quad.values + 2 * before)),
+                          _mm_load_si128(reinterpret_cast<const __m128i*>(shuffle)));
+}
+
+inline I8x64 Expand8(const Quad<1>& quad) {
+  const auto sixteen = [&](int i) { return _mm_unpacklo_epi64(ExpandEight(quad, i), ExpandEight(quad, i + 1)); };
+  return JoinQuad(_mm256_set_m128i(sixteen(2), sixteen(0)), _mm256_set_m128i(sixteen(6), sixteen(4)));
+}
+inline void Expand16(const Quad<2>& quad, uint16_t* dense) {
+  for (int i = 0; i < 8; i += 2) {
+    const __m256i sixteen = _mm256_set_m128i(ExpandEight(quad, i + 1), ExpandEight(quad, i));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(dense + 8 * i), sixteen);
+  }
+}
+
 #else
 
 template <typename T>

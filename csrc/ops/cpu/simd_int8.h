@@ -16,6 +16,7 @@ struct I32x16 {
 };
 
 inline I8x64 LoadQuad(const char* p) { return {_mm512_loadu_si512(p)}; }
+inline I8x64 JoinQuad(__m256i lo, __m256i hi) { return {_mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1)}; }
 inline void StoreQuad(char* p, I8x64 a) { _mm512_storeu_si512(p, a.v); }
 inline I32x16 LoadInt32(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline I32x16 ZeroInt32() { return {_mm512_setzero_si512()}; }
@@ -83,6 +84,7 @@ struct I32x16 {
 
 inline __m256i LoadBytes32(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline I8x64 LoadQuad(const char* p) { return {LoadBytes32(p), LoadBytes32(p + 32)}; }
+inline I8x64 JoinQuad(__m256i lo, __m256i hi) { return {lo, hi}; }
 inline void StoreQuad(char* p, I8x64 a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), a.hi);
