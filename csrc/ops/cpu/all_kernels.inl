@@ -5,6 +5,7 @@
 #include "ops/cpu/simd_math.h"
 // The kernels themselves; each file is compiled once per instruction set, inside HEDDLE_ISA's namespace.
 #include "ops/cpu/activations.inl"
+#include "ops/cpu/attention_cache.inl"
 #include "ops/cpu/attention_kernel.inl"
 #include "ops/cpu/elementwise_kernels.inl"
 #include "ops/cpu/matmul_blocks.inl"

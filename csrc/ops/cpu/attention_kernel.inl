@@ -8,25 +8,6 @@
 namespace heddle::ops::cpu::HEDDLE_ISA {
 namespace attention {
 
-// How a cache is read: 16 elements at a time, in any order of lanes that Ordered() undoes.
-struct Float32Cache {
-  using Element = float;
-  static F32x16 LoadVector(const Element* p) { return Load(p); }
-  static F32x16 Ordered(F32x16 a) { return a; }
-};
-struct BFloat16Cache {
-  using Element = uint16_t;
-  static F32x16 LoadVector(const Element* p) { return LoadBFloat16Unordered(p); }
-  static F32x16 Ordered(F32x16 a) { return InOrder(a); }
-};
-struct Float16Cache {
-  using Element = uint16_t;
-  static F32x16 LoadVector(const Element* p) { return LoadFloat16(p); }
-  static F32x16 Ordered(F32x16 a) { return a; }
-};
-
-constexpr int kChunk = 16;  // keys scored by the lanes of one vector
-constexpr int kChunks = kAttentionPartition / kChunk;
 constexpr int kRowBlock = 4;  // rows that share each load of keys and values
 
 // Sums kept side by side, enough to hide the latency of a multiply-add: eight registers either way.
@@ -59,15 +40,6 @@ struct AttentionRow {
   float* max;
   int begin;  // absolute positions of the keys it sees
   int end;
-};
-
-// Where one partition lies in the cache: the first element of each chunk of 16 keys. Chunks that no row sees repeat one
-// that is seen, for the sake of prefetching alone.
-template <typename Cache>
-struct Partition {
-  const typename Cache::Element* keys[kChunks];
-  const typename Cache::Element* values[kChunks];
-  const typename Cache::Element* next_keys[kChunks];  // of the partition after this one
 };
 
 inline int Clip(int value) { return value < 0 ? 0 : value < kAttentionPartition ? value : kAttentionPartition; }
@@ -277,29 +249,6 @@ void AttendPartition(const AttentionArgs& args, const AttentionRow* rows, const 
   for (int r = 0; r < kRows; ++r) {
     WeighValues<Cache, 1>(args, rows + r, partition, {common.end, ranges[r].end}, scores + r);
   }
-}
-
-template <typename Cache>
-Partition<Cache> PartitionAt(const AttentionArgs& args, const AttentionTask& task, int base, int begin, int end) {
-  Partition<Cache> partition;
-  const auto* keys = static_cast<const typename Cache::Element*>(args.keys);
-  const auto* values = static_cast<const typename Cache::Element*>(args.values);
-  const int64_t head_elements = int64_t{args.head_dim} * args.block_size;
-  for (int c = 0; c < 2 * kChunks; ++c) {
-    int position = base + c * kChunk;
-    position = position < begin ? begin : position < end ? position : end - 1;
-    position = position / kChunk * kChunk;
-    const int64_t block = task.block_ids[position / args.block_size];
-    const int64_t head = (block * args.num_kv_heads + task.kv_head) * head_elements;
-    const int64_t offset = position % args.block_size;
-    if (c < kChunks) {
-      partition.keys[c] = keys + head + offset;
-      partition.values[c] = values + head + offset * args.head_dim;
-    } else {
-      partition.next_keys[c - kChunks] = keys + head + offset;
-    }
-  }
-  return partition;
 }
 
 template <typename Cache>
