@@ -21,7 +21,7 @@ class KVCache {
 
   const ops::KVCacheView& layer(int i) const { return layers_[static_cast<size_t>(i)]; }
 
-  // Bytes of one block over all layers, keys and values.
+  // Bytes of one block over all layers, keys and values, with the scales of int8 ones.
   static int64_t BytesPerBlock(DType dtype, int num_layers, int block_size, int num_kv_heads, int head_dim);
 
  private:

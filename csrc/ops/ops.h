@@ -80,15 +80,20 @@ void GatherRows(Stream& stream, const TensorView& x, std::span<const int32_t> ro
 
 // Views of one layer's cache.
 struct KVCacheView {
-  // CPU: [num_blocks, num_kv_heads, head_dim, block_size]; GPU: like values.   f32 | bf16 | f16
+  // CPU: [num_blocks, num_kv_heads, head_dim, block_size]; GPU: like values.   f32 | bf16 | f16; CPU: or int8
   TensorView keys;
   TensorView values;   // [num_blocks, num_kv_heads, block_size, head_dim]   same dtype
   int block_size = 0;  // a multiple of 16
+  // What a token's int8 elements are multiples of; empty in other caches.
+  TensorView key_scales;    // [num_blocks, num_kv_heads, block_size]   f32
+  TensorView value_scales;  // likewise
 };
 
 // What becomes of a step's new tokens before they attend: the first rotary_dim elements of every query and key head are
 // rotated in place, pairs (i, i + rotary_dim / 2) as Hugging Face checkpoints expect; then keys and values are written
-// into their slots, rounded to the cache's dtype.
+// into their slots, rounded to the cache's dtype. In an int8 cache each head of a key or value has a scale of its own,
+// the largest magnitude / 127: zero for zeros, NaN where something is not finite, so that what sees the token is NaN
+// too.
 //
 //   positions     [num_tokens]                           each < cos_sin.dim(0)
 //   cos_sin       [max_positions, rotary_dim]            f32: cosines of the rotary_dim / 2 angles, then their sines

@@ -2,6 +2,7 @@
 #include <atomic>
 
 #include "base/rounding.h"
+#include "ops/cache_checks.h"
 #include "ops/checks.h"
 #include "ops/cuda/ops.h"
 #include "ops/ops.h"
@@ -44,12 +45,6 @@ void CheckArguments(const TensorView& q, const KVCacheView& cache, const Attenti
   HEDDLE_CHECK(params.head_dim > 0 && params.head_dim % 2 == 0 && params.head_dim <= 512,
                "head_dim " + std::to_string(params.head_dim));
   HEDDLE_CHECK(cache.block_size > 0 && cache.block_size % 16 == 0, "block size " + std::to_string(cache.block_size));
-  const int64_t num_blocks = cache.keys.dim(0);
-  const DType dtype = cache.keys.dtype;
-  CheckContiguous("PagedAttention: keys", cache.keys, dtype,
-                  {num_blocks, params.num_kv_heads, params.head_dim, cache.block_size});
-  CheckContiguous("PagedAttention: values", cache.values, dtype,
-                  {num_blocks, params.num_kv_heads, cache.block_size, params.head_dim});
   HEDDLE_CHECK(metadata.query_start_loc.size() == metadata.seq_lens.size() + 1 && metadata.query_start_loc[0] == 0,
                "query_start_loc must begin at 0 and have one more entry than seq_lens");
   HEDDLE_CHECK(
@@ -101,13 +96,15 @@ void SortByCost(std::span<AttentionTask> tasks, int sliding_window) {
 }
 
 // Everything but the scratch memory.
-cpu::AttentionArgs MakeArgs(const TensorView& q, const KVCacheView& cache, const AttentionParams& params,
-                            const TensorView& out) {
+cpu::AttentionArgs MakeArgs(const TensorView& q, const KVCacheView& cache, cpu::Storage storage,
+                            const AttentionParams& params, const TensorView& out) {
   return {.q = q.Data<float>(),
           .q_stride = q.row_stride,
           .keys = cache.keys.data,
           .values = cache.values.data,
-          .storage = StorageOf("PagedAttention: cache", cache.keys.dtype),
+          .storage = storage,
+          .key_scales = cache.key_scales.Data<float>(),
+          .value_scales = cache.value_scales.Data<float>(),
           .num_heads = params.num_heads,
           .num_kv_heads = params.num_kv_heads,
           .head_dim = params.head_dim,
@@ -126,8 +123,9 @@ void PagedAttention(Stream& stream, const TensorView& q, const KVCacheView& cach
                     const AttentionParams& params, const TensorView& out) {
   const OpTimer timer(stream);
   if (stream.cuda() != nullptr) return cuda::PagedAttention(stream, q, cache, metadata, params, out);
+  const cpu::Storage storage = CheckCache(cache, params.num_kv_heads, params.head_dim);
   CheckArguments(q, cache, metadata, params, out);
-  const cpu::AttentionArgs args = MakeArgs(q, cache, params, out);
+  const cpu::AttentionArgs args = MakeArgs(q, cache, storage, params, out);
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());
   const int group = params.num_heads / params.num_kv_heads;
   const int tile = std::clamp(kRowsPerTask / group, 1, cpu::kAttentionQueryTile);

@@ -1,3 +1,4 @@
+#include "ops/cache_checks.h"
 #include "ops/checks.h"
 #include "ops/cuda/ops.h"
 #include "ops/ops.h"
@@ -38,9 +39,7 @@ void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const Te
   const int64_t head_dim = cache.keys.dim(2);
   const int64_t block_size = cache.block_size;
   const auto num_tokens = static_cast<int64_t>(slot_mapping.size());
-  const DType dtype = cache.keys.dtype;
-  CheckContiguous("RotateAndStore: keys", cache.keys, dtype, {num_blocks, num_kv_heads, head_dim, block_size});
-  CheckContiguous("RotateAndStore: values", cache.values, dtype, {num_blocks, num_kv_heads, block_size, head_dim});
+  const cpu::Storage storage = CheckCache(cache, num_kv_heads, head_dim);
   CheckRank("RotateAndStore: q", q, 2);
   const int64_t group = q.dim(1) / (num_kv_heads * head_dim);  // query heads that share a key
   CheckView("RotateAndStore: q", q, DType::kFloat32, {num_tokens, group * num_kv_heads * head_dim});
@@ -52,21 +51,25 @@ void RotateAndStore(Stream& stream, std::span<const int32_t> positions, const Te
   CheckSlots(slot_mapping, num_blocks * block_size);
 
   const cpu::Kernels& kernels = cpu::KernelsFor(stream.isa());
-  const cpu::Storage storage = StorageOf("RotateAndStore: cache", dtype);
-  const auto element = static_cast<int64_t>(DTypeSize(dtype));
+  const auto element_size = static_cast<int64_t>(DTypeSize(cache.keys.dtype));
   const auto rotate = [&](int64_t token, float* head) {
     const int64_t half = cos_sin.dim(1) / 2;
     const float* cos = cos_sin.Row<float>(positions[static_cast<size_t>(token)]);
     kernels.rotate(cos, cos + half, half, head);
   };
+  const auto narrow = [&](const float* vector, const TensorView& to, int64_t first, int64_t stride,
+                          const TensorView& scales, int64_t scale) {
+    char* const destination = static_cast<char*>(to.data) + first * element_size;
+    if (storage != cpu::Storage::kInt8) return kernels.narrow(storage, vector, head_dim, destination, stride);
+    scales.Data<float>()[scale] = kernels.narrow_int8(vector, head_dim, destination, stride);
+  };
   const auto store = [&](int64_t token, int64_t head, const float* key) {
     const int64_t slot = slot_mapping[static_cast<size_t>(token)];
-    const int64_t first = (slot / block_size * num_kv_heads + head) * head_dim * block_size;
+    const int64_t first = (slot / block_size * num_kv_heads + head) * block_size;  // of the block, in tokens
     const int64_t offset = slot % block_size;
-    kernels.narrow(storage, key, head_dim, static_cast<char*>(cache.keys.data) + (first + offset) * element,
-                   block_size);
-    kernels.narrow(storage, v.Row<float>(token) + head * head_dim, head_dim,
-                   static_cast<char*>(cache.values.data) + (first + offset * head_dim) * element, 1);
+    const float* const value = v.Row<float>(token) + head * head_dim;
+    narrow(key, cache.keys, first * head_dim + offset, block_size, cache.key_scales, first + offset);
+    narrow(value, cache.values, (first + offset) * head_dim, 1, cache.value_scales, first + offset);
   };
   // Head by head: tokens that are neighbours in a block share cache lines, heads do not.
   ParallelFor(stream, num_kv_heads * num_tokens, (group + 2) * head_dim, [&](int64_t begin, int64_t end) {

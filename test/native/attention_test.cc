@@ -41,7 +41,9 @@ class Scene {
         max_blocks_(MaxBlocks()),
         num_blocks_(static_cast<int>(seq_lens.size()) * max_blocks_ + 1),
         keys_(config.dtype, {num_blocks_, config.num_kv_heads, config.head_dim, config.block_size}),
-        values_(config.dtype, {num_blocks_, config.num_kv_heads, config.block_size, config.head_dim}) {
+        values_(config.dtype, {num_blocks_, config.num_kv_heads, config.block_size, config.head_dim}),
+        key_scales_(kF32, {config.dtype == DType::kInt8 ? num_blocks_ : 0, config.num_kv_heads, config.block_size}),
+        value_scales_(key_scales_.DeepCopy()) {
     for (size_t seq = 0; seq < seq_lens.size(); ++seq) {
       Random random(first_seed + seq);
       q_.push_back(TestTensor(kF32, {seq_lens[seq], config.q_size()}).Fill(random, -3, 3));
@@ -107,6 +109,11 @@ class Scene {
           test::SetElement(keys_, block * size + j, std::nanf(""));
           test::SetElement(values_, block * size + j, std::nanf(""));
         }
+        if (config_.dtype == DType::kInt8) {
+          for (const TestTensor* scales : {&key_scales_, &value_scales_}) {
+            std::fill_n(scales->Row(block), config_.num_kv_heads * config_.block_size, std::nanf(""));
+          }
+        }
         block = -1;
       }
     }
@@ -120,6 +127,12 @@ class Scene {
     }
   }
 
+  // Makes the key and the value of one token of sequence 0 zero.
+  void Clear(int position) {
+    std::fill_n(k_[0].Row(position), config_.kv_size(), 0.0f);
+    std::fill_n(v_[0].Row(position), config_.kv_size(), 0.0f);
+  }
+
   void ScaleQueries(float factor) {
     for (int64_t i = 0; i < q_[0].view().dim(0); ++i) {
       for (int64_t j = 0; j < config_.q_size(); ++j) q_[0].Row(i)[j] *= factor;
@@ -127,7 +140,7 @@ class Scene {
   }
 
   const TestTensor& out(size_t seq) const { return out_[seq]; }
-  ops::KVCacheView cache() const { return {keys_, values_, config_.block_size}; }
+  ops::KVCacheView cache() const { return {keys_, values_, config_.block_size, key_scales_, value_scales_}; }
   std::vector<int32_t>& block_table() { return block_table_; }
 
   ops::AttentionParams params() const {
@@ -201,6 +214,8 @@ class Scene {
   int num_blocks_;
   TestTensor keys_;
   TestTensor values_;
+  TestTensor key_scales_;  // of an int8 cache
+  TestTensor value_scales_;
   std::vector<int32_t> block_table_;  // [num_seqs, max_blocks_]
   std::vector<TestTensor> q_, k_, v_, out_;
 };
@@ -217,6 +232,10 @@ const std::vector<Config> kConfigs = {
     {.num_heads = 6, .num_kv_heads = 2, .head_dim = 2, .block_size = 16, .sliding_window = 64, .soft_cap = 5},
     {.num_heads = 2, .num_kv_heads = 1, .head_dim = 10, .block_size = 32, .dtype = kF32, .sliding_window = 1},
     {.num_heads = 68, .num_kv_heads = 1, .head_dim = 16, .block_size = 16, .dtype = kF32, .sliding_window = 70},
+    {.num_heads = 8, .num_kv_heads = 2, .head_dim = 64, .block_size = 16, .dtype = DType::kInt8},
+    {.num_heads = 3, .num_kv_heads = 3, .head_dim = 10, .block_size = 48, .dtype = DType::kInt8, .soft_cap = 2.5f},
+    {.num_heads = 7, .num_kv_heads = 1, .head_dim = 80, .block_size = 32, .dtype = DType::kInt8, .sliding_window = 20},
+    {.num_heads = 4, .num_kv_heads = 2, .head_dim = 2, .block_size = 16, .dtype = DType::kInt8, .sliding_window = 1},
 };
 
 template <typename Body>
@@ -314,6 +333,28 @@ TEST(PagedAttention, "lets no later token of the same step disturb an earlier on
     const TensorView before = clean.out(0).view().Rows(0, 25);
     EXPECT_TRUE(SameBits(poisoned.out(0).view().Rows(0, 25), before));
     EXPECT_TRUE(!std::isfinite(poisoned.out(0).Row(25)[0]));
+  });
+}
+
+TEST(PagedAttention, "takes tokens whose keys and values are zero as such") {
+  ForIsasAndConfigs([](Stream& stream, const Config& config) {
+    Scene expected(config, {90});
+    Scene actual(config, {90});
+    for (Scene* scene : {&expected, &actual}) {
+      for (const int position : {0, 17, 18, 64, 89}) scene->Clear(position);
+    }
+    EXPECT_NEAR(MaxError(actual.Whole(stream).out(0), expected.Reference().out(0)), 0, 2e-6);
+  });
+}
+
+TEST(PagedAttention, "over int8 keys and values is close to that over floats") {
+  ForIsasAndConfigs([](Stream& stream, Config config) {
+    if (config.dtype != DType::kInt8) return;
+    Scene rounded(config, {150});
+    rounded.Whole(stream);
+    config.dtype = kF32;
+    Scene plain(config, {150});
+    EXPECT_NEAR(MaxError(rounded.out(0), plain.Whole(stream).out(0)), 0, 0.015);
   });
 }
 

@@ -267,7 +267,9 @@ struct NewTokens {
         k(kF32, {7, 3 * head_dim}, 5),
         v(kF32, {7, 3 * head_dim}, 1),
         keys(dtype, {96 / block_size, 3, head_dim, block_size}),
-        values(dtype, {96 / block_size, 3, block_size, head_dim}) {
+        values(dtype, {96 / block_size, 3, block_size, head_dim}),
+        key_scales(kF32, {dtype == DType::kInt8 ? 96 / block_size : 0, 3, block_size}),
+        value_scales(key_scales.DeepCopy()) {
     Random random(10);
     for (TestTensor* tensor : {&q, &k, &v}) tensor->Fill(random, -10, 10);
   }
@@ -277,34 +279,101 @@ struct NewTokens {
         k(other.k.DeepCopy()),
         v(other.v.DeepCopy()),
         keys(other.keys.DeepCopy()),
-        values(other.values.DeepCopy()) {}
+        values(other.values.DeepCopy()),
+        key_scales(other.key_scales.DeepCopy()),
+        value_scales(other.value_scales.DeepCopy()) {}
+
+  ops::KVCacheView cache() const { return {keys, values, block_size, key_scales, value_scales}; }
 
   int block_size;
   std::vector<int32_t> positions = {0, 9, 3, 3, 1, 2, 8};
   std::vector<int64_t> slots = {0, 47, 31, 32, 95, 94, 16};
-  TestTensor q, k, v, keys, values;
+  TestTensor q, k, v, keys, values, key_scales, value_scales;
 };
 
 TEST(RotateAndStore, "writes keys transposed and values plain into their slots, and nothing else") {
   const TensorView no_angles(nullptr, kF32, {10, 0});
-  for (DType dtype : {kF32, DType::kBFloat16, DType::kFloat16}) {
+  for (DType dtype : {kF32, DType::kBFloat16, DType::kFloat16, DType::kInt8}) {
     for (int64_t head_dim : {2, 16, 24, 80}) {
       for (int block_size : {16, 32, 48}) {
         const NewTokens tokens(dtype, head_dim, 1, block_size);
         NewTokens expected(tokens);
-        ops::reference::StoreKVCache(expected.k, expected.v, expected.slots,
-                                     {expected.keys, expected.values, block_size});
+        ops::reference::StoreKVCache(expected.k, expected.v, expected.slots, expected.cache());
         ForStreams([&](Stream& stream) {
           NewTokens actual(tokens);
           ops::RotateAndStore(stream, actual.positions, no_angles, actual.q, actual.k, actual.v, actual.slots,
-                              {actual.keys, actual.values, block_size});
+                              actual.cache());
           EXPECT_TRUE(SameBits(actual.keys, expected.keys));
           EXPECT_TRUE(SameBits(actual.values, expected.values));
+          EXPECT_TRUE(SameBits(actual.key_scales, expected.key_scales));
+          EXPECT_TRUE(SameBits(actual.value_scales, expected.value_scales));
           EXPECT_TRUE(SameBits(actual.q, tokens.q));
         });
       }
     }
   }
+}
+
+// A vector of 18 zeros but for its last two elements, stored in an int8 cache as the key and the value of one head.
+struct RoundedPair {
+  RoundedPair(Stream& stream, float first, float second) {
+    TestTensor q(kF32, {1, 18});
+    TestTensor key(kF32, {1, 18});
+    std::fill_n(key.Row(0), 16, 0.0f);
+    key.Row(0)[16] = first;
+    key.Row(0)[17] = second;
+    const TestTensor value = key.DeepCopy();
+    TestTensor keys(DType::kInt8, {1, 1, 18, 16});
+    TestTensor values(DType::kInt8, {1, 1, 16, 18});
+    TestTensor key_scales(kF32, {1, 1, 16});
+    TestTensor value_scales(kF32, {1, 1, 16});
+    const std::vector<int32_t> positions = {0};
+    const std::vector<int64_t> slots = {3};
+    ops::RotateAndStore(stream, positions, TensorView(nullptr, kF32, {1, 0}), q, key, value, slots,
+                        {keys, values, 16, key_scales, value_scales});
+    scale = value_scales.Row(0)[3];
+    EXPECT_TRUE(std::memcmp(&scale, key_scales.Row(0) + 3, sizeof(scale)) == 0);
+    for (int64_t i = 0; i < 18; ++i) {
+      const int8_t element = values.view().Data<int8_t>()[3 * 18 + i];
+      EXPECT_EQ(int{keys.view().Data<int8_t>()[i * 16 + 3]}, int{element});
+      if (i < 16) EXPECT_EQ(int{element}, 0);
+      elements[i % 2] = element;
+    }
+  }
+  float scale;
+  int elements[2];
+};
+
+TEST(RotateAndStore, "rounds to int8 by the largest magnitude, to nearest even") {
+  ForStreams([](Stream& stream) {
+    const auto expect = [&](float first, float second, float scale, int first_element, int second_element) {
+      const RoundedPair rounded(stream, first, second);
+      EXPECT_EQ(rounded.scale, scale);
+      EXPECT_EQ(rounded.elements[0], first_element);
+      EXPECT_EQ(rounded.elements[1], second_element);
+    };
+    expect(-127, 63.4f, 1, -127, 63);
+    expect(254, -3, 2, 127, -2);  // -1.5
+    expect(254, 5, 2, 127, 2);    // 2.5
+    const float largest = std::numeric_limits<float>::max();
+    expect(largest, -largest, largest / 127, 127, -127);
+  });
+}
+
+TEST(RotateAndStore, "gives zeros scale zero, and what is not finite scale NaN") {
+  ForStreams([](Stream& stream) {
+    for (const float tiny : {0.0f, -0.0f, 9e-31f, -1e-40f}) {
+      const RoundedPair rounded(stream, tiny, 0);
+      EXPECT_EQ(rounded.scale, 0.0f);
+      EXPECT_EQ(rounded.elements[0], 0);
+    }
+    for (const float value : {kInfinity, -kInfinity, kNaN, -kNaN}) {
+      const RoundedPair rounded(stream, 1, value);
+      EXPECT_TRUE(std::isnan(rounded.scale));
+      EXPECT_EQ(rounded.elements[0], 0);
+      EXPECT_EQ(rounded.elements[1], 0);
+    }
+  });
 }
 
 TEST(RotateAndStore, "rotates the first part of every query and key head, and stores the rotated keys") {
@@ -322,13 +391,13 @@ TEST(RotateAndStore, "rotates the first part of every query and key head, and st
       ops::reference::RotaryEmbedding(expected.positions, cos_sin, 3, size, expected.k);
       ForStreams([&](Stream& stream) {
         NewTokens actual(tokens);
-        const ops::KVCacheView cache{actual.keys, actual.values, 16};
-        ops::RotateAndStore(stream, actual.positions, table, actual.q, actual.k, actual.v, actual.slots, cache);
+        ops::RotateAndStore(stream, actual.positions, table, actual.q, actual.k, actual.v, actual.slots,
+                            actual.cache());
         EXPECT_NEAR(MaxError(actual.q, expected.q), 0, 4e-6);
         EXPECT_NEAR(MaxError(actual.k, expected.k), 0, 4e-6);
         for (int64_t i = rotary_dim; i < head_dim; ++i) EXPECT_EQ(actual.q.Row(1)[i], tokens.q.Row(1)[i]);
         NewTokens stored(tokens);
-        ops::reference::StoreKVCache(actual.k, actual.v, actual.slots, {stored.keys, stored.values, 16});
+        ops::reference::StoreKVCache(actual.k, actual.v, actual.slots, stored.cache());
         EXPECT_TRUE(SameBits(actual.keys, stored.keys));
         EXPECT_TRUE(SameBits(actual.values, stored.values));
       });
@@ -343,7 +412,7 @@ TEST(RotateAndStore, "refuses a slot outside the cache and a position beyond its
   TestTensor values(kF32, {2, 1, 16, 16});
   TestTensor cos_sin(kF32, {10, 8});
   const TensorView table = cos_sin;
-  const ops::KVCacheView cache{keys, values, 16};
+  const ops::KVCacheView cache{keys, values, 16, {}, {}};
   const std::vector<int32_t> position = {9};
   for (int64_t slot : {-1, 32}) {
     const std::vector<int64_t> slots = {slot};
@@ -448,7 +517,7 @@ TEST(Ops, "each add their time to that of their stream") {
   for (TestTensor* tensor : {&x, &y, &weight, &keys, &values}) tensor->Fill(random);
   const PackedMatrix square({.dtype = kF32}, 32, 32, {0, 32});
   const PackedMatrix gate_up({.dtype = kF32}, 64, 32, {0, 32});
-  const ops::KVCacheView cache{keys, values, 16};
+  const ops::KVCacheView cache{keys, values, 16, {}, {}};
   const std::vector<int32_t> ids = {1, 0};
   const std::vector<int64_t> slots = {16, 17};
   const std::vector<int32_t> starts = {0, 2};

@@ -52,6 +52,7 @@ class Random {
   uint64_t state_;
 };
 
+// An int8 element that is not a number is -128, which nothing rounds to.
 inline void SetElement(const TensorView& tensor, int64_t i, float value) {
   switch (tensor.dtype) {
     case DType::kFloat32:
@@ -59,6 +60,9 @@ inline void SetElement(const TensorView& tensor, int64_t i, float value) {
       break;
     case DType::kBFloat16:
       tensor.Data<uint16_t>()[i] = FloatToBFloat16(value);
+      break;
+    case DType::kInt8:
+      tensor.Data<int8_t>()[i] = std::isnan(value) ? int8_t{-128} : static_cast<int8_t>(value);
       break;
     default:
       tensor.Data<uint16_t>()[i] = FloatToFloat16(value);

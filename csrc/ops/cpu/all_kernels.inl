@@ -19,14 +19,14 @@ namespace heddle::ops::cpu::HEDDLE_ISA {
 
 extern const Kernels kKernels;
 const Kernels kKernels = {
-    Matmul,       MatmulScratchFloats,
-    nullptr,      &kInt8MatmulKernels,
-    Attention,    AttentionScratchFloats,
-    RmsNormRow,   AddRow,
-    SoftCapRow,   RotateHead,
-    WidenRow,     NarrowRow,
-    ArgMaxRow,    LogSumExpRow,
-    ExpAndSumRow,
+    Matmul,          MatmulScratchFloats,
+    nullptr,         &kInt8MatmulKernels,
+    Attention,       AttentionScratchFloats,
+    RmsNormRow,      AddRow,
+    SoftCapRow,      RotateHead,
+    WidenRow,        NarrowRow,
+    NarrowRowToInt8, ArgMaxRow,
+    LogSumExpRow,    ExpAndSumRow,
 };
 
 }  // namespace heddle::ops::cpu::HEDDLE_ISA

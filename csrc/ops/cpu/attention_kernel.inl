@@ -111,7 +111,10 @@ inline void ScoreChunks(const AttentionArgs& args, const AttentionRow* rows, con
   }
   MultiplyAdd<Cache, kRows, kVectors>(q, walk, 0, args.head_dim, sums);
   for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) Store(scores[r] + (chunk + v) * kChunk, Cache::Ordered(sums[r][v]));
+    for (int v = 0; v < kVectors; ++v) {
+      const F32x16 score = Scaled<Cache>(Cache::Ordered(sums[r][v]), partition.key_scales, chunk + v);
+      Store(scores[r] + (chunk + v) * kChunk, score);
+    }
   }
 }
 
@@ -125,8 +128,11 @@ inline void Rescale(const AttentionArgs& args, const AttentionRow& row, float ne
   *row.max = new_max;
 }
 
-// One step of the online softmax: turns the row's raw scores into exponentials, in place, and adds them to its sum.
-inline void SoftmaxStep(const AttentionArgs& args, const AttentionRow& row, KeyRange range, float* scores) {
+// One step of the online softmax: turns the row's raw scores into weights of the values as they are stored, in place,
+// and adds their exponentials to its sum.
+template <typename Cache>
+inline void SoftmaxStep(const AttentionArgs& args, const AttentionRow& row, const Partition<Cache>& partition,
+                        KeyRange range, float* scores) {
   const int begin = range.begin / kChunk;
   const int end = (range.end + kChunk - 1) / kChunk;
   const float infinity = __builtin_inff();
@@ -145,7 +151,7 @@ inline void SoftmaxStep(const AttentionArgs& args, const AttentionRow& row, KeyR
   F32x16 sum = Load(row.lane_sum);
   for (int c = begin; c < end; ++c) {
     const F32x16 weight = Exp(Sub(Load(scores + c * kChunk), Set1(new_max)));
-    Store(scores + c * kChunk, weight);
+    Store(scores + c * kChunk, Scaled<Cache>(weight, partition.value_scales, c));
     sum = Add(sum, weight);
   }
   Store(row.lane_sum, sum);
@@ -236,7 +242,7 @@ void AttendPartition(const AttentionArgs& args, const AttentionRow* rows, const 
   for (; chunk < chunk_end; ++chunk) ScoreChunks<Cache, kRows, 1>(args, rows, partition, chunk, scores);
 
   for (int r = 0; r < kRows; ++r) {
-    if (ranges[r].end > 0) SoftmaxStep(args, rows[r], ranges[r], scores[r]);
+    if (ranges[r].end > 0) SoftmaxStep(args, rows[r], partition, ranges[r], scores[r]);
   }
 
   // Rows share the loads of the keys they have in common; before and after them each goes alone.
@@ -332,7 +338,7 @@ void Attention(const AttentionArgs& args, const AttentionTask& task) {
     case Storage::kFloat16:
       return attention::AttentionOver<attention::Float16Cache>(args, task);
     case Storage::kInt8:
-      break;
+      return attention::AttentionOver<attention::Int8Cache>(args, task);
   }
 }
 

@@ -59,4 +59,25 @@ void NarrowRow(Storage storage, const float* source, int64_t size, void* destina
   }
 }
 
+float NarrowRowToInt8(const float* source, int64_t size, void* destination, int64_t stride) {
+  I32x16 max = ZeroInt32();
+  for (int64_t i = 0; i < size; i += 16) max = MaxMagnitudeBits(max, LoadPartial(source + i, LanesAt(i, size)));
+  const int32_t bits = MaxLane(max);
+  float magnitude;
+  std::memcpy(&magnitude, &bits, sizeof(magnitude));
+  constexpr float kLeast = 1e-30f;  // below, 1 / scale overflows
+  const bool finite = magnitude <= __FLT_MAX__;
+  const bool zeros = !finite || magnitude < kLeast;
+  const float scale = !finite ? __builtin_nanf("") : zeros ? 0 : magnitude / 127.0f;
+  const F32x16 inverse = Set1(zeros ? 0 : 1.0f / scale);
+  char* narrow = static_cast<char*>(destination);
+  for (int64_t i = 0; i < size; i += 16) {
+    const int count = LanesAt(i, size);
+    char lanes[16];
+    StoreInt8(lanes, zeros ? Zero() : Mul(LoadPartial(source + i, count), inverse));
+    for (int lane = 0; lane < count; ++lane) narrow[(i + lane) * stride] = lanes[lane];
+  }
+  return scale;
+}
+
 }  // namespace heddle::ops::cpu::HEDDLE_ISA

@@ -58,6 +58,8 @@ struct AttentionArgs {
   const void* keys;    // [num_blocks, num_kv_heads, head_dim, block_size]
   const void* values;  // [num_blocks, num_kv_heads, block_size, head_dim]
   Storage storage;
+  const float* key_scales;    // [num_blocks, num_kv_heads, block_size], of int8 keys
+  const float* value_scales;  // likewise
   int num_heads;
   int num_kv_heads;
   int head_dim;
@@ -122,6 +124,9 @@ struct Kernels {
   void (*widen)(Storage storage, const void* source, int64_t size, float scale, float* y);
   // Rounds to nearest even; `stride` elements between neighbours in `destination`.
   void (*narrow)(Storage storage, const float* source, int64_t size, void* destination, int64_t stride);
+  // The same to int8, as multiples of the scale that it returns: the largest magnitude / 127. Zeros of scale zero where
+  // that is below 1e-30, of scale NaN where it is not finite.
+  float (*narrow_int8)(const float* source, int64_t size, void* destination, int64_t stride);
 
   int64_t (*arg_max)(const float* row, int64_t size);
   float (*log_sum_exp)(const float* row, int64_t size);

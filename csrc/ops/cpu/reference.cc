@@ -35,6 +35,24 @@ void StoreElement(const TensorView& tensor, int64_t i, float value) {
   }
 }
 
+// Rounds columns [column, column + size) to int8, into elements first, first + stride ...; returns their scale.
+float StoreInt8(const TensorView& source, int64_t row, int64_t column, int64_t size, const TensorView& tensor,
+                int64_t first, int64_t stride) {
+  float largest = 0;
+  bool finite = true;
+  for (int64_t i = 0; i < size; ++i) {
+    const float value = Element(source, row, column + i);
+    largest = std::max(largest, std::abs(value));
+    finite = finite && std::isfinite(value);
+  }
+  const float scale = !finite ? std::nanf("") : largest < 1e-30f ? 0 : largest / 127;
+  for (int64_t i = 0; i < size; ++i) {
+    const float steps = scale > 0 ? Element(source, row, column + i) * (1 / scale) : 0;
+    tensor.Data<int8_t>()[first + i * stride] = static_cast<int8_t>(std::nearbyint(steps));
+  }
+  return scale;
+}
+
 // One sequence's keys and values by position, for one KV head.
 struct Context {
   const KVCacheView& cache;
@@ -43,13 +61,19 @@ struct Context {
 
   double Key(int64_t position, int64_t d) const {
     const int64_t head_dim = cache.keys.dim(2);
-    return Element(cache.keys, blocks[position / cache.block_size],
+    return Scale(cache.key_scales, position) *
+           Element(cache.keys, blocks[position / cache.block_size],
                    (head * head_dim + d) * cache.block_size + position % cache.block_size);
   }
   double Value(int64_t position, int64_t d) const {
     const int64_t head_dim = cache.values.dim(3);
-    return Element(cache.values, blocks[position / cache.block_size],
+    return Scale(cache.value_scales, position) *
+           Element(cache.values, blocks[position / cache.block_size],
                    (head * cache.block_size + position % cache.block_size) * head_dim + d);
+  }
+  double Scale(const TensorView& scales, int64_t position) const {
+    if (cache.keys.dtype != DType::kInt8) return 1;
+    return Element(scales, blocks[position / cache.block_size], head * cache.block_size + position % cache.block_size);
   }
 };
 
@@ -82,6 +106,8 @@ float Element(const TensorView& matrix, int64_t i, int64_t j) {
       return matrix.Row<float>(i)[j];
     case DType::kBFloat16:
       return BFloat16ToFloat(matrix.Row<uint16_t>(i)[j]);
+    case DType::kInt8:
+      return matrix.Row<int8_t>(i)[j];
     default:
       return Float16ToFloat(matrix.Row<uint16_t>(i)[j]);
   }
@@ -172,14 +198,22 @@ void StoreKVCache(const TensorView& k, const TensorView& v, std::span<const int6
   for (size_t token = 0; token < slot_mapping.size(); ++token) {
     const int64_t block = slot_mapping[token] / cache.block_size;
     const int64_t offset = slot_mapping[token] % cache.block_size;
+    const auto row = static_cast<int64_t>(token);
     for (int64_t head = 0; head < num_heads; ++head) {
+      const int64_t column = head * head_dim;
       const int64_t base = block * num_heads + head;
+      const int64_t first_key = base * head_dim * cache.block_size + offset;
+      const int64_t scale = base * cache.block_size + offset;
+      if (cache.keys.dtype == DType::kInt8) {
+        cache.key_scales.Data<float>()[scale] =
+            StoreInt8(k, row, column, head_dim, cache.keys, first_key, cache.block_size);
+        cache.value_scales.Data<float>()[scale] =
+            StoreInt8(v, row, column, head_dim, cache.values, scale * head_dim, 1);
+        continue;
+      }
       for (int64_t d = 0; d < head_dim; ++d) {
-        const auto row = static_cast<int64_t>(token);
-        StoreElement(cache.keys, (base * head_dim + d) * cache.block_size + offset,
-                     Element(k, row, head * head_dim + d));
-        StoreElement(cache.values, (base * cache.block_size + offset) * head_dim + d,
-                     Element(v, row, head * head_dim + d));
+        StoreElement(cache.keys, first_key + d * cache.block_size, Element(k, row, column + d));
+        StoreElement(cache.values, scale * head_dim + d, Element(v, row, column + d));
       }
     }
   }

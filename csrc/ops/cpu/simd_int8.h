@@ -30,6 +30,9 @@ inline F32x16 QuadColumn(I8x64 a, int j) {
 inline void StoreInt8(char* p, F32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a.v)));
 }
+inline F32x16 LoadInt8(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
 // The largest magnitude, as its bits: infinities and NaNs are above all numbers.
 inline I32x16 MaxMagnitudeBits(I32x16 max, F32x16 a) {
   const __m512i bits = _mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7fffffff));
@@ -106,6 +109,10 @@ inline void StoreInt8(char* p, F32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm_packs_epi16(_mm256_castsi256_si128(ordered), _mm256_extracti128_si256(ordered, 1)));
 }
+inline F32x16 LoadInt8(const int8_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))),
+          _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p + 8))))};
+}
 // The largest magnitude, as its bits: infinities and NaNs are above all numbers.
 inline I32x16 MaxMagnitudeBits(I32x16 max, F32x16 a) {
   const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
@@ -175,6 +182,9 @@ inline F32x16 QuadColumn(const I8x64& a, int j) {
 inline void StoreInt8(char* p, F32x16 a) {
   const F32x16 rounded = Round(a);
   for (int i = 0; i < 16; ++i) p[i] = static_cast<char>(static_cast<int8_t>(rounded.v[i]));
+}
+inline F32x16 LoadInt8(const int8_t* p) {
+  return Map([=](int i) { return static_cast<float>(p[i]); });
 }
 // The largest magnitude, as its bits: infinities and NaNs are above all numbers.
 inline I32x16 MaxMagnitudeBits(I32x16 max, F32x16 a) {
