@@ -3,6 +3,7 @@
 //   node test/bench/native.mjs ceilings [rounds=40]                         one line of JSON a figure
 //   node test/bench/native.mjs matmul [threads=2] [rounds=30] [cpu isa] ...  products beside the ceilings, in turns:
 //                                                                           matmul_bench.cc
+//   node test/bench/native.mjs attention [threads=2] [rounds=25] [cpu isa]  decoding attention, by type of KV cache
 //   node test/bench/native.mjs engine MODEL cpu|cuda ...                    requests without JavaScript: engine_bench.cc
 import { mkdirSync } from 'node:fs';
 import os from 'node:os';
@@ -12,7 +13,12 @@ import { buildNative } from '../../scripts/build-native.mjs';
 import { main, root, run } from '../../scripts/common.mjs';
 import { SOURCE_SETS, flags } from '../../scripts/native-config.mjs';
 
-const PROGRAMS = { ceilings: 'ceilings_main.cc', matmul: 'matmul_bench.cc', engine: 'engine_bench.cc' };
+const PROGRAMS = {
+  ceilings: 'ceilings_main.cc',
+  matmul: 'matmul_bench.cc',
+  attention: 'attention_bench.cc',
+  engine: 'engine_bench.cc',
+};
 
 await main(async () => {
   const [name, ...args] = process.argv.slice(2);
