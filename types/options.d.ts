@@ -39,7 +39,13 @@ export interface EngineConfig {
    * 8-bit weights. `'none'` keeps the zeros. Defaults to `'auto'`: those that the checkpoint stores so.
    */
   sparsity?: 'auto' | 'none' | '2:4' | undefined;
-  /** Format of the KV cache. Defaults to `'auto'`: same as `dtype`. `'int8'` is refused until it exists. */
+  /**
+   * Format of the KV cache. Defaults to `'auto'`: same as `dtype`.
+   *
+   * `'int8'` rounds every token's keys and values to 8 bits, each head by its own scale: half the bytes of a 16-bit
+   * cache and four more for each key and each value, so that almost twice the tokens fit and long contexts are read in
+   * less time, for a little accuracy: [decisions.md](../docs/decisions.md#kv-cache-layout). On CPU only.
+   */
   kvCacheDtype?: 'auto' | FloatType | 'int8' | undefined;
   /**
    * Longest sequence, prompt and output together, in tokens. Defaults to what the checkpoint reaches

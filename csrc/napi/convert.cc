@@ -67,11 +67,15 @@ TypedArray Typed(const Napi::Value& value, const char* key, napi_typedarray_type
   return value.As<TypedArray>();
 }
 
-DType ToDType(const std::string& name, const char* key) {
+DType ToFloatType(const std::string& name, const char* key) {
   for (DType dtype : {DType::kFloat32, DType::kBFloat16, DType::kFloat16}) {
     if (name == DTypeName(dtype)) return dtype;
   }
   RefuseType(key, "auto, float32, bfloat16 or float16");
+}
+
+DType ToKVCacheDType(const std::string& name) {
+  return name == DTypeName(DType::kInt8) ? DType::kInt8 : ToFloatType(name, "kvCacheDtype");
 }
 
 Quantization ToQuantization(const std::string& name) {
@@ -247,13 +251,13 @@ EngineConfig ToEngineConfig(const Napi::Object& object) {
   config.packed_weights = Text(object, "packedWeights");
   const std::string dtype = Text(object, "dtype");
   config.dtype_auto = dtype == "auto";
-  if (!config.dtype_auto) config.dtype = ToDType(dtype, "dtype");
+  if (!config.dtype_auto) config.dtype = ToFloatType(dtype, "dtype");
   config.quantization = ToQuantization(Text(object, "quantization"));
   const std::string sparsity = Text(object, "sparsity");
   config.sparsity = sparsity == "2:4" ? Sparsity::k24 : sparsity == "none" ? Sparsity::kNone : Sparsity::kAuto;
   const std::string kv_cache_dtype = Text(object, "kvCacheDtype");
   config.kv_cache_dtype_auto = kv_cache_dtype == "auto";
-  if (!config.kv_cache_dtype_auto) config.kv_cache_dtype = ToDType(kv_cache_dtype, "kvCacheDtype");
+  if (!config.kv_cache_dtype_auto) config.kv_cache_dtype = ToKVCacheDType(kv_cache_dtype);
   config.kv_cache_bytes = Int<int64_t>(object, "kvCacheBytes");
   config.block_size = Int<int>(object, "blockSize");
   config.max_model_len = Int<int>(object, "maxModelLen");

@@ -84,7 +84,7 @@ export function addEngineFlags(command: Command): Command {
     .option('--quantization <scheme>', '8-bit weights: auto, none, int8, llm-int8 or w8a8')
     .option('--sparsity <pattern>', 'weights without their zeros: auto, none or 2:4')
     .option('--device <device>', 'auto, cpu or cuda')
-    .option('--kv-cache-dtype <type>', 'KV cache: auto, float32, bfloat16 or float16')
+    .option('--kv-cache-dtype <type>', 'KV cache: auto, float32, bfloat16, float16 or int8')
     .option('--kv-cache-bytes <n>', 'bytes of KV cache, all ranks together', numeric)
     .option('--max-model-len <n>', 'longest sequence in tokens, prompt and output together', numeric)
     .option('--max-num-seqs <n>', 'sequences in one step', numeric)

@@ -37,7 +37,7 @@ export interface ResolvedEngineConfig {
   readonly dtype: 'auto' | FloatType;
   readonly quantization: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8';
   readonly sparsity: 'auto' | 'none' | '2:4';
-  readonly kvCacheDtype: 'auto' | FloatType;
+  readonly kvCacheDtype: 'auto' | FloatType | 'int8';
   /** 0: chosen by the engine. */
   readonly kvCacheBytes: number;
   readonly blockSize: number;
@@ -113,7 +113,7 @@ const engineChecks: Checks<EngineConfig> = {
   dtype: oneOf(['auto', 'float32', 'bfloat16', 'float16']),
   quantization: oneOf(['auto', 'none', 'int8', 'llm-int8', 'w8a8']),
   sparsity: oneOf(['auto', 'none', '2:4']),
-  kvCacheDtype: oneOf(['auto', 'float32', 'bfloat16', 'float16'], ['int8']),
+  kvCacheDtype: oneOf(['auto', 'float32', 'bfloat16', 'float16', 'int8']),
   maxModelLen: integer(2, MAX_COUNT),
   schedulingPolicy: oneOf(['fcfs', 'priority']),
   seed: integer(0),
@@ -175,8 +175,7 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
     dtype: given.dtype ?? 'auto',
     quantization: given.quantization ?? 'auto',
     sparsity: given.sparsity ?? 'auto',
-    // The check left 'auto' and the float types.
-    kvCacheDtype: (given.kvCacheDtype ?? 'auto') as 'auto' | FloatType,
+    kvCacheDtype: given.kvCacheDtype ?? 'auto',
     kvCacheBytes: given.kvCacheBytes ?? 0,
     blockSize: given.blockSize ?? 16,
     maxModelLen: given.maxModelLen ?? 0,

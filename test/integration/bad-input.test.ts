@@ -340,7 +340,7 @@ describe('engine options', () => {
     ['isolation', 'process'],
     ['quantization', 'int4'],
     ['sparsity', '1:4'],
-    ['kvCacheDtype', 'int8'],
+    ['kvCacheDtype', 'int4'],
     ['maxModelLen', 1e9],
     ['maxNumSeqs', 0],
     ['blockSize', 17],

@@ -8,7 +8,7 @@ import path from 'node:path';
 
 import type { Engine } from '../../lib/index';
 import type { GenerationOutput, SamplingParams } from '../../types/index';
-import { bundledModel, fingerprint, withEngine } from '../helpers/engine';
+import { bundledModel, fingerprint, itOnCpu, withEngine } from '../helpers/engine';
 
 const model = bundledModel;
 const prompt = (length: number, salt: number) =>
@@ -65,6 +65,42 @@ describe.each(['float32', 'bfloat16'] as const)('%s logits are the same to the b
       }
     }
   }
+});
+
+describe('an int8 KV cache', () => {
+  const config = { model, dtype: 'bfloat16', kvCacheDtype: 'int8', maxLogprobs: -1 } as const;
+
+  itOnCpu('gives the same bits for every number of ranks, chunk, number of threads and batch', async () => {
+    const alone = async (engine: Engine) => fingerprint(await probe(engine, 1));
+    const expected = await withEngine({ ...config, threads: 1 }, alone);
+    expect(await withEngine({ ...config, kvCacheDtype: 'auto' }, alone)).not.toBe(expected);
+    for (const tensorParallelSize of [1, 2, 4]) {
+      for (const [maxNumBatchedTokens, threads] of [
+        [16, 2],
+        [512, 1],
+      ] as const) {
+        const cut = { maxNumBatchedTokens, threads, parallel: { tensorParallelSize } };
+        await withEngine({ ...config, ...cut }, async (engine) => {
+          for (const batch of [1, 7]) {
+            const bits = fingerprint(await probe(engine, batch));
+            expect({ ...cut, batch, bits }).toEqual({ ...cut, batch, bits: expected });
+          }
+        });
+      }
+    }
+  });
+
+  itOnCpu('gives a prefix-cache hit the same bits', async () => {
+    const params: SamplingParams = { maxTokens: 40, seed: 3, logprobs: -1, ignoreEos: true, detokenize: false };
+    const run = (engine: Engine) => engine.generate({ tokenIds: prompt(60, 5) }, params).final();
+    const cold = await withEngine({ ...config, enablePrefixCaching: false }, run);
+    await withEngine(config, async (engine) => {
+      await run(engine);
+      const warm = await run(engine);
+      expect(warm.usage.cachedTokens).toBe(48);
+      expect(fingerprint(warm)).toBe(fingerprint(cold));
+    });
+  });
 });
 
 describe('a model whose vocabulary and ffn divide by no number of ranks', () => {

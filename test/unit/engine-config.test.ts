@@ -50,6 +50,12 @@ describe('EngineConfig', () => {
     );
   });
 
+  it('accepts an int8 KV cache whatever the dtype', () => {
+    for (const dtype of ['auto', 'float32', 'bfloat16', 'float16'] as const) {
+      expect(resolve({ dtype, kvCacheDtype: 'int8' })).toMatchObject({ dtype, kvCacheDtype: 'int8' });
+    }
+  });
+
   it('makes packedWeightCache absolute, and refuses it where there is no checkpoint to keep', () => {
     expect(resolve({ packedWeightCache: 'kept' }).packedWeightCache).toBe(path.resolve('kept'));
     expect(() => resolve({ packedWeightCache: '/kept', loadFormat: 'dummy' })).toThrow(
@@ -90,7 +96,6 @@ describe('EngineConfig', () => {
   });
 
   it.each([
-    [{ kvCacheDtype: 'int8' }, 'kvCacheDtype "int8"'],
     [{ isolation: 'process' }, 'isolation "process"'],
     [{ parallel: { pipelineParallelSize: 2 } }, 'parallel.pipelineParallelSize above 1'],
     [{ parallel: { dataParallelSize: 2 } }, 'parallel.dataParallelSize above 1'],
@@ -108,6 +113,7 @@ describe('EngineConfig', () => {
     [{ model: undefined }, 'model'],
     [{ device: 'gpu' }, 'device'],
     [{ dtype: 'bf16' }, 'dtype'],
+    [{ kvCacheDtype: 'int4' }, 'kvCacheDtype'],
     [{ maxModelLen: 1 }, 'maxModelLen'],
     [{ maxModelLen: NaN }, 'maxModelLen'],
     [{ maxModelLen: '2048' }, 'maxModelLen'],
