@@ -269,7 +269,7 @@ export interface NativeCompression {
   cancel(): void;
 }
 
-/** Makes a checkpoint smaller, on a thread of libuv's pool and compute threads of its own. */
+/** Makes a checkpoint smaller, on threads of its own. */
 export function startCompression(
   config: NativeCompressionConfig,
   onProgress: ((fraction: number) => void) | null,

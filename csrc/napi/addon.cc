@@ -1,5 +1,5 @@
 // The exports of types/addon.d.ts, as a list.
-#include "napi/compression_worker.h"
+#include "napi/compression_job.h"
 #include "napi/convert.h"
 #include "napi/engine_wrap.h"
 #include "napi/promise_worker.h"
@@ -23,7 +23,7 @@ Napi::Value StartCompression(const Napi::CallbackInfo& info) {
   return Trampoline(info.Env(), [&]() -> Napi::Value {
     if (!info[0].IsObject()) throw Error(ErrorCode::kInvalidArgument, "config must be an object");
     const Napi::Function on_progress = info[1].IsFunction() ? info[1].As<Napi::Function>() : Napi::Function();
-    return CompressionWorker::Start(info.Env(), ToCompressionOptions(info[0].As<Napi::Object>()), on_progress);
+    return CompressionJob::Start(info.Env(), ToCompressionOptions(info[0].As<Napi::Object>()), on_progress);
   });
 }
 

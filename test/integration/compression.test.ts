@@ -4,13 +4,15 @@ import { once } from 'node:events';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync, mkdirSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
+import { Worker } from 'node:worker_threads';
 
 import { pruneCheckpoint, quantizeCheckpoint } from '../../lib/index';
 import { evaluateLoss } from '../../lib/compress/evaluate-loss';
 import { readSequences } from '../../lib/compress/text-sequences';
 import type { PruneOptions } from '../../types/index';
 import { decompress, isTwoOfFour, readConfig, readTensors, writeDenseCopy } from '../helpers/compressed-checkpoint';
-import { bundledModel, withEngine } from '../helpers/engine';
+import { bundledModel, eventually, withEngine } from '../helpers/engine';
+import { builtPackage } from '../helpers/script';
 import { writeSparseCheckpoint } from '../helpers/sparse-checkpoint';
 
 type Weights = Map<string, Float32Array>;
@@ -245,6 +247,19 @@ describe('a run that is stopped', () => {
   });
 });
 
+describe('a worker that is terminated', () => {
+  it('ends its runs, and leaves nothing behind', async () => {
+    mkdirSync(at('large'));
+    writeSparseCheckpoint(at('large'));
+    const options = { model: at('large'), output: at('small'), method: 'magnitude' };
+    const script = `require(${JSON.stringify(builtPackage)}).pruneCheckpoint(${JSON.stringify(options)});`;
+    const worker = new Worker(script, { eval: true });
+    await eventually(() => entries().length > 1, 'the run begins');
+    await worker.terminate();
+    expect(entries()).toEqual(['large']);
+  });
+});
+
 describe('the command line', () => {
   const start = (...args: string[]) => {
     const child = spawn(process.execPath, [PROGRAM, ...args]);
@@ -285,7 +300,7 @@ describe('the command line', () => {
 
   it('leaves nothing behind when it is interrupted', async () => {
     const { child, ended } = pruneLarge();
-    while (!partial()) await new Promise((resolve) => setTimeout(resolve, 5));
+    await eventually(() => partial() !== undefined, 'the run begins');
     child.kill('SIGINT');
     expect(await ended).toMatchObject({ code: 1, stdout: '', stderr: 'heddle: interrupted\n' });
     expect(entries()).toEqual(['large']);
@@ -293,7 +308,7 @@ describe('the command line', () => {
 
   it('has no output when it is killed, and clears up the next time', async () => {
     const { child, ended } = pruneLarge();
-    while (!partial()) await new Promise((resolve) => setTimeout(resolve, 5));
+    await eventually(() => partial() !== undefined, 'the run begins');
     child.kill('SIGKILL');
     await ended;
     const left = partial()!;
