@@ -1,8 +1,8 @@
 // The one exception type of the core, and the check that raises it for our own bugs.
 //
 // Thread-safe: plain values. Thrown anywhere in csrc/; caught only by the loop of a rank's thread, the loop of the
-// engine thread and the native-module trampoline, which hand the code on unchanged, by EngineCore around what a request
-// does by itself, and by WeightCache around a file that need not be there.
+// engine thread, the thread of a compression and the native-module trampoline, which hand the code on unchanged, by
+// EngineCore around what a request does by itself, and by WeightCache around a file that need not be there.
 #pragma once
 
 #include <stdexcept>
