@@ -119,7 +119,8 @@ inline void Expand16(const Quad<2>& quad, uint16_t* dense) { ExpandElements(quad
 
 }  // namespace sparse
 
-// What a panel of weights is made of: groups of a few neighbours in K of its 16 outputs.
+// What a panel of weights is made of: groups of a few neighbours in K of its 16 outputs. Int8 ones come times
+// kColumnScale.
 template <Storage kStorage, bool kSparse>
 struct Groups;
 
@@ -141,7 +142,7 @@ struct Groups<kStorage, false> {
       weights[1] = LoadFloat16(reinterpret_cast<const uint16_t*>(p) + kPanelOutputs);
     } else {
       const I8x64 quad = LoadQuad(p);
-      for (int j = 0; j < kSize; ++j) weights[j] = QuadColumn(quad, j);
+      for (int j = 0; j < kSize; ++j) weights[j] = ScaledColumn(quad, j);
     }
   }
 };
@@ -155,7 +156,13 @@ struct Groups<kStorage, true> {
   static void Load(const char* panel, int64_t group, F32x16* weights) {
     if constexpr (kStorage == Storage::kInt8) {
       const I8x64 quad = sparse::Expand8(sparse::Quad<1>(panel, group));
-      for (int j = 0; j < kSize; ++j) weights[j] = QuadColumn(quad, j);
+      for (int j = 0; j < kSize; ++j) weights[j] = ScaledColumn(quad, j);
+#if defined(__AVX512VBMI2__)
+    } else if constexpr (kStorage == Storage::kBFloat16) {
+      const sparse::Lines lines = sparse::Expand16(sparse::Quad<2>(panel, group));
+      WidenBFloat16Pairs(lines.first, &weights[0], &weights[1]);
+      WidenBFloat16Pairs(lines.second, &weights[2], &weights[3]);
+#endif
     } else {
       alignas(64) uint16_t dense[4 * kPanelOutputs];
       sparse::Expand16(sparse::Quad<2>(panel, group), dense);

@@ -154,13 +154,13 @@ inline const char* WeightAt(const MatmulArgs& args, int64_t panel, int64_t packe
   return static_cast<const char*>(args.weight) + panel * args.panel_bytes + BytesTo(args, packed);
 }
 
-// Of int8 weights: sums [rows, columns] *= the scales of the outputs.
+// Of int8 weights: sums [rows, columns] *= the scales of the outputs / kColumnScale.
 inline void ScaleSums(const MatmulArgs& args, const Block& block, float* sums) {
   if (args.scales == nullptr) return;
   const float* scales = args.scales + block.panel * kPanelOutputs;
   for (int64_t row = 0; row < block.rows; ++row) {
     for (int64_t i = 0; i < block.columns(); i += kPanelOutputs, sums += kPanelOutputs) {
-      Store(sums, Mul(Load(sums), Load(scales + i)));
+      Store(sums, Mul(Mul(Load(sums), Set1(1 / kColumnScale)), Load(scales + i)));
     }
   }
 }

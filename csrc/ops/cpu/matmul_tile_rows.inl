@@ -50,7 +50,8 @@ struct BFloat16Rows {
 
   // What the products' sums over a slice, of a row and a panel, add to y.
   F32x16 SliceResult(const MatmulArgs& args, const char*, int64_t, int64_t panel, int, const float* sums) const {
-    return args.scales == nullptr ? Load(sums) : Mul(Load(sums), Load(args.scales + panel * kPanelOutputs));
+    if (args.scales == nullptr) return Load(sums);
+    return Mul(Mul(Load(sums), Set1(1 / kColumnScale)), Load(args.scales + panel * kPanelOutputs));
   }
 
   SliceTiles slices;

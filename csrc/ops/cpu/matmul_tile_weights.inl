@@ -14,11 +14,11 @@ inline void ExpandSparse16(const char* panel, char* tile) {
   }
 }
 
-// A quad of int8 as two lines of pairs of bfloat16, which holds these integers exactly: the upper half of a float32.
+// A quad of int8 as two lines of pairs of bfloat16, times kColumnScale: exactly the upper half of a float32.
 inline void StorePairs(I8x64 quad, char* pairs) {
   for (int j = 0; j < 4; j += 2) {
-    const __m512i even = _mm512_castps_si512(QuadColumn(quad, j).v);
-    const __m512i odd = _mm512_castps_si512(QuadColumn(quad, j + 1).v);
+    const __m512i even = _mm512_castps_si512(ScaledColumn(quad, j).v);
+    const __m512i odd = _mm512_castps_si512(ScaledColumn(quad, j + 1).v);
     _mm512_storeu_si512(pairs + j / 2 * kRowBytes, _mm512_or_si512(_mm512_srli_epi32(even, 16), odd));
   }
 }

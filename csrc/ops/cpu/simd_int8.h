@@ -6,6 +6,9 @@
 
 namespace heddle::ops::cpu::HEDDLE_ISA {
 
+// What columns of a quad come times: a byte stays where it is the top of 32 bits. Exact, and taken back exactly.
+constexpr float kColumnScale = 0x1p24f;
+
 #if defined(__AVX512F__)
 
 struct I8x64 {
@@ -21,9 +24,13 @@ inline void StoreQuad(char* p, I8x64 a) { _mm512_storeu_si512(p, a.v); }
 inline I32x16 LoadInt32(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline I32x16 ZeroInt32() { return {_mm512_setzero_si512()}; }
 inline F32x16 ToFloat(I32x16 a) { return {_mm512_cvtepi32_ps(a.v)}; }
-// Neighbour j of K of each output.
-inline F32x16 QuadColumn(I8x64 a, int j) {
-  return {_mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_sllv_epi32(a.v, _mm512_set1_epi32(24 - 8 * j)), 24))};
+// Neighbour j of K of each output, times kColumnScale.
+inline F32x16 ScaledColumn(I8x64 a, int j) {
+  const __m512i shuffle = _mm512_set4_epi32(static_cast<int>(0x0c808080u + (static_cast<unsigned>(j) << 24)),
+                                            static_cast<int>(0x08808080u + (static_cast<unsigned>(j) << 24)),
+                                            static_cast<int>(0x04808080u + (static_cast<unsigned>(j) << 24)),
+                                            static_cast<int>(0x00808080u + (static_cast<unsigned>(j) << 24)));
+  return {_mm512_cvtepi32_ps(_mm512_shuffle_epi8(a.v, shuffle))};
 }
 
 // Rounded to nearest even, and the low byte of each. REQUIRES: integers of int8 result.
@@ -95,11 +102,12 @@ inline void StoreQuad(char* p, I8x64 a) {
 inline I32x16 LoadInt32(const int32_t* p) { return {LoadBytes32(p), LoadBytes32(p + 8)}; }
 inline I32x16 ZeroInt32() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 inline F32x16 ToFloat(I32x16 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
-// Neighbour j of K of each output.
-inline F32x16 QuadColumn(I8x64 a, int j) {
+// Neighbour j of K of each output, times kColumnScale.
+inline F32x16 ScaledColumn(I8x64 a, int j) {
+  const __m256i to_top = _mm256_set1_epi32(static_cast<int>(0xff000000u));
   const __m128i shift = _mm_cvtsi32_si128(24 - 8 * j);
-  return {_mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_sll_epi32(a.lo, shift), 24)),
-          _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_sll_epi32(a.hi, shift), 24))};
+  return {_mm256_cvtepi32_ps(_mm256_and_si256(_mm256_sll_epi32(a.lo, shift), to_top)),
+          _mm256_cvtepi32_ps(_mm256_and_si256(_mm256_sll_epi32(a.hi, shift), to_top))};
 }
 
 // Rounded to nearest even, and the low byte of each. REQUIRES: integers of int8 result.
@@ -173,9 +181,9 @@ inline I32x16 ZeroInt32() { return {}; }
 inline F32x16 ToFloat(I32x16 a) {
   return Map([&](int i) { return static_cast<float>(a.v[i]); });
 }
-// Neighbour j of K of each output.
-inline F32x16 QuadColumn(const I8x64& a, int j) {
-  return Map([&](int i) { return static_cast<float>(a.v[4 * i + j]); });
+// Neighbour j of K of each output, times kColumnScale.
+inline F32x16 ScaledColumn(const I8x64& a, int j) {
+  return Map([&](int i) { return static_cast<float>(a.v[4 * i + j]) * kColumnScale; });
 }
 
 // Rounded to nearest even, and the low byte of each. REQUIRES: integers of int8 result.
@@ -222,5 +230,8 @@ inline I32x16 DotQuad(I32x16 sums, int32_t x, const I8x64& quad) {
 }
 
 #endif
+
+// Neighbour j of K of each output.
+inline F32x16 QuadColumn(const I8x64& a, int j) { return Mul(ScaledColumn(a, j), Set1(1 / kColumnScale)); }
 
 }  // namespace heddle::ops::cpu::HEDDLE_ISA

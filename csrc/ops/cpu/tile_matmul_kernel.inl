@@ -11,9 +11,10 @@ constexpr int64_t kPartTiles = 16;
 static_assert(kMaxStreamedRows == 2 * kTileRows);
 // How far ahead of its use a weight is then asked for.
 constexpr int64_t kStreamAhead = 4096;
-// Tiles of K that a stream expands before it multiplies them.
-constexpr int64_t kStreamPartTiles = 8;
-static_assert(kStreamPartTiles <= kPartTiles);
+// Tiles that are expanded meanwhile, before they are loaded: a load of what is still on its way to L1 would wait.
+constexpr int64_t kExpandAhead = 2;
+constexpr int64_t kExpandedTiles = 4;  // a ring; a power of two
+static_assert(kExpandAhead < kExpandedTiles && kExpandedTiles <= kPartTiles);
 
 // Sums of two pairs of groups for each slice, or of every pair of groups.
 constexpr int64_t kTileSumsFloats = 2 * kMaxSlices * kTileSums;
@@ -120,16 +121,20 @@ void SumTiles(const Product<Rows>& product, int count, const SlicesSums& of, con
 template <typename Rows>
 void MultiplyExpanded(const Product<Rows>& product, int64_t groups, TileArgs tile, char* expanded) {
   const WeightTiles& weights = product.weights;
-  const char* weight = tile.weight;
-  tile.weight = expanded;
-  for (int64_t left = tile.num_tiles; left > 0; left -= tile.num_tiles) {
-    tile.num_tiles = MinOf(left, kStreamPartTiles);
-    for (int64_t i = 0; i < tile.num_tiles; ++i, weight += weights.bytes) {
+  const char* const panel = tile.weight;
+  const auto expanded_at = [&](int64_t i) { return expanded + i % kExpandedTiles * kTileBytes; };
+  const int64_t num_tiles = tile.num_tiles;
+  tile.num_tiles = 1;
+  for (int64_t i = -kExpandAhead; i < num_tiles; ++i) {
+    if (const int64_t ahead = i + kExpandAhead; ahead < num_tiles) {
+      const char* const weight = panel + ahead * weights.bytes;
       PrefetchShare(weight + kStreamAhead, weights.bytes, 0, 1);
-      weights.expand(weight, expanded + i * kTileBytes);
+      weights.expand(weight, expanded_at(ahead));
     }
+    if (i < 0) continue;
+    tile.weight = expanded_at(i);
     MultiplyStreamedTiles<Rows::kInt8>(true, groups, tile);
-    tile.x += tile.num_tiles * kTileBytes;
+    tile.x += kTileBytes;
   }
 }
 
