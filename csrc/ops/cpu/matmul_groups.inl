@@ -70,23 +70,28 @@ struct Shuffles {
 template <int kElement>
 constexpr Shuffles<kElement> kShuffles;
 
-// Elements [8 * i, 8 * i + 8).
-inline __m128i ExpandEight(const Quad<1>& quad, int i) {
-  const uint8_t* shuffle = kShuffles<1>.bytes[quad.mask >> (8 * i) & 0xff];
-  // Of two outputs, four are stored.
-  return _mm_shuffle_epi8(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(quad.values + 4 * i)),
-                          _mm_loadl_epi64(reinterpret_cast<const __m128i*>(shuffle)));
+// One half of a quad: of two outputs, a byte of the mask, four values are stored.
+inline __m256i ExpandHalf(const Quad<1>& quad, int half) {
+  const uint64_t mask = quad.mask >> (32 * half);
+  const auto shuffle = [&](int i) {
+    int64_t bytes;
+    std::memcpy(&bytes, kShuffles<1>.bytes[mask >> (8 * i) & 0xff], sizeof(bytes));
+    return bytes;
+  };
+  const __m256i first_values =
+      _mm256_set_epi64x(0x0c0c0c0c0c0c0c0c, 0x0808080808080808, 0x0404040404040404, 0x0000000000000000);
+  const __m256i shuffles = _mm256_set_epi64x(shuffle(3), shuffle(2), shuffle(1), shuffle(0));
+  const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(quad.values + 16 * half));
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), _mm256_add_epi8(shuffles, first_values));
 }
+inline I8x64 Expand8(const Quad<1>& quad) { return JoinQuad(ExpandHalf(quad, 0), ExpandHalf(quad, 1)); }
+
+// Elements [8 * i, 8 * i + 8).
 inline __m128i ExpandEight(const Quad<2>& quad, int i) {
   const uint8_t* shuffle = kShuffles<2>.bytes[quad.mask >> (8 * i) & 0xff];
   const int before = __builtin_popcountll(quad.mask & ((uint64_t{1} << (8 * i)) - 1));
   return _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(quad.values + 2 * before)),
                           _mm_load_si128(reinterpret_cast<const __m128i*>(shuffle)));
-}
-
-inline I8x64 Expand8(const Quad<1>& quad) {
-  const auto sixteen = [&](int i) { return _mm_unpacklo_epi64(ExpandEight(quad, i), ExpandEight(quad, i + 1)); };
-  return JoinQuad(_mm256_set_m128i(sixteen(2), sixteen(0)), _mm256_set_m128i(sixteen(6), sixteen(4)));
 }
 inline void Expand16(const Quad<2>& quad, uint16_t* dense) {
   for (int i = 0; i < 8; i += 2) {
