@@ -74,10 +74,11 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
 // As many rows at a time as leave room for sums in the workspace, or half of it.
 void MultiplyQuantizedX(const HeddleCudaStream& stream, const TileProduct& whole) {
   const int64_t bytes_of_element = std::isinf(whole.weight.outlier_threshold) ? 1 : 1 + 2;
-  const int64_t tile_bytes = kMaxTileXRows * (RoundUp(whole.x.size, 16) * bytes_of_element + 64);
+  const int64_t row_bytes = RoundUp(whole.x.size, 16) * bytes_of_element + whole.x.size / 64 + 64;
   constexpr int64_t kMostForSums = int64_t{80} << 20;
   const int64_t available = stream.workspace_bytes - std::min(kMostForSums, stream.workspace_bytes / 2);
-  const int64_t most = std::max<int64_t>(available / tile_bytes, 1) * kMaxTileXRows;
+  const int64_t fit = std::max<int64_t>(available / row_bytes, 1);
+  const int64_t most = fit < kMaxTileXRows ? fit : fit / kMaxTileXRows * kMaxTileXRows;
   for (int64_t first = 0; first < whole.x.num_rows; first += most) {
     TileProduct part = whole;
     const int64_t count = std::min(most, whole.x.num_rows - first);
@@ -99,7 +100,9 @@ void Multiply(const HeddleCudaStream& stream, TileProduct product) {
 }  // namespace
 
 bool CanTile(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaWeight& weight) {
+  // Steps and rows are counted in 32 bits.
   return stream.properties.major == 9 && stream.properties.minor == 0 && x.num_rows > kMaxGemvRows &&
+         x.size <= (1 << 24) && weight.values.num_rows <= (1 << 30) &&
          (weight.values.dtype == kHeddleCudaInt8 || weight.metadata != nullptr);
 }
 
