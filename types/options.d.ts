@@ -29,7 +29,7 @@ export interface EngineConfig {
    *
    * Defaults to `'auto'`: as the checkpoint's authors mean it, `'llm-int8'` for bitsandbytes. A checkpoint that stores
    * 8-bit weights keeps those and leaves its other matrices alone; another one is rounded while it loads, every matrix
-   * of a linear layer and, without rounding its input, the output head. What it costs in accuracy:
+   * of a linear layer and, without rounding its input, the output head, with the embedding where they are one. What it costs in accuracy:
    * [quantization.md](../docs/quantization.md).
    */
   quantization?: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8' | undefined;

@@ -146,8 +146,8 @@ std::vector<MemoryBudget> MemoriesOf(const EngineConfig& config, const WorkerCon
   return memories;
 }
 
-// How weights are kept. A GPU multiplies int8 and sparse weights by 16-bit activations only: where nothing was asked for
-// but float32, they are widened.
+// How weights are kept. A GPU multiplies int8 and sparse weights by 16-bit activations only: where nothing was asked
+// for but float32, they are widened.
 WeightFormats ResolveFormats(const EngineConfig& config, DType dtype, bool on_gpu, const Json& json) {
   StoredQuantization stored = ParseStoredQuantization(json);
   if (!on_gpu || dtype != DType::kFloat32) {

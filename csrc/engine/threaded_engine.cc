@@ -20,7 +20,7 @@ uint64_t DeriveSeed(uint64_t engine_seed, RequestId id) {
 
 std::unique_ptr<WeightSource> OpenWeights(const EngineConfig& config, const WorkerConfig& worker) {
   if (config.load_format == LoadFormat::kDummy) {
-    return DummyWeights(worker.model.dtype, worker.formats.sparsity() == Sparsity::k24);
+    return DummyWeights(worker.model.dtype, worker.formats.sparsity() != Sparsity::kNone);
   }
   return OpenQuantizedCheckpoint(config.model, worker.formats.stored());
 }

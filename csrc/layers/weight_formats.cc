@@ -64,7 +64,8 @@ MatrixFormat WeightFormats::Head(const std::string& module) const {
 std::string WeightFormats::Name() const {
   std::string name = DTypeName(dtype_);
   if (quantization_ != Quantization::kNone) name += std::string("-") + QuantizationName(quantization_);
-  if (sparsity_ != Sparsity::kNone) name += "-2of4";
+  if (sparsity_ == Sparsity::k24) name += "-2of4";
+  if (sparsity_ == Sparsity::kAuto) name += "-stored-2of4";
   return name;
 }
 

@@ -32,7 +32,8 @@ class WeightFormats {
   Sparsity sparsity() const { return sparsity_; }
 
   // Of the modules, such as "model.layers.0.self_attn.q_proj", that one product computes side by side: where they
-  // differ, all are float. `columns` of the input are cut at multiples of `unit` only.
+  // differ, all are float. `columns` of the input are cut at multiples of `unit` only; unless both are multiples of
+  // kSparseUnit the matrix is dense.
   MatrixFormat Linear(const std::vector<std::string>& modules, int64_t columns, int64_t unit) const;
   // Of the output head. Its input is never rounded.
   MatrixFormat Head(const std::string& module) const;

@@ -16,7 +16,7 @@ enum class QuantizationScheme {
   kNone,     // no matrix is int8
   kInt8,     // weight-only
   kW8A8,     // activations become int8 too, each token by its own scale
-  kLlmInt8,  // as kW8A8, but for columns of outliers
+  kLlmInt8,  // as kW8A8, but for outliers among the activations
 };
 
 // How an int8 matrix X [n, k] lies in the file.
@@ -32,7 +32,7 @@ struct StoredQuantization {
   QuantizationScheme scheme = QuantizationScheme::kNone;
   Int8Layout layout = Int8Layout::kPlain;
   bool tensor_scales = false;      // one scale a matrix instead of one a row
-  float outlier_threshold = 6.0f;  // of kLlmInt8: columns with an activation above it are outliers; 0: none are
+  float outlier_threshold = 6.0f;  // of kLlmInt8: activations that reach it are outliers; 0: none are
   bool sparse_24 = false;          // whether there are sparse matrices
   ModuleList quantized;
   ModuleList not_quantized;

@@ -254,6 +254,7 @@ EngineConfig ToEngineConfig(const Napi::Object& object) {
   if (!config.dtype_auto) config.dtype = ToFloatType(dtype, "dtype");
   config.quantization = ToQuantization(Text(object, "quantization"));
   const std::string sparsity = Text(object, "sparsity");
+  if (sparsity != "auto" && sparsity != "none" && sparsity != "2:4") RefuseType("sparsity", "auto, none or 2:4");
   config.sparsity = sparsity == "2:4" ? Sparsity::k24 : sparsity == "none" ? Sparsity::kNone : Sparsity::kAuto;
   const std::string kv_cache_dtype = Text(object, "kvCacheDtype");
   config.kv_cache_dtype_auto = kv_cache_dtype == "auto";

@@ -101,7 +101,9 @@ async function measureMode(Engine, { model, mode, device, shape, batches }) {
   }
 }
 
-const keyOf = ({ name, batch }) => (name === 'prefill' ? 'prefill' : String(batch));
+function keyOf({ name, batch }) {
+  return name === 'prefill' ? name : String(batch);
+}
 
 function tableOf({ modes, batches }, { gpu }, rates) {
   const columns = [...batches.map(String), 'prefill'];
