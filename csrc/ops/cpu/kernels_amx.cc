@@ -11,6 +11,7 @@
 #include "ops/cpu/matmul_groups.inl"
 #include "ops/cpu/matmul_int8.inl"
 #include "ops/cpu/matmul_tile_rows.inl"
+#include "ops/cpu/matmul_tile_sums.inl"
 #include "ops/cpu/matmul_tile_weights.inl"
 #include "ops/cpu/matmul_tiles.inl"
 #include "ops/cpu/tile_matmul_kernel.inl"

@@ -6,12 +6,6 @@
 namespace heddle::ops::cpu::HEDDLE_ISA {
 namespace tiles {
 
-// Two by two tiles of sums.
-constexpr int64_t kTileSumColumns = 2 * kPanelOutputs;
-constexpr int64_t kTileSums = 2 * kTileRows * kTileSumColumns;
-constexpr int64_t kSumsRowBytes = kTileSumColumns * sizeof(float);
-constexpr int64_t kSecondRows = kTileRows * kTileSumColumns;
-
 // What the tile registers hold: tiles 0 to 3 sums, 4 and 5 rows of x, 6 and 7 weights.
 struct alignas(64) TileConfig {
   uint8_t palette = 1;
@@ -83,30 +77,23 @@ inline void PrefetchLines(const char* at) {
   for (int line = 0; line < kLines; ++line) __builtin_prefetch(at + line * kCacheLine, 0, 2);
 }
 
-// Where tiles are loaded from: what L1 is to keep is loaded by tileloadd, all else by tileloaddt1, which leaves L1
-// alone.
-enum class Pass {
-  kStream,    // a panel whose tiles come from memory; the rows stay
-  kExpanded,  // a panel whose tiles are in L1 and used once; the rows stay
-  kBlock,     // panels whose tiles stay in L1 while rows come from L2
-};
-
-// Adds to the tile registers. With each tile of weights kLines of those to come are asked for.
-template <bool kInt8, Pass kPass, int kGroups, int kPanels, int kLines>
+// Adds to the tile registers. With each tile of weights kLines of those to come are asked for: all 16 of a tile where
+// weights are streamed, a panel at a time, which rows of x wait for in L1. In a block it is the other way round:
+// weights stay in L1 while rows come from L2, by loads that leave L1 alone.
+template <bool kInt8, int kGroups, int kPanels, int kLines>
 void MultiplyTiles(const TileArgs& args) {
+  constexpr bool kStream = kLines == kLinesOfTile;
+  static_assert(!kStream || kPanels == 1);
   MemoryFence();
   const char* x = args.x;
   const char* weight = args.weight;
   const char* next = args.next;
   for (int64_t i = 0; i < args.num_tiles; ++i) {
-    if constexpr (kPass == Pass::kBlock) {
-      _tile_stream_loadd(4, x, kRowBytes);
-    } else {
+    if constexpr (kStream) {
       _tile_loadd(4, x, kRowBytes);
-    }
-    if constexpr (kPass == Pass::kStream) {
       _tile_stream_loadd(6, weight, kRowBytes);
     } else {
+      _tile_stream_loadd(4, x, kRowBytes);
       _tile_loadd(6, weight, kRowBytes);
     }
     MultiplyTile<kInt8, 0>();
@@ -117,10 +104,10 @@ void MultiplyTiles(const TileArgs& args) {
       PrefetchLines<kLines>(next + args.next_panel_bytes);
     }
     if constexpr (kGroups > 1) {
-      if constexpr (kPass == Pass::kBlock) {
-        _tile_stream_loadd(5, x + args.group_bytes, kRowBytes);
-      } else {
+      if constexpr (kStream) {
         _tile_loadd(5, x + args.group_bytes, kRowBytes);
+      } else {
+        _tile_stream_loadd(5, x + args.group_bytes, kRowBytes);
       }
       MultiplyTile<kInt8, 2>();
       if constexpr (kPanels > 1) MultiplyTile<kInt8, 3>();
@@ -131,25 +118,40 @@ void MultiplyTiles(const TileArgs& args) {
   }
 }
 
-// One panel, whose tiles come from memory or were expanded.
 template <bool kInt8>
-void MultiplyStreamedTiles(bool expanded, int64_t groups, const TileArgs& args) {
-  if (expanded) {
-    return groups > 1 ? MultiplyTiles<kInt8, Pass::kExpanded, 2, 1, 0>(args)
-                      : MultiplyTiles<kInt8, Pass::kExpanded, 1, 1, 0>(args);
+void MultiplyStreamedTiles(int64_t groups, const TileArgs& args) {
+  return groups > 1 ? MultiplyTiles<kInt8, 2, 1, kLinesOfTile>(args) : MultiplyTiles<kInt8, 1, 1, kLinesOfTile>(args);
+}
+
+// The same for one panel whose tiles are made on the way: make(i, tile) writes number i into the ring `made`, some
+// tiles before it is loaded, since a load of what is still on its way to L1 waits.
+constexpr int64_t kMadeAhead = 2;
+constexpr int64_t kMadeTiles = 4;  // a power of two
+template <bool kInt8, int kGroups, typename Make>
+void MultiplyMadeTiles(const TileArgs& args, char* made, const Make& make) {
+  const auto made_at = [&](int64_t i) { return made + i % kMadeTiles * kTileBytes; };
+  for (int64_t i = 0; i < MinOf(kMadeAhead, args.num_tiles); ++i) make(i, made_at(i));
+  const char* x = args.x;
+  for (int64_t i = 0; i < args.num_tiles; ++i, x += kTileBytes) {
+    if (i + kMadeAhead < args.num_tiles) make(i + kMadeAhead, made_at(i + kMadeAhead));
+    MemoryFence();
+    _tile_loadd(4, x, kRowBytes);
+    _tile_loadd(6, made_at(i), kRowBytes);
+    MultiplyTile<kInt8, 0>();
+    if constexpr (kGroups > 1) {
+      _tile_loadd(5, x + args.group_bytes, kRowBytes);
+      MultiplyTile<kInt8, 2>();
+    }
+    MemoryFence();
   }
-  return groups > 1 ? MultiplyTiles<kInt8, Pass::kStream, 2, 1, kLinesOfTile>(args)
-                    : MultiplyTiles<kInt8, Pass::kStream, 1, 1, kLinesOfTile>(args);
 }
 
 template <bool kInt8, int kLines>
 void MultiplyBlockTiles(int64_t groups, int64_t panels, const TileArgs& args) {
   if (groups > 1) {
-    return panels > 1 ? MultiplyTiles<kInt8, Pass::kBlock, 2, 2, kLines>(args)
-                      : MultiplyTiles<kInt8, Pass::kBlock, 2, 1, kLines>(args);
+    return panels > 1 ? MultiplyTiles<kInt8, 2, 2, kLines>(args) : MultiplyTiles<kInt8, 2, 1, kLines>(args);
   }
-  return panels > 1 ? MultiplyTiles<kInt8, Pass::kBlock, 1, 2, kLines>(args)
-                    : MultiplyTiles<kInt8, Pass::kBlock, 1, 1, kLines>(args);
+  return panels > 1 ? MultiplyTiles<kInt8, 1, 2, kLines>(args) : MultiplyTiles<kInt8, 1, 1, kLines>(args);
 }
 
 // `lines` is 0, 2, 4 or 8.

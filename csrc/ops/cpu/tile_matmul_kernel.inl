@@ -11,10 +11,6 @@ constexpr int64_t kPartTiles = 16;
 static_assert(kMaxStreamedRows == 2 * kTileRows);
 // How far ahead of its use a weight is then asked for.
 constexpr int64_t kStreamAhead = 4096;
-// Tiles that are expanded meanwhile, before they are loaded: a load of what is still on its way to L1 would wait.
-constexpr int64_t kExpandAhead = 2;
-constexpr int64_t kExpandedTiles = 4;  // a ring; a power of two
-static_assert(kExpandAhead < kExpandedTiles && kExpandedTiles <= kPartTiles);
 
 // Sums of two pairs of groups for each slice, or of every pair of groups.
 constexpr int64_t kTileSumsFloats = 2 * kMaxSlices * kTileSums;
@@ -23,40 +19,6 @@ constexpr int64_t kPassSumsFloats = kMaxPackedRows * kTileSumColumns;  // of one
 constexpr int64_t kChunkSumColumns = 512;                              // of all partial sums over chunks together
 constexpr int64_t kChunkSumsFloats = kMaxPackedRows * kChunkSumColumns;
 constexpr int64_t kExpandedFloats = 2 * kPartTiles * kTileBytes / static_cast<int64_t>(sizeof(float));
-
-// The sums of passes or of chunks, `size` floats each, joined in a balanced tree as they come, like SumSlices but
-// without storing what is joined at once. As in a binary counter, number `index` joins all subtrees of its size that
-// are complete and takes their place: before the last of `count` there are log2(count) sums at most.
-struct PartialSums {
-  PartialSums(float* first_sums, int64_t floats, int index) : size(floats) {
-    while ((index >> num_joined & 1) != 0) ++num_joined;
-    int depth = -num_joined;
-    for (; index != 0; index &= index - 1) ++depth;
-    sums = first_sums + depth * size;
-  }
-  F32x16 Joined(F32x16 value, int64_t at) const {
-    for (int i = num_joined - 1; i >= 0; --i) value = Add(Load(sums + i * size + at), value);
-    return value;
-  }
-  float* sums;  // where this one's go; those that it joins begin here too, `size` apart
-  int64_t size;
-  int num_joined = 0;
-};
-
-// Sums that PartialSums keeps: the last of `count` joins those before it and needs no place of its own.
-constexpr int64_t NumSumsKept(int count) { return count == 1 ? 1 : NumPartialSums(count) - 1; }
-
-// The sum over `kCount` neighbouring slices from `slice` on, as a balanced tree. result(slice, sums) is what a slice's
-// sums add to y.
-template <int kCount, typename Result>
-inline F32x16 SumTree(const Result& result, int slice, const float* sums) {
-  if constexpr (kCount == 1) {
-    return result(slice, sums);
-  } else {
-    return Add(SumTree<kCount / 2>(result, slice, sums),
-               SumTree<kCount / 2>(result, slice + kCount / 2, sums + kCount / 2 * kTileSums));
-  }
-}
 
 // What all of one call share.
 template <typename Rows>
@@ -71,6 +33,14 @@ struct Product {
     return static_cast<const char*>(args.weight) + panel * args.panel_bytes + BytesTo(args, args.packed_bounds[slice]);
   }
   int64_t NumTiles(int slice) const { return rows.slices.before[slice + 1] - rows.slices.before[slice]; }
+  // Calls take(row, panel, sum) for the sums of some slices.
+  template <typename Take>
+  void SumSlices(const SlicesSums& of, const Take& take) const {
+    const auto result = [&](int64_t row, int64_t panel, int slice, const float* sums) {
+      return rows.SliceResult(args, packed, row, panel, slice, sums);
+    };
+    SumTiles(of, result, take);
+  }
 
   const MatmulArgs& args;
   const Rows& rows;
@@ -78,70 +48,11 @@ struct Product {
   WeightTiles weights;
 };
 
-// Two by two tiles of sums for each of some slices.
-struct SlicesSums {
-  const float* sums;
-  int first_slice;
-  int64_t first_row;
-  int64_t rows;
-  int64_t first_panel;
-  int64_t panels;
-};
-
-// Calls take(row, panel, sum over `kCount` slices).
-template <int kCount, typename Rows, typename Take>
-void SumTiles(const Product<Rows>& product, const SlicesSums& of, const Take& take) {
-  for (int64_t row = 0; row < of.rows; ++row) {
-    for (int64_t i = 0; i < of.panels; ++i) {
-      const int64_t panel = of.first_panel + i;
-      const auto result = [&](int slice, const float* sums) {
-        return product.rows.SliceResult(product.args, product.packed, of.first_row + row, panel, slice, sums);
-      };
-      take(of.first_row + row, panel,
-           SumTree<kCount>(result, of.first_slice, of.sums + row * kTileSumColumns + i * kPanelOutputs));
-    }
-  }
-}
-
-template <typename Rows, typename Take>
-void SumTiles(const Product<Rows>& product, int count, const SlicesSums& of, const Take& take) {
-  switch (count) {
-    case 1:
-      return SumTiles<1>(product, of, take);
-    case 2:
-      return SumTiles<2>(product, of, take);
-    case 4:
-      return SumTiles<4>(product, of, take);
-    default:
-      return SumTiles<8>(product, of, take);
-  }
-}
-
-// The tile registers += a few rows times a panel over a slice, whose weights are expanded on their way.
-template <typename Rows>
-void MultiplyExpanded(const Product<Rows>& product, int64_t groups, TileArgs tile, char* expanded) {
-  const WeightTiles& weights = product.weights;
-  const char* const panel = tile.weight;
-  const auto expanded_at = [&](int64_t i) { return expanded + i % kExpandedTiles * kTileBytes; };
-  const int64_t num_tiles = tile.num_tiles;
-  tile.num_tiles = 1;
-  for (int64_t i = -kExpandAhead; i < num_tiles; ++i) {
-    if (const int64_t ahead = i + kExpandAhead; ahead < num_tiles) {
-      const char* const weight = panel + ahead * weights.bytes;
-      PrefetchShare(weight + kStreamAhead, weights.bytes, 0, 1);
-      weights.expand(weight, expanded_at(ahead));
-    }
-    if (i < 0) continue;
-    tile.weight = expanded_at(i);
-    MultiplyStreamedTiles<Rows::kInt8>(true, groups, tile);
-    tile.x += kTileBytes;
-  }
-}
-
 // A few rows times one panel, each weight used once.
 template <typename Rows, typename Finish>
 void StreamPanel(const Product<Rows>& product, int64_t panel, float* scratch, const Finish& finish) {
   const MatmulArgs& args = product.args;
+  const WeightTiles& weights = product.weights;
   const int64_t groups = NumGroups(args.m);
   float* const tile_sums = scratch;
   char* const expanded = reinterpret_cast<char*>(scratch + kTileSumsFloats);
@@ -152,15 +63,24 @@ void StreamPanel(const Product<Rows>& product, int64_t panel, float* scratch, co
     tile.weight = product.WeightAt(panel, slice);
     tile.num_tiles = product.NumTiles(slice);
     BeginTiles(groups, 1, nullptr);
-    if (product.weights.expand != nullptr) {
-      MultiplyExpanded(product, groups, tile, expanded);
-    } else {
+    if (weights.expand == nullptr) {
       tile.next = tile.weight + kStreamAhead;
-      MultiplyStreamedTiles<Rows::kInt8>(false, groups, tile);
+      MultiplyStreamedTiles<Rows::kInt8>(groups, tile);
+    } else {
+      const auto expand = [&](int64_t i, char* to) {
+        const char* const weight = tile.weight + i * weights.bytes;
+        PrefetchShare(weight + kStreamAhead, weights.bytes, 0, 1);
+        weights.expand(weight, to);
+      };
+      if (groups > 1) {
+        MultiplyMadeTiles<Rows::kInt8, 2>(tile, expanded, expand);
+      } else {
+        MultiplyMadeTiles<Rows::kInt8, 1>(tile, expanded, expand);
+      }
     }
     StoreTiles(groups, 1, tile_sums + slice * kTileSums);
   }
-  SumTiles(product, args.num_slices, {tile_sums, 0, 0, args.m, panel, 1}, finish);
+  product.SumSlices({tile_sums, 0, args.num_slices, 0, args.m, panel, 1}, finish);
 }
 
 // How a block's K is cut, from the outside in. A chunk is some slices whose packed rows stay in L2 while all panels of
@@ -305,8 +225,8 @@ void MultiplyBlock(const Product<Rows>& product, const Block& block, const Cut& 
                                NextWeights(product, block, cut, panel, chunk, first_slice)};
         const auto rows_done = [&](int64_t first_row, const float* sums) {
           const int64_t rows = MinOf(2 * kTileRows, block.rows - first_row);
-          const SlicesSums of{sums, first_slice, first_row, rows, panels.panel, panels.panels};
-          SumTiles(product, cut.slices_a_pass, of, [&](int64_t row, int64_t of_panel, F32x16 sum) {
+          const SlicesSums of{sums, first_slice, cut.slices_a_pass, first_row, rows, panels.panel, panels.panels};
+          product.SumSlices(of, [&](int64_t row, int64_t of_panel, F32x16 sum) {
             const int64_t at = row * kTileSumColumns + (of_panel - panels.panel) * kPanelOutputs;
             sum = of_pass.Joined(sum, at);
             if (!last_pass) return Store(of_pass.sums + at, sum);
