@@ -133,16 +133,14 @@ void MultiplyMadeTiles(const TileArgs& args, char* made, const Make& make) {
   for (int64_t i = 0; i < MinOf(kMadeAhead, args.num_tiles); ++i) make(i, made_at(i));
   const char* x = args.x;
   for (int64_t i = 0; i < args.num_tiles; ++i, x += kTileBytes) {
-    if (i + kMadeAhead < args.num_tiles) make(i + kMadeAhead, made_at(i + kMadeAhead));
     MemoryFence();
     _tile_loadd(4, x, kRowBytes);
     _tile_loadd(6, made_at(i), kRowBytes);
-    MultiplyTile<kInt8, 0>();
-    if constexpr (kGroups > 1) {
-      _tile_loadd(5, x + args.group_bytes, kRowBytes);
-      MultiplyTile<kInt8, 2>();
-    }
+    if constexpr (kGroups > 1) _tile_loadd(5, x + args.group_bytes, kRowBytes);
     MemoryFence();
+    if (i + kMadeAhead < args.num_tiles) make(i + kMadeAhead, made_at(i + kMadeAhead));
+    MultiplyTile<kInt8, 0>();
+    if constexpr (kGroups > 1) MultiplyTile<kInt8, 2>();
   }
 }
 
