@@ -69,6 +69,8 @@ async function runNative(
   site: CallSite,
 ): Promise<NativeCompressionReport> {
   const { signal, onProgress } = options;
+  // Texts took their time, and a signal that is aborted already has no listeners to call.
+  signal?.throwIfAborted();
   const config = toNativeCompression(options, sequences);
   const compression = callNative(() => loadBinding().startCompression(config, onProgress), site);
   const cancel = (): void => compression.cancel();

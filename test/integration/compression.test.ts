@@ -241,6 +241,15 @@ describe('a run that is stopped', () => {
     expect(entries()).toEqual([]);
   });
 
+  it('while its text is read rejects with the reason, and leaves nothing behind', async () => {
+    const controller = new AbortController();
+    const reason = new Error('changed my mind');
+    const run = prune('magnitude', 'small', { signal: controller.signal });
+    controller.abort(reason);
+    await expect(run).rejects.toBe(reason);
+    expect(entries()).toEqual([]);
+  });
+
   it('before it begins does nothing', async () => {
     const signal = AbortSignal.abort(new Error('never mind'));
     await expect(prune('magnitude', 'small', { signal })).rejects.toThrow('never mind');
