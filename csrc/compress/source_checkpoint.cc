@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <set>
 
 #include "base/file.h"
 #include "base/quote.h"
@@ -59,20 +58,27 @@ SourceCheckpoint::SourceCheckpoint(const std::string& folder) : folder_(folder) 
   for (std::string& name : ShardNames(folder, has_index_)) {
     auto file = std::make_unique<SafetensorsFile>(folder + "/" + name);
     shards_.push_back({std::move(name), std::move(file), {}});
-    FindMatrices(shards_.size() - 1);
+  }
+  // The parts of one matrix may stand in several shards.
+  std::set<std::string> parts;
+  for (size_t shard = 0; shard < shards_.size(); ++shard) FindMatrices(shard, parts);
+  for (Shard& shard : shards_) {
+    for (const SafetensorsTensor& tensor : shard.file->tensors()) {
+      if (parts.count(tensor.name) == 0) shard.others.push_back(&tensor);
+    }
   }
 }
 
-void SourceCheckpoint::FindMatrices(size_t shard) {
-  const std::vector<SafetensorsTensor>& tensors = shards_[shard].file->tensors();
-  std::set<std::string> parts;  // of matrices: tensors that are not others
-  for (const SafetensorsTensor& tensor : tensors) {
+void SourceCheckpoint::FindMatrices(size_t shard, std::set<std::string>& parts) {
+  for (const SafetensorsTensor& tensor : shards_[shard].file->tensors()) {
     const bool is_values = tensor.name.ends_with(".compressed");
     const std::string prefix = PrefixOf(tensor.name, is_values ? ".compressed" : ".weight");
     const std::optional<DType> dtype = FloatDType(tensor.dtype);
     const bool is_sparse = is_values && stored_.IsSparse(prefix);
     if (prefix.empty() || is_values != is_sparse || !dtype || tensor.shape.size() != 2 || !IsLayerMatrix(prefix))
       continue;
+    // One without rows or columns has nothing to make smaller.
+    if (tensor.shape[0] == 0 || tensor.shape[1] == 0) continue;
     const int64_t columns = is_sparse ? 2 * tensor.shape[1] : tensor.shape[1];
     std::shared_ptr<const StoredTensor> stored = weights_->Get(prefix + ".weight", {tensor.shape[0], columns});
     matrices_.push_back({prefix, tensor.shape[0], columns, *dtype, shard, is_sparse, std::move(stored)});
@@ -81,9 +87,6 @@ void SourceCheckpoint::FindMatrices(size_t shard) {
     } else {
       parts.insert(tensor.name);
     }
-  }
-  for (const SafetensorsTensor& tensor : tensors) {
-    if (parts.count(tensor.name) == 0) shards_[shard].others.push_back(&tensor);
   }
 }
 

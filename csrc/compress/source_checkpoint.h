@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -63,7 +64,8 @@ class SourceCheckpoint {
   bool Has(const std::string& name) const;
 
  private:
-  void FindMatrices(size_t shard);
+  // Adds the names of the tensors that matrices consist of to `parts`.
+  void FindMatrices(size_t shard, std::set<std::string>& parts);
 
   std::string folder_;
   std::string config_text_;
