@@ -6,9 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -17,7 +20,18 @@
 namespace heddle {
 namespace {
 
-constexpr const char* kPartial = ".partial-";
+constexpr std::string_view kPartial = ".partial-";
+constexpr size_t kRandomCharacters = 6;  // that mkdtemp puts behind it
+
+// A file that says that the folder is ours to remove.
+constexpr const char* kMarker = ".heddle-partial";
+
+bool IsPartialOf(const std::string& output, const std::string& name) {
+  const std::string prefix = output + std::string(kPartial);
+  return name.starts_with(prefix) && name.size() == prefix.size() + kRandomCharacters &&
+         std::all_of(name.begin() + static_cast<std::ptrdiff_t>(prefix.size()), name.end(),
+                     [](unsigned char c) { return std::isalnum(c) != 0; });
+}
 
 // Opens a folder, and takes its lock if nobody has it.
 int OpenFolder(const std::string& path, bool* locked) {
@@ -52,14 +66,23 @@ OutputFolder::OutputFolder(std::string path)
     throw Error(ErrorCode::kInvalidArgument, "output must lie in a folder that exists, received " + path_);
   }
   RemoveLeftOvers();
-  temporary_ = path_ + kPartial + "XXXXXX";
+  temporary_ = path_ + std::string(kPartial) + std::string(kRandomCharacters, 'X');
   if (mkdtemp(temporary_.data()) == nullptr) ThrowOutputError(path_, "made", errno);
   bool locked = false;
   fd_ = OpenFolder(temporary_, &locked);
   chmod(temporary_.c_str(), 0755);
+  try {
+    // Once it is locked: another run must not take it for a left-over.
+    WriteFile(kMarker, "");
+  } catch (...) {
+    Discard();
+    throw;
+  }
 }
 
-OutputFolder::~OutputFolder() {
+OutputFolder::~OutputFolder() { Discard(); }
+
+void OutputFolder::Discard() {
   if (!published_) {
     std::error_code ignored;
     std::filesystem::remove_all(temporary_, ignored);
@@ -68,11 +91,11 @@ OutputFolder::~OutputFolder() {
 }
 
 void OutputFolder::RemoveLeftOvers() {
-  const std::string prefix = std::filesystem::path(path_).filename().string() + kPartial;
+  const std::string output = std::filesystem::path(path_).filename().string();
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(parent_, error)) {
     const std::string name = entry.path().filename().string();
-    if (name.rfind(prefix, 0) != 0) continue;
+    if (!IsPartialOf(output, name)) continue;
     bool locked = false;
     const int fd = OpenFolder(entry.path(), &locked);
     if (fd >= 0 && !locked) {
@@ -81,9 +104,12 @@ void OutputFolder::RemoveLeftOvers() {
                   "output " + path_ + " is being written by another process, into " + name);
     }
     if (fd < 0) continue;
-    std::filesystem::remove_all(entry.path(), error);
+    if (PathExists(entry.path().string() + "/" + kMarker)) {
+      std::error_code failure;
+      std::filesystem::remove_all(entry.path(), failure);
+      if (!failure) removed_.push_back(name);
+    }
     close(fd);
-    removed_.push_back(name);
   }
 }
 
@@ -114,6 +140,8 @@ void OutputFolder::WriteFile(const std::string& name, const std::string& content
 }
 
 void OutputFolder::Publish() {
+  // Complete: whoever dies from here on leaves something worth keeping.
+  if (unlink((temporary_ + "/" + kMarker).c_str()) != 0) ThrowOutputError(path_, "written", errno);
   if (fsync(fd_) != 0) ThrowOutputError(path_, "written", errno);
   if (rename(temporary_.c_str(), path_.c_str()) != 0) ThrowOutputError(path_, "given its name", errno);
   published_ = true;

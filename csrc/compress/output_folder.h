@@ -1,7 +1,8 @@
 // A folder that has its name once it is complete, and does not exist otherwise.
 //
-// Until then it is `<name>.partial-XXXXXX` beside it, locked by this process. One that is not locked is what a killed
-// run left behind, and goes when the next run wants the same name.
+// Until then it is `<name>.partial-XXXXXX` beside it, locked by this process, with a file that marks it as its own.
+// One with that file that is not locked is what a killed run left behind, and goes when the next run wants the same
+// name.
 //
 // One thread.
 #pragma once
@@ -34,6 +35,7 @@ class OutputFolder {
 
  private:
   void RemoveLeftOvers();
+  void Discard();
 
   std::string path_;
   std::string parent_;

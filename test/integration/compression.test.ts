@@ -317,7 +317,8 @@ describe('the command line', () => {
 
   it('has no output when it is killed, and clears up the next time', async () => {
     const { child, ended } = pruneLarge();
-    await eventually(() => partial() !== undefined, 'the run begins');
+    const begun = (): boolean => partial() !== undefined && readdirSync(at(partial()!)).length > 0;
+    await eventually(begun, 'the run begins');
     child.kill('SIGKILL');
     await ended;
     const left = partial()!;

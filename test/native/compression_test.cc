@@ -121,6 +121,17 @@ TEST(CompressCheckpoint, "leaves alone what is no linear layer and what it is to
   EXPECT_TRUE(!PathExists(job.options.output + "/pytorch_model.bin"));
 }
 
+TEST(CompressCheckpoint, "leaves alone a matrix without rows or columns") {
+  Job job;
+  job.matrices.push_back({"model.layers.0.mlp.gate_proj.weight", 4, 0, {}});
+  job.matrices.push_back({"model.layers.1.mlp.gate_proj.weight", 0, 4, {}});
+  job.root.Write("model/model.safetensors", MatricesFile(job.matrices));
+  job.options.scheme = CompressionScheme::kInt8;
+  EXPECT_EQ(job.Run().num_matrices, 2);
+  const std::vector<std::string> names = TensorNames(job.options.output);
+  EXPECT_EQ(std::count(names.begin(), names.end(), "model.layers.0.mlp.gate_proj.weight"), 1);
+}
+
 TEST(CompressCheckpoint,
      "packs weights of 8 bits alone, and leaves them integers where activations are quantised too") {
   Job job;
@@ -237,7 +248,19 @@ TEST(CompressCheckpoint, "refuses an output that another process is writing") {
   EXPECT_EQ(flock(fd, LOCK_EX), 0);
   EXPECT_CONTAINS(job.InvalidArgument(), "is being written by another process");
   close(fd);
-  EXPECT_EQ(job.Run().removed.size(), size_t{1});
+}
+
+TEST(CompressCheckpoint, "removes no folder of which it does not know that a run of its own left it") {
+  Job job;
+  job.options.scheme = CompressionScheme::kInt8;
+  for (const char* name : {"small.partial-backup", "small.partial-results-2", "small.partial-ab.def"}) {
+    std::filesystem::create_directory(job.root.path() + "/" + name);
+    job.root.Write(std::string(name) + "/notes.txt", "of the user");
+  }
+  EXPECT_TRUE(job.Run().removed.empty());
+  EXPECT_TRUE(job.Entries() == (std::vector<std::string>{"model", "small", "small.partial-ab.def",
+                                                         "small.partial-backup", "small.partial-results-2"}));
+  EXPECT_TRUE(!PathExists(job.options.output + "/.heddle-partial"));
 }
 
 }  // namespace
