@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <string_view>
 
 #include "base/quote.h"
 #include "compress/json_text.h"
@@ -30,6 +31,15 @@ void CheckIgnore(const std::vector<std::string>& ignore, const std::vector<Sourc
     throw Error(ErrorCode::kInvalidArgument, "ignore must name linear layers of the model, such as \"" +
                                                  matrices[0].prefix + "\" or the end of it, received " + Quote(entry));
   }
+}
+
+// The layer of a tensor that other tools take for a linear one, and that stays as it is: a router, for one. Empty for
+// another tensor, the head among them, which is always named.
+std::string UntouchedLayer(const SafetensorsTensor& tensor) {
+  constexpr std::string_view kWeight = ".weight";
+  if (tensor.shape.size() != 2 || !tensor.name.ends_with(kWeight)) return "";
+  const std::string layer = tensor.name.substr(0, tensor.name.size() - kWeight.size());
+  return Names("embed_tokens", layer) || Names(kHead, layer) ? "" : layer;
 }
 
 // Reads until it is known: of a dense matrix little.
@@ -126,6 +136,10 @@ std::string OutputPlan::Config() const {
       int64_t size = 1;
       for (const int64_t dim : other->shape) size *= dim;
       num_weights += size;
+      const std::string layer = UntouchedLayer(*other);
+      if (layer.empty()) continue;
+      summary.not_quantised.push_back(layer);
+      summary.not_sparse.push_back(layer);
     }
   }
   summary.sparse = num_zeros > 0;
@@ -133,7 +147,10 @@ std::string OutputPlan::Config() const {
   summary.not_quantised.emplace_back(kHead);
   summary.not_sparse.emplace_back(kHead);
   if (scheme_ == CompressionScheme::kNone && !summary.sparse) return source_.config_text();
-  return WithMember(source_.config_text(), "quantization_config", QuantizationConfig(summary), "config.json");
+  // A config.json with both of the keys that there are would be refused.
+  const std::string& stored = source_.stored().key;
+  const std::string key = stored.empty() ? "quantization_config" : stored;
+  return WithMember(source_.config_text(), key, QuantizationConfig(summary), "config.json");
 }
 
 std::string OutputPlan::Index() const {

@@ -12,7 +12,7 @@ namespace heddle {
 struct QuantizationSummary {
   CompressionScheme scheme = CompressionScheme::kNone;
   std::string format;                      // of quantised weights: "pack-quantized" or "int-quantized"
-  std::vector<std::string> not_quantised;  // linear layers, the head among them
+  std::vector<std::string> not_quantised;  // linear layers, routers and the head among them
   bool sparse = false;                     // some are stored 2:4
   std::vector<std::string> not_sparse;
   double sparsity = 0;  // zeros of all weights, a fraction

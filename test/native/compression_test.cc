@@ -121,6 +121,36 @@ TEST(CompressCheckpoint, "leaves alone what is no linear layer and what it is to
   EXPECT_TRUE(!PathExists(job.options.output + "/pytorch_model.bin"));
 }
 
+TEST(CompressCheckpoint, "names routers among the layers that it left as they are") {
+  for (const CompressionScheme scheme : {CompressionScheme::kInt8, CompressionScheme::kNone}) {
+    Job job;
+    job.matrices.push_back(RandomMatrix("model.layers.0.mlp.gate.weight", 8, 32, 4));
+    job.root.Write("model/model.safetensors", MatricesFile(job.matrices));
+    job.options.scheme = scheme;
+    if (scheme == CompressionScheme::kNone) job.options.pruning = PruningMethod::kMagnitude;
+    job.Run();
+    EXPECT_CONTAINS(job.OutputConfig(), R"("ignore": ["model.layers.0.mlp.gate", "lm_head"])");
+  }
+}
+
+TEST(CompressCheckpoint, "describes a checkpoint under the key that it had") {
+  Job job;
+  job.options.pruning = PruningMethod::kMagnitude;
+  job.Run();
+  std::string config = job.OutputConfig();
+  const std::string key = "quantization_config";
+  config.replace(config.find(key), key.size(), "compression_config");
+  job.root.Write("small/config.json", config);
+  CompressionOptions options;
+  options.model = job.options.output;
+  options.output = job.options.output + "-int8";
+  options.scheme = CompressionScheme::kInt8;
+  job.options = options;
+  job.Run();
+  EXPECT_CONTAINS(job.OutputConfig(), "\"compression_config\"");
+  EXPECT_TRUE(job.OutputConfig().find(key) == std::string::npos);
+}
+
 TEST(CompressCheckpoint, "leaves alone a matrix without rows or columns") {
   Job job;
   job.matrices.push_back({"model.layers.0.mlp.gate_proj.weight", 4, 0, {}});
