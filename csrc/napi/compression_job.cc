@@ -21,7 +21,13 @@ CompressionJob::CompressionJob(Napi::Env env, CompressionOptions options, Napi::
   channel_ = Napi::ThreadSafeFunction::New(env, function, "heddle", /*maxQueueSize=*/0, /*initialThreadCount=*/1);
   // After the channel, since hooks run in reverse.
   napi_add_env_cleanup_hook(env_, OnEnvironmentExit, this);
-  thread_ = std::thread([this] { Run(); });
+  try {
+    thread_ = std::thread([this] { Run(); });
+  } catch (...) {
+    napi_remove_env_cleanup_hook(env_, OnEnvironmentExit, this);
+    channel_.Release();
+    throw;
+  }
 }
 
 CompressionJob::~CompressionJob() {
