@@ -19,11 +19,12 @@ std::string Mebibytes(uint64_t bytes) {
   return std::to_string(CeilDiv(static_cast<int64_t>(bytes), int64_t{1} << 20)) + " MiB";
 }
 
-// Files of weights, those of other formats included, are not what a new checkpoint takes over, nor are the files that
-// it has anew.
+// Files of weights, those of other formats included and so whatever is large, are not what a new checkpoint takes over,
+// nor are the files that it has anew.
 bool IsSmallFile(const std::filesystem::directory_entry& entry) {
   const std::string name = entry.path().filename().string();
   if (!entry.is_regular_file() || name.starts_with(".") || name == "config.json") return false;
+  if (entry.file_size() > kMaxSmallFile) return false;
   const std::string extension = entry.path().extension().string();
   for (const char* weights : {".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}) {
     if (extension == weights) return false;
@@ -54,6 +55,7 @@ CompressionReport CompressCheckpoint(const CompressionOptions& options,
                                      const std::atomic<bool>& cancelled) {
   const SourceCheckpoint source(options.model);
   const OutputPlan plan(source, options);
+  const std::vector<std::string> small_files = SmallFiles(options.model);
   OutputFolder folder(options.output);
   CheckRoom(folder, plan.output_bytes());
 
@@ -65,7 +67,7 @@ CompressionReport CompressCheckpoint(const CompressionOptions& options,
   run.Write(writer);
   writer.Finish();
 
-  for (const std::string& name : SmallFiles(options.model)) {
+  for (const std::string& name : small_files) {
     folder.WriteFile(name, ReadFile(options.model + "/" + name, kMaxSmallFile));
   }
   folder.WriteFile("config.json", plan.Config());

@@ -40,6 +40,8 @@ struct CompressionReport {
   std::vector<std::string> removed;  // what killed runs had left beside the output
 };
 
+// Takes over the model's other files, such as tokenizer.json, but for those of weights and of more than 256 MiB.
+//
 // `on_progress` gets a fraction in [0, 1], on the calling thread. Nothing is left behind when it fails: with
 // kModelFormat, kUnsupportedModel and kInsufficientMemory as an engine would; with kInvalidArgument for options that
 // cannot be met, an output that exists or cannot be written, and a disk without room; with kCancelled.

@@ -108,6 +108,8 @@ TEST(CompressCheckpoint, "leaves alone what is no linear layer and what it is to
   Job job;
   job.options.scheme = CompressionScheme::kW8A8;
   job.options.ignore = {"lm_head", "down_proj"};
+  job.root.Write("model/recording.wav", "");
+  std::filesystem::resize_file(job.options.model + "/recording.wav", (uint64_t{256} << 20) + 1);
   EXPECT_EQ(job.Run().num_matrices, 1);
   const auto source = OpenCheckpoint(job.options.output);
   for (size_t i : {size_t{1}, size_t{2}}) {
@@ -119,6 +121,7 @@ TEST(CompressCheckpoint, "leaves alone what is no linear layer and what it is to
   EXPECT_CONTAINS(job.OutputConfig(), R"({"architectures": ["LlamaForCausalLM"],)");
   EXPECT_TRUE(PathExists(job.options.output + "/tokenizer.json"));
   EXPECT_TRUE(!PathExists(job.options.output + "/pytorch_model.bin"));
+  EXPECT_TRUE(!PathExists(job.options.output + "/recording.wav"));
 }
 
 TEST(CompressCheckpoint, "names routers among the layers that it left as they are") {
