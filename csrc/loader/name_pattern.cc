@@ -230,14 +230,16 @@ class Matcher {
     CharacterSet set;
     for (bool first = true; first || Current() != ']'; first = false) {
       const char c = Take();
-      const bool is_range = c != '\\' && Current() == '-' && pattern_.substr(at_ + 1, 1) != "]";
+      const CharacterSet characters = c == '\\' ? Escape() : Range(c, c);
+      const bool is_range = Current() == '-' && pattern_.substr(at_ + 1, 1) != "]";
       if (is_range) {
+        if (c == '\\') Fail("a range that begins with an escape");
         ++at_;
         const char last = Take();
         if (last == '\\' || static_cast<uint8_t>(last) < static_cast<uint8_t>(c)) Fail("a malformed range");
         set |= Range(c, last);
       } else {
-        set |= c == '\\' ? Escape() : Range(c, c);
+        set |= characters;
       }
     }
     ++at_;

@@ -59,6 +59,11 @@ TEST(NamePattern, "knows the syntax that checkpoints use") {
   }
 }
 
+TEST(NamePattern, "takes a hyphen at the end of a set for itself") {
+  EXPECT_TRUE(Matches("[\\.-]+", "-.-") && Matches("[a-]+", "a-a"));
+  EXPECT_TRUE(!Matches("[\\.-]", "z"));
+}
+
 TEST(NamePattern, "refuses what it does not know by pattern, reason and place") {
   EXPECT_CONTAINS(Refusal("a(b"),
                   "config.json: ignore: the pattern \"a(b\" is not supported: a ( without its ) at byte 3");
@@ -69,6 +74,8 @@ TEST(NamePattern, "refuses what it does not know by pattern, reason and place") 
   EXPECT_CONTAINS(Refusal("a{3,2}"), "a malformed {m,n}");
   EXPECT_CONTAINS(Refusal("a{100000}"), "a malformed {m,n}");
   EXPECT_CONTAINS(Refusal("[z-a]"), "a malformed range");
+  EXPECT_CONTAINS(Refusal("[\\.-z]"), "a range that begins with an escape");
+  EXPECT_CONTAINS(Refusal("[\\w-z]"), "a range that begins with an escape");
   EXPECT_CONTAINS(Refusal("[abc"), "it ends too early");
   EXPECT_CONTAINS(Refusal("abc\\"), "it ends too early");
   EXPECT_CONTAINS(Refusal("\\bq"), "the escape \\b");
