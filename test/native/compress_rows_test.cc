@@ -61,6 +61,15 @@ TEST(QuantizeRow, "has a scale that its dtype can hold, above zero, also for row
   }
 }
 
+TEST(QuantizeRow, "cuts nothing off where its dtype has few scales so small") {
+  for (const float largest : {1.1e-5f, 2e-5f, 3.3e-5f, 1e-3f}) {
+    float scale = 0;
+    const std::vector<float> values = Dequantised({largest, -largest / 2}, DType::kFloat16, &scale);
+    EXPECT_NEAR(values[0], largest, 0.5005 * scale);
+    EXPECT_NEAR(values[1], -largest / 2, 0.5005 * scale);
+  }
+}
+
 TEST(AllFinite, "sees what is no number") {
   EXPECT_TRUE(AllFinite(std::vector<float>{1, -3e38f}));
   EXPECT_TRUE(!AllFinite(std::vector<float>{1, NAN}));
