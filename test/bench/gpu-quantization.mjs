@@ -88,7 +88,7 @@ async function measureMode(Engine, { model, mode, device, shape, batches }) {
   });
   try {
     const rates = {};
-    for (const work of [...decoding, PREFILL]) {
+    for (const work of [PREFILL, ...decoding]) {
       for (let i = 0; i < WARM_UPS; i++) await measureRequests(engine, work, SHAPES[shape].vocab);
       const samples = [];
       for (let i = 0; i < REPETITIONS; i++)
