@@ -70,6 +70,8 @@ describe('Engine.create', () => {
       loadFormat: 'safetensors',
       packedWeights: '',
       dtype: 'auto',
+      quantization: 'auto',
+      sparsity: 'auto',
       kvCacheDtype: 'auto',
       kvCacheBytes: 0,
       blockSize: 16,

@@ -79,7 +79,7 @@ describe('errorFromNative', () => {
   });
 });
 
-it('the package exports the engine and its errors, and nothing else at run time', () => {
+it('the package exports the engine, its errors and what makes checkpoints smaller, and nothing else at run time', () => {
   expect(Object.keys(heddle).sort()).toEqual([
     'CommTimeoutError',
     'Engine',
@@ -94,5 +94,7 @@ it('the package exports the engine and its errors, and nothing else at run time'
     'RequestAbortedError',
     'RequestFailedError',
     'UnsupportedModelError',
+    'pruneCheckpoint',
+    'quantizeCheckpoint',
   ]);
 });
