@@ -16,7 +16,7 @@ export interface CompressionOptions {
   calibration?: string | undefined;
   /** A text file whose loss is measured before and after. Defaults to `calibration`. */
   evaluation?: string | undefined;
-  /** Tokens of each sequence that the texts are cut into, at least 2. Defaults to `512`, or what the model allows if that is less. */
+  /** Tokens of each sequence that the texts are cut into, at least 2 and less than the model's length. Defaults to `512`, or the most that the model allows if that is less. */
   sequenceLength?: number | undefined;
   /** Tokens of each text that are used, from its beginning. Defaults to `65536`. */
   maxTokens?: number | undefined;

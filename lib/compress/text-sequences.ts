@@ -5,6 +5,7 @@
  */
 import { readFile, stat } from 'node:fs/promises';
 
+import { refuse } from '../config/validate';
 import { Engine } from '../engine';
 import { loadCheckpoint } from '../engine/checkpoint';
 import { InvalidArgumentError } from '../errors';
@@ -14,7 +15,7 @@ import type { Tokenizer } from '../tokenizer/tokenizer';
 export interface SequenceSettings {
   /** What the file is for, in messages. */
   readonly name: 'calibration' | 'evaluation';
-  /** Null: 512, or what the model allows. */
+  /** Null: 512, or what the model allows: one less than its length. */
   readonly sequenceLength: number | null;
   /** Tokens at most, from the beginning of the text. */
   readonly maxTokens: number;
@@ -33,15 +34,18 @@ const MAX_FILE_BYTES = 2 ** 28;
  * text, as what the model has seen while it was trained.
  *
  * @param model - Folder of the checkpoint whose tokenizer reads the text.
- * @throws InvalidArgumentError for a file that cannot be read, or with less than two tokens.
+ * @throws InvalidArgumentError for a file that cannot be read, or with less than two tokens, and for sequences that
+ * the model is too short for.
  */
 export async function readSequences(file: string, model: string, settings: SequenceSettings): Promise<Int32Array[]> {
   const { name, maxTokens } = settings;
   const text = await readTextFile(file, name);
   const { tokenizer } = await loadCheckpoint(model);
   if (!tokenizer) throw new InvalidArgumentError(`${name} needs a tokenizer.json, and the model folder has none`);
-  const length =
-    settings.sequenceLength ?? Math.min(DEFAULT_LENGTH, (await Engine.plan({ model, device: 'cpu' })).maxModelLen);
+  // A token is generated to measure a loss, and needs its place.
+  const longest = (await Engine.plan({ model, device: 'cpu' })).maxModelLen - 1;
+  const length = settings.sequenceLength ?? Math.min(DEFAULT_LENGTH, longest);
+  if (length > longest) refuse('sequenceLength', `at most ${longest} for this model`, length);
   const beginning = await tokenizer.encode('', { addSpecialTokens: true });
   if (beginning.length >= length) {
     throw new InvalidArgumentError(

@@ -1,7 +1,7 @@
 /** Checkpoints made smaller: what comes out is read by a reader of the test's own. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync, mkdirSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync, mkdirSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
@@ -193,6 +193,26 @@ describe('a checkpoint that is pruned', () => {
     expect([numMatrices, numSparse]).toEqual([47, 47]);
     const name = 'model.layers.4.mlp.down_proj.weight';
     expect(readTensors(at('small')).get(name)!.data.equals(readTensors(bundledModel).get(name)!.data)).toBe(true);
+  });
+});
+
+describe('a model that is shorter than usual sequences', () => {
+  const prepare = (): string => {
+    cpSync(bundledModel, at('short'), { recursive: true });
+    const config = { ...readConfig(bundledModel), max_position_embeddings: 64 };
+    writeFileSync(at('short/config.json'), JSON.stringify(config));
+    return at('short');
+  };
+
+  it('has its loss measured on sequences as long as it allows', async () => {
+    const { loss } = await prune('magnitude', 'small', { model: prepare() });
+    expect(loss).toEqual({ numTokens: expect.any(Number), before: expect.any(Number), after: expect.any(Number) });
+  });
+
+  it('has longer ones refused', async () => {
+    const run = prune('magnitude', 'small', { model: prepare(), sequenceLength: 64 });
+    await expect(run).rejects.toThrow('sequenceLength must be at most 63 for this model, received 64');
+    expect(entries()).toEqual(['short']);
   });
 });
 
