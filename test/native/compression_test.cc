@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 
 #include "compress/source_checkpoint.h"
@@ -206,6 +207,50 @@ TEST(CompressCheckpoint, "keeps a pruned checkpoint 2:4 when it quantises it, wh
     EXPECT_CONTAINS(job.OutputConfig(), R"("format": "sparse-24-bitmask")");
     EXPECT_CONTAINS(job.OutputConfig(), R"("num_bits": 8)");
   }
+}
+
+// Makes two shards of one, with every other tensor in the second.
+void SplitInTwo(const TempFolder& root, const std::string& name) {
+  const std::string path = root.path() + "/" + name + "/model.safetensors";
+  std::array<std::vector<test::FileEntry>, 2> shards;
+  std::string map;
+  {
+    const SafetensorsFile file(path);
+    for (const std::string& tensor_name : TensorNames(root.path() + "/" + name)) {
+      const auto tensor = std::find_if(file.tensors().begin(), file.tensors().end(),
+                                       [&](const auto& other) { return other.name == tensor_name; });
+      std::string data(tensor->end - tensor->begin, '\0');
+      file.Read(*tensor, 0, data.size(), data.data());
+      std::string shape;
+      for (const int64_t dim : tensor->shape) shape += (shape.empty() ? "[" : ",") + std::to_string(dim);
+      const size_t shard = map.empty() || shards[1].size() == shards[0].size() ? 0 : 1;
+      shards[shard].push_back({tensor_name, std::string(tensor->dtype), shape + "]", data});
+      map += (map.empty() ? "" : ",") + ("\"" + tensor_name + "\":\"" + std::to_string(shard) + ".safetensors\"");
+    }
+  }
+  std::filesystem::remove(path);
+  for (size_t shard : {size_t{0}, size_t{1}}) {
+    root.Write(name + "/" + std::to_string(shard) + ".safetensors", test::SafetensorsBytes(shards[shard]));
+  }
+  root.Write(name + "/model.safetensors.index.json", "{\"weight_map\":{" + map + "}}");
+}
+
+TEST(CompressCheckpoint, "takes the parts of a pruned matrix from whatever shards they stand in") {
+  Job job;
+  job.options.pruning = PruningMethod::kMagnitude;
+  job.Run();
+  CompressionOptions options;
+  options.model = job.options.output;
+  options.scheme = CompressionScheme::kInt8;
+  options.output = job.root.path() + "/whole";
+  job.options = options;
+  job.Run();
+  SplitInTwo(job.root, "small");
+  job.options.output = job.root.path() + "/split";
+  job.Run();
+  EXPECT_EQ(SafetensorsFile(job.options.output + "/0.safetensors").tensors().size() +
+                SafetensorsFile(job.options.output + "/1.safetensors").tensors().size(),
+            TensorNames(job.root.path() + "/whole").size());
 }
 
 TEST(CompressCheckpoint, "refuses what it cannot do in one sentence, and leaves nothing behind") {
