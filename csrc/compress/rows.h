@@ -18,9 +18,9 @@ inline bool IsKept(const uint8_t* mask, int64_t column) { return (mask[column / 
 
 bool AllFinite(std::span<const float> row);
 
-// out = row / scale, rounded half to even, where the scale makes the largest magnitude 127, or less where
-// the dtype has no such scale. Returns the scale, which is
-// a value of `scale_dtype` (a float dtype) and above zero; 1 for a row of zeros. REQUIRES: AllFinite(row).
+// out = row / scale, rounded half to even, where the scale makes the largest magnitude 127, or less where the dtype has
+// no such scale. Returns the scale, which is a value of `scale_dtype` (a float dtype) and above zero; 1 for a row of
+// zeros. REQUIRES: AllFinite(row).
 float QuantizeRow(std::span<const float> row, DType scale_dtype, int8_t* out);
 
 // Whether at least two of every four neighbours are zero.
