@@ -57,7 +57,7 @@ void SyncFolder(const std::string& path) {
 
 }  // namespace
 
-OutputFolder::OutputFolder(std::string path)
+OutputFolder::OutputFolder(const std::string& path)
     : path_(Normal(path)), parent_(std::filesystem::path(path_).parent_path().string()) {
   if (PathExists(path_)) {
     throw Error(ErrorCode::kInvalidArgument, "output must be the path of a folder to make, but " + path_ + " exists");

@@ -15,7 +15,7 @@ namespace heddle {
 class OutputFolder {
  public:
   // Fails with kInvalidArgument when `path` exists, another process is writing it, or it cannot be made.
-  explicit OutputFolder(std::string path);
+  explicit OutputFolder(const std::string& path);
   // Removes what was not published.
   ~OutputFolder();
   OutputFolder(const OutputFolder&) = delete;

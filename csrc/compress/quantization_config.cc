@@ -15,7 +15,8 @@ std::string Object(const Members& members, int depth) {
   const std::string indent(2 * static_cast<size_t>(depth), ' ');
   std::string text;
   for (const auto& [key, value] : members) {
-    text += (text.empty() ? "{\n" : ",\n") + indent + "  " + JsonString(key) + ": " + value;
+    text += text.empty() ? "{\n" : ",\n";
+    text.append(indent).append("  ").append(JsonString(key)).append(": ").append(value);
   }
   return text + "\n" + indent + "}";
 }

@@ -1,6 +1,7 @@
 #include "compress/source_checkpoint.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <optional>
 
 #include "base/file.h"
@@ -56,7 +57,7 @@ SourceCheckpoint::SourceCheckpoint(const std::string& folder) : folder_(folder) 
   weights_ = OpenQuantizedCheckpoint(folder, stored_);
   has_index_ = !PathExists(folder + "/model.safetensors");
   for (std::string& name : ShardNames(folder, has_index_)) {
-    auto file = std::make_unique<SafetensorsFile>(folder + "/" + name);
+    auto file = std::make_unique<SafetensorsFile>(std::filesystem::path(folder) / name);
     shards_.push_back({std::move(name), std::move(file), {}});
   }
   // The parts of one matrix may stand in several shards.

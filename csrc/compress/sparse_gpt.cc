@@ -38,7 +38,8 @@ int64_t HessianFactor::SizeBytes(int64_t columns) {
   return 3 * columns * columns * static_cast<int64_t>(sizeof(float));
 }
 
-HessianFactor::HessianFactor(Stream& stream, Tensor hessian) : dead_(static_cast<size_t>(hessian.view().dim(0))) {
+HessianFactor::HessianFactor(Stream& stream, const Tensor& hessian)
+    : dead_(static_cast<size_t>(hessian.view().dim(0))) {
   const TensorView& h = hessian.view();
   const int64_t n = h.dim(0);
   double mean = 0;

@@ -13,9 +13,9 @@ namespace heddle {
 // the inverse Hessian.
 class HessianFactor {
  public:
-  // `hessian` [n, n] f32, sum of x x^T over inputs x, on and below its diagonal; taken over. 1 % of its mean diagonal
+  // `hessian` [n, n] f32, sum of x x^T over inputs x, on and below its diagonal; changed. 1 % of its mean diagonal
   // is added, and more as long as it has no inverse. Inputs that were always zero weigh nothing.
-  HessianFactor(Stream& stream, Tensor hessian);
+  HessianFactor(Stream& stream, const Tensor& hessian);
 
   const TensorView& view() const { return factor_; }
   bool IsDead(int64_t column) const { return dead_[static_cast<size_t>(column)]; }

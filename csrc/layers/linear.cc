@@ -37,6 +37,7 @@ void LoadParts(const BuildContext& context, const std::vector<FusedPart>& parts,
 
 std::vector<std::string> PrefixesOf(const std::vector<ColumnParallelLinear::Part>& parts) {
   std::vector<std::string> prefixes;
+  prefixes.reserve(parts.size());
   for (const auto& part : parts) prefixes.push_back(part.stored.prefix);
   return prefixes;
 }

@@ -51,6 +51,8 @@ class FakeModel : public CausalLM {
         throw std::runtime_error("a bug");
       case Fault::kHang:
         while (!context.cancelled && !peer_gave_up) std::this_thread::yield();
+        // Long after whoever gave up has said so.
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
         throw Error(ErrorCode::kCancelled, "woke up");
     }
   }
