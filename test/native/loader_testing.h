@@ -24,6 +24,7 @@ inline std::string TensorHeader(const std::string& name, const std::string& dtyp
 }
 
 inline std::string FloatBytes(const std::vector<float>& values) {
+  if (values.empty()) return "";
   std::string bytes(values.size() * sizeof(float), '\0');
   std::memcpy(bytes.data(), values.data(), bytes.size());
   return bytes;
