@@ -107,6 +107,7 @@ TEST(CudaEmbedding, "turns negative zero into zero, so that shards add up exactl
     const DeviceArray y = DeviceArray::Poisoned(stream, kF32, static_cast<size_t>(size));
     const HeddleCudaEmbedding op = {.ids = ids.As<int32_t>(),
                                     .table = Matrix(table, kF32, 1, size),
+                                    .table_scales = nullptr,
                                     .first_id = 0,
                                     .scale = 1,
                                     .y = Matrix(y, kF32, 1, size)};
@@ -121,6 +122,7 @@ TEST(CudaEmbedding, "does nothing for no rows, and refuses what does not fit tog
   const DeviceArray memory = DeviceArray::Poisoned(stream, kF32, 64);
   const HeddleCudaEmbedding good = {.ids = memory.As<int32_t>(),
                                     .table = Matrix(memory, kF32, 2, 8),
+                                    .table_scales = nullptr,
                                     .first_id = 0,
                                     .scale = 1,
                                     .y = Matrix(memory, kF32, 2, 8)};
