@@ -7,12 +7,6 @@
 namespace heddle {
 namespace {
 
-float Rounded(DType dtype, float value) {
-  uint32_t memory = 0;
-  StoreFloat(dtype, &memory, 0, value);
-  return LoadFloat(dtype, &memory, 0);
-}
-
 // The next larger value of the dtype. REQUIRES: positive, and not the largest.
 float NextLarger(DType dtype, float value) {
   uint32_t memory = 0;
@@ -25,6 +19,12 @@ float NextLarger(DType dtype, float value) {
 float SmallestScale(DType dtype) { return dtype == DType::kFloat16 ? std::ldexp(1.0f, -24) : std::ldexp(1.0f, -126); }
 
 }  // namespace
+
+float Rounded(DType dtype, float value) {
+  uint32_t memory = 0;
+  StoreFloat(dtype, &memory, 0, value);
+  return LoadFloat(dtype, &memory, 0);
+}
 
 bool AllFinite(std::span<const float> row) {
   return std::all_of(row.begin(), row.end(), [](float value) { return std::isfinite(value); });

@@ -16,6 +16,9 @@ constexpr int64_t MaskBytes(int64_t columns) { return (columns + 7) / 8; }
 
 inline bool IsKept(const uint8_t* mask, int64_t column) { return (mask[column / 8] >> (column % 8) & 1) != 0; }
 
+// The value of the float dtype that is nearest to `value`.
+float Rounded(DType dtype, float value);
+
 bool AllFinite(std::span<const float> row);
 
 // out = row / scale, rounded half to even, where the scale makes the largest magnitude 127, or less where the dtype has

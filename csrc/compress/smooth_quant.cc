@@ -4,6 +4,8 @@
 #include <cmath>
 #include <mutex>
 
+#include "compress/rows.h"
+
 namespace heddle {
 namespace {
 
@@ -35,12 +37,6 @@ std::vector<float> LargestWeights(const SourceCheckpoint& source, const LayerInp
     });
   }
   return largest;
-}
-
-float Rounded(DType dtype, float value) {
-  uint32_t memory = 0;
-  StoreFloat(dtype, &memory, 0, value);
-  return LoadFloat(dtype, &memory, 0);
 }
 
 }  // namespace
