@@ -1,11 +1,11 @@
 #include "layers/weight_upload.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cstring>
 
 #include "layers/matrix_rows.h"
+#include "tensor/sparse_group.h"
 
 namespace heddle {
 namespace {
@@ -15,19 +15,6 @@ namespace {
 constexpr int64_t kBufferBytes = int64_t{16} << 20;
 constexpr int64_t kPartBytes = int64_t{256} << 10;
 constexpr int kNumBuffers = 4;
-
-// Of a group of four with two values other than zero at most, the two that are stored, in order: those, then zeros.
-template <typename IsZero>
-std::array<int, 2> StoredOfGroup(const IsZero& is_zero) {
-  unsigned stored = 0;
-  for (const bool zeros : {false, true}) {
-    for (unsigned i = 0; i < kSparseGroup && std::popcount(stored) < 2; ++i) {
-      if (is_zero(i) == zeros) stored |= 1u << i;
-    }
-  }
-  const int first = std::countr_zero(stored);
-  return {first, std::countr_zero(stored & (stored - 1))};
-}
 
 void Convert(const TensorView& from, DType dtype, void* to) {
   const int64_t count = from.shape.NumElements();
@@ -53,9 +40,13 @@ void FillRow(const TensorView& row, const MatrixFormat& format, char* values, ch
                                         : LoadFloat(row.dtype, row.data, column) == 0;
   };
   for (int64_t group = 0; group < columns / kSparseGroup; ++group) {
-    const std::array<int, 2> kept = StoredOfGroup([&](int64_t i) { return is_zero(group * kSparseGroup + i); });
-    for (int64_t i = 0; i < 2; ++i) store(2 * group + i, group * kSparseGroup + kept[static_cast<size_t>(i)]);
-    const int nibble = kept[0] | kept[1] << 2;
+    const int64_t begin = group * kSparseGroup;
+    const unsigned stored = StoredOfGroup([&](int i) { return is_zero(begin + i); });
+    const int first = std::countr_zero(stored);
+    const int second = std::countr_zero(stored & (stored - 1));
+    store(2 * group, begin + first);
+    store(2 * group + 1, begin + second);
+    const int nibble = first | second << 2;
     char& byte = metadata[group / 2];
     byte = static_cast<char>(group % 2 == 0 ? nibble : byte | nibble << 4);
   }

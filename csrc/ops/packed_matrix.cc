@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/rounding.h"
+#include "tensor/sparse_group.h"
 
 namespace heddle {
 namespace {
@@ -137,20 +138,15 @@ void ExpandPanel(void* sparse, int64_t num_quads, T* dense) {
   }
 }
 
-// The two of a lane's quad that are stored: those other than zero, then the first ones.
+// Bits of the two elements of a lane's quad that are stored.
 template <typename T>
 uint64_t StoredOfLane(DType dtype, const T* quad, int64_t lane) {
   constexpr unsigned kMagnitude = sizeof(T) == 1 ? 0xff : 0x7fff;
+  const unsigned group = StoredOfGroup(
+      [&](int64_t k) { return (static_cast<unsigned>(quad[PanelIndex(dtype, k, lane)]) & kMagnitude) == 0; });
+  HEDDLE_CHECK(std::popcount(group) == 2, "a group of four with more than two values");
   uint64_t stored = 0;
-  for (const bool zeros : {false, true}) {
-    for (int64_t k = 0; k < kQuad; ++k) {
-      const int64_t i = PanelIndex(dtype, k, lane);
-      const bool is_zero = (static_cast<unsigned>(quad[i]) & kMagnitude) == 0;
-      if (is_zero != zeros || (zeros && std::popcount(stored) == 2)) continue;
-      stored |= uint64_t{1} << i;
-    }
-  }
-  HEDDLE_CHECK(std::popcount(stored) == 2, "a group of four with more than two values");
+  for (int64_t k = 0; k < kQuad; ++k) stored |= uint64_t{group >> k & 1} << PanelIndex(dtype, k, lane);
   return stored;
 }
 
