@@ -1,5 +1,6 @@
 // Products of a warpgroup (wgmma) whose left operand is 2:4: of each group of four neighbours it has two, and
-// `metadata` says which. What wgmma.cuh says holds here.
+// `metadata` says which. What wgmma.cuh says holds here, for the register of the metadata too: a product reads it when
+// its turn comes, long after it was issued.
 #pragma once
 
 #include "common/wgmma.cuh"
@@ -82,6 +83,22 @@ __device__ __forceinline__ void MultiplyAddSparse(float (&d)[kTiles][4], const u
   } else if constexpr (kTiles == 16) {
     HEDDLE_SPARSE_REGISTERS("128", HEDDLE_R64, "%64, %65, %66, %67", "%68", "%69", HEDDLE_D16("+f", 0));
   }
+}
+
+// Call it after the WaitForProducts that covers the products of this metadata. The compiler knows of operands that they
+// are read until then, but takes a register of metadata to be free as soon as its product was issued. Here it is used
+// once more, to no effect: no metadata is that large.
+__device__ __forceinline__ void KeepMetadata(const uint32_t (&metadata)[4]) {
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "setp.lt.u32 p, %0, 0xfffffff0;\n"
+      "@p bra kept;\n"
+      "nanosleep.u32 %0;\nnanosleep.u32 %1;\nnanosleep.u32 %2;\nnanosleep.u32 %3;\n"
+      "kept:\n"
+      "}\n" ::"r"(metadata[0]),
+      "r"(metadata[1]), "r"(metadata[2]), "r"(metadata[3])
+      : "memory");
 }
 
 #undef HEDDLE_SPARSE_INT8

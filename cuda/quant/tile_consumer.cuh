@@ -48,7 +48,9 @@ class TileConsumer {
     for (int i = 0; i < num_steps; ++i) {
       ring_.WaitForStage(position_);
       Products::Multiply(sums, ring_.Stage(position_), consumer_);
-      if (i > 0) {
+      if (Products::kGroups == 0) {
+        ring_.Release(position_);
+      } else if (i > 0) {
         hopper::WaitForProducts<Products::kGroups>();
         ring_.Release(last);
       }
@@ -56,7 +58,7 @@ class TileConsumer {
       position_.Advance(p_.num_stages);
     }
     hopper::WaitForProducts<0>();
-    ring_.Release(last);
+    if (Products::kGroups > 0) ring_.Release(last);
     hopper::Settle(sums);
   }
 

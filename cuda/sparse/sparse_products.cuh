@@ -1,7 +1,8 @@
 // Products of 2:4 weights, by the tensor cores' own instruction for them: see tile_products.cuh.
 //
 // The host's metadata is in the order of the instruction but for which thread has what of it, so that it is read from
-// shared memory as it lies.
+// shared memory as it lies. A step's products end before the next step's metadata is loaded: see KeepMetadata.
+// Meanwhile the other consumer's are under way.
 #pragma once
 
 #include "common/wgmma_sparse.cuh"
@@ -19,10 +20,13 @@ class MetadataOfPairs {
     from_ = rows + row * kRowBytes + lane % 2 * 2;
   }
 
-  __device__ __forceinline__ uint32_t Of(int product) const {
-    const uint8_t* const from = from_ + product * 4;
-    return *reinterpret_cast<const uint16_t*>(from) | uint32_t{*reinterpret_cast<const uint16_t*>(from + 8 * kRowBytes)}
-                                                          << 16;
+  __device__ __forceinline__ void Load(uint32_t (&of_products)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t low = *reinterpret_cast<const uint16_t*>(from_ + i * 4);
+      const uint32_t high = *reinterpret_cast<const uint16_t*>(from_ + i * 4 + 8 * kRowBytes);
+      of_products[i] = low | high << 16;
+    }
   }
 
  private:
@@ -34,6 +38,8 @@ template <typename T, int kRows>
 struct SparseProducts : TileShape<kRows, 128, 2, 16> {
   using Shape = TileShape<kRows, 128, 2, 16>;
   using Sum = float;
+  static constexpr double kXRowMicroseconds = 0.0005;
+  static constexpr int kGroups = 0;
   static constexpr int kValues = 64;
   static constexpr int kXBoxElements = 64;
 
@@ -42,8 +48,7 @@ struct SparseProducts : TileShape<kRows, 128, 2, 16> {
     const uint64_t weights = hopper::Describe(SharedAddress(Shape::Weights(stage, consumer)));
     const uint64_t x = Shape::X(stage);
     uint32_t of_products[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) of_products[i] = metadata.Of(i);
+    metadata.Load(of_products);
     hopper::BeginProducts();
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -51,6 +56,8 @@ struct SparseProducts : TileShape<kRows, 128, 2, 16> {
                                    of_products[i]);
     }
     hopper::CommitProducts();
+    hopper::WaitForProducts<0>();
+    hopper::KeepMetadata(of_products);
   }
 };
 
@@ -59,6 +66,8 @@ template <int kRows>
 struct SparseInt8Products : TileShape<kRows, 128, 2, 32> {
   using Shape = TileShape<kRows, 128, 2, 32>;
   using Sum = int32_t;
+  static constexpr double kXRowMicroseconds = 0.0018;
+  static constexpr int kGroups = 0;
   static constexpr int kValues = 128;
   static constexpr int kXBoxElements = 128;
 
@@ -78,6 +87,8 @@ struct SparseInt8Products : TileShape<kRows, 128, 2, 32> {
                                 of_products[i]);
     }
     hopper::CommitProducts();
+    hopper::WaitForProducts<0>();
+    hopper::KeepMetadata(of_products);
   }
 };
 
@@ -86,7 +97,8 @@ template <typename T, int kRows>
 struct SparseConvertedProducts : TileShape<kRows, 64, 2, 16> {
   using Shape = TileShape<kRows, 64, 2, 16>;
   using Sum = float;
-  static constexpr int kGroups = kConvertedUnderWay;
+  static constexpr double kXRowMicroseconds = 0.0029;
+  static constexpr int kGroups = 0;
   static constexpr int kValues = 64;
   static constexpr int kXBoxElements = 64;
 
@@ -94,9 +106,13 @@ struct SparseConvertedProducts : TileShape<kRows, 64, 2, 16> {
     const MetadataOfPairs<16> metadata(Shape::Metadata(stage, consumer));
     const uint64_t x = Shape::X(stage);
     const Int8Rows<64> rows(Shape::Weights(stage, consumer));
+    uint32_t of_products[4];
+    metadata.Load(of_products);
     MultiplyConverted<T, 4>(rows, [&](const uint32_t(&left)[4], int i) {
-      hopper::MultiplyAddSparse<T>(sums, left, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4, metadata.Of(i));
+      hopper::MultiplyAddSparse<T>(sums, left, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4, of_products[i]);
     });
+    hopper::WaitForProducts<0>();
+    hopper::KeepMetadata(of_products);
   }
 };
 
@@ -112,9 +128,13 @@ struct SparseOutlierProducts : SparseInt8Products<kRows> {
     const MetadataOfPairs<32> metadata(Shape::Metadata(stage, consumer));
     const uint64_t x = Shape::X(stage);
     const Int8Rows<128> rows(Shape::Weights(stage, consumer));
-    MultiplyConverted<T, kOutlierColumns / 32>(rows, [&](const uint32_t(&left)[4], int i) {
-      hopper::MultiplyAddSparse<T>(sums, left, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4, metadata.Of(i));
+    uint32_t of_products[4];
+    metadata.Load(of_products);
+    MultiplyConverted<T, 4>(rows, [&](const uint32_t(&left)[4], int i) {
+      hopper::MultiplyAddSparse<T>(sums, left, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4, of_products[i]);
     });
+    hopper::WaitForProducts<0>();
+    hopper::KeepMetadata(of_products);
   }
 };
 
