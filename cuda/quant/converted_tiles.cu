@@ -8,7 +8,7 @@ void LaunchConvertedTiles(const HeddleCudaStream& stream, const TileProduct& pro
   DispatchFloat(product.x.dtype, [&]<typename T>() {
     if constexpr (!std::is_same_v<T, float>) {
       using Kinds = Cheapest<ConvertedProducts<T, 16>, ConvertedProducts<T, 32>, ConvertedProducts<T, 64>,
-                             ConvertedProducts<T, 128>>;
+                             ConvertedProducts<T, 128>, ConvertedProducts<T, 256>>;
       Kinds::Launch(stream, product);
     }
   });

@@ -68,7 +68,13 @@ class TileConsumer {
     if constexpr (!Products::kHasOutliers) {
       if (!whole) {
         if (!joined_.IsLast(piece.tile)) return;
-        joined_.Join(p_.partial_sums, sums, piece.tile);
+          // Its own as well, from there: registers have no room for two of 256 rows.
+#pragma unroll
+        for (auto& quad : sums) {
+#pragma unroll
+          for (Sum& sum : quad) sum = 0;
+        }
+        joined_.AddAll(p_.partial_sums, sums, piece.tile);
       }
       Write(p_.row_scales, piece, 0, sums);
     } else {

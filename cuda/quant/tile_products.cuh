@@ -12,6 +12,7 @@ namespace heddle::cuda {
 
 // What kinds of products have in common. A step takes kValues values of a row of the weight, kValueBytes together, and
 // kXBoxes boxes of 128 bytes of a row of x; of a 2:4 weight also kMetadataRowBytes. A stage has them in this order.
+// kXRowMicroseconds: see tile_division.cuh.
 template <int kRows, int kValueBytes, int kBoxes, int kMetadataRow = 0>
 struct TileShape {
   static constexpr int kGroups = 1;
@@ -43,6 +44,7 @@ template <int kRows>
 struct Int8Products : TileShape<kRows, 128, 1> {
   using Shape = TileShape<kRows, 128, 1>;
   using Sum = int32_t;
+  static constexpr double kXRowMicroseconds = 0.0018;
   static constexpr int kValues = 128;
   static constexpr int kXBoxElements = 128;
 
@@ -122,19 +124,20 @@ __device__ __forceinline__ void MultiplyConverted(const Int8Rows<kRowBytes>& row
   }
 }
 
-// Int8 weights as T by x of T.
-template <typename T, int kRows>
-struct ConvertedProducts : TileShape<kRows, 128, 2> {
-  using Shape = TileShape<kRows, 128, 2>;
+// Int8 weights as T by x of T. Of 256 rows of x the ring has room for shorter steps only.
+template <typename T, int kRows, int kStep = kRows == 256 ? 64 : 128>
+struct ConvertedProducts : TileShape<kRows, kStep, kStep / 64> {
+  using Shape = TileShape<kRows, kStep, kStep / 64>;
   using Sum = float;
+  static constexpr double kXRowMicroseconds = 0.0037 * kStep / 128;
   static constexpr int kGroups = kConvertedUnderWay;
-  static constexpr int kValues = 128;
+  static constexpr int kValues = kStep;
   static constexpr int kXBoxElements = 64;
 
   static __device__ __forceinline__ void Multiply(Sum (&sums)[kRows / 8][4], const uint8_t* stage, int consumer) {
     const uint64_t x = Shape::X(stage);
-    const Int8Rows<128> rows(Shape::Weights(stage, consumer));
-    MultiplyConverted<T, 8>(rows, [&](const uint32_t(&left)[4], int i) {
+    const Int8Rows<kStep> rows(Shape::Weights(stage, consumer));
+    MultiplyConverted<T, kStep / 16>(rows, [&](const uint32_t(&left)[4], int i) {
       hopper::MultiplyAddTransposed<T>(sums, left, x + i / 4 * (Shape::kXBoxBytes / 16) + i % 4 * 2);
     });
   }
@@ -145,6 +148,7 @@ struct ConvertedProducts : TileShape<kRows, 128, 2> {
 template <typename T, int kRows>
 struct OutlierProducts : Int8Products<kRows> {
   using Shape = typename Int8Products<kRows>::Shape;
+  static constexpr double kXRowMicroseconds = 0.0011;
   static constexpr bool kHasOutliers = true;
   static constexpr int kOutlierColumns = cuda::kOutlierColumns;
 

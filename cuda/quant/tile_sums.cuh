@@ -54,39 +54,7 @@ class TileSums {
     return true;
   }
 
-  // From this block's sums to those of all pieces.
-  template <int kTiles>
-  __device__ __forceinline__ void Join(const void* memory, int32_t (&sums)[kTiles][4], int tile) const {
-    const int last = schedule_.LastBlock(tile);
-    for (int block = schedule_.FirstBlock(tile); block <= last; ++block) {
-      if (block != static_cast<int>(blockIdx.x)) Add(memory, sums, block, tile);
-    }
-  }
-  template <int kTiles>
-  __device__ __forceinline__ void Join(const void* memory, float (&sums)[kTiles][4], int tile) const {
-    float mine[kTiles][4];
-#pragma unroll
-    for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        mine[j][e] = sums[j][e];
-        sums[j][e] = 0;
-      }
-    }
-    const int last = schedule_.LastBlock(tile);
-    for (int block = schedule_.FirstBlock(tile); block <= last; ++block) {
-      if (block != static_cast<int>(blockIdx.x)) {
-        Add(memory, sums, block, tile);
-        continue;
-      }
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) {
-#pragma unroll
-        for (int e = 0; e < 4; ++e) sums[j][e] += mine[j][e];
-      }
-    }
-  }
-
+  // What all blocks have left of the tile, this one among them.
   template <typename Sum, int kTiles>
   __device__ __forceinline__ void AddAll(const void* memory, Sum (&sums)[kTiles][4], int tile) const {
     const int last = schedule_.LastBlock(tile);
