@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "common/clusters.h"
+
 namespace heddle::cuda {
 namespace {
 
@@ -64,6 +66,10 @@ DeviceProperties PropertiesOf(int device) {
   properties.minor = Attribute(cudaDevAttrComputeCapabilityMinor, device);
   properties.num_multiprocessors = Attribute(cudaDevAttrMultiProcessorCount, device);
   properties.shared_bytes_per_block = Attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  if (properties.major >= 9) {
+    properties.most_clusters_of_2 = MostClusters(device, 2, properties.shared_bytes_per_block);
+    properties.most_clusters_of_4 = MostClusters(device, 4, properties.shared_bytes_per_block);
+  }
   if (properties.major < 8) {
     Fail(kHeddleCudaUnavailable, "device " + std::to_string(device) + " has compute capability " +
                                      std::to_string(properties.major) + "." + std::to_string(properties.minor) +

@@ -21,6 +21,10 @@ struct DeviceProperties {
   int minor = 0;
   int num_multiprocessors = 0;
   int shared_bytes_per_block = 0;  // the most a block may opt in to
+  // Clusters of so many blocks, each of which takes a whole multiprocessor, that find places at the same time; 0 before
+  // compute capability 9.0.
+  int most_clusters_of_2 = 0;
+  int most_clusters_of_4 = 0;
 };
 
 }  // namespace heddle::cuda

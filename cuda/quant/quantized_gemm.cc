@@ -58,6 +58,7 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
     if (x.num_rows <= kMaxSkinnyRows) return LaunchInt8Skinny(stream, product);
     return LaunchInt8Tiles(stream, product);
   }
+  product.scratch_bytes = memory.RestBytes();  // about: rows of a tile are chosen before the rest is taken
   Outliers& outliers = product.outliers;
   outliers.columns_of_part = sparse ? kSparseOutlierColumns : kOutlierColumns;
   outliers.rows_of_group = sparse ? RowsOfSparseOutlierTiles(stream, product) : RowsOfOutlierTiles(stream, product);

@@ -1,12 +1,11 @@
-// How a product becomes tiles, and what their kernel is told.
+// What the kernel of a product is told, and which of the kernels it is.
 #pragma once
 
-#include <algorithm>
 #include <iterator>
 
 #include "common/checks.h"
-#include "common/rounding.h"
 #include "common/tensor_map.h"
+#include "quant/tile_division.cuh"
 #include "quant/tile_kernel.cuh"
 #include "quant/tile_product.h"
 
@@ -42,38 +41,6 @@ inline HeddleCudaMatrix MetadataOf(const HeddleCudaWeight& weight) {
           weight.metadata_stride};
 }
 
-// Of a product: tiles, steps of each, and blocks of a cluster for one, as many as leave none waiting and have some
-// steps.
-struct TileGrid {
-  int num_x_tiles;
-  int num_tiles;
-  int num_steps;
-  int num_splits;
-};
-
-template <class Products>
-TileGrid TileGridOf(const TileProduct& product, int num_blocks) {
-  TileGrid grid{};
-  const int outputs_of_tile = kTileWeightRows / (product.gated ? 2 : 1);
-  grid.num_x_tiles = static_cast<int>(CeilDiv(product.y.num_rows, Products::kXRows));
-  grid.num_tiles = static_cast<int>(CeilDiv(product.y.size, outputs_of_tile) * grid.num_x_tiles);
-  grid.num_steps = static_cast<int>(CeilDiv(product.x.size, Products::kXBoxes * Products::kXBoxElements));
-  grid.num_splits = 1;
-  for (const int splits : {2, 4}) {
-    if (CanSplit<Products>(splits) && grid.num_tiles * splits <= num_blocks && grid.num_steps >= 2 * splits)
-      grid.num_splits = splits;
-  }
-  return grid;
-}
-
-// Tiles that are cut along k: none where most blocks have work in every turn; else those that do not go round evenly,
-// with a tile more for each block, so that none is cut into many pieces.
-inline int SharedTiles(int num_tiles, int num_blocks) {
-  const int64_t places = RoundUp(num_tiles, num_blocks);
-  if (num_tiles * 10 >= places * 7) return 0;
-  return std::min(num_tiles, num_tiles % num_blocks + num_blocks);
-}
-
 template <class Products>
 void LaunchTiles(const HeddleCudaStream& stream, const TileProduct& product) {
   const HeddleCudaMatrix& x = product.x;
@@ -96,27 +63,20 @@ void LaunchTiles(const HeddleCudaStream& stream, const TileProduct& product) {
   if constexpr (Products::kMetadataRowBytes > 0) {
     p.metadata = TensorMapOf(WeightShape(MetadataOf(product.weight), Products::kMetadataRowBytes, product.gated));
   }
-  const int most_blocks = stream.properties.num_multiprocessors;
-  const TileGrid grid = TileGridOf<Products>(product, most_blocks);
-  p.num_steps = grid.num_steps;
-  p.num_x_tiles = grid.num_x_tiles;
-  p.num_tiles = grid.num_tiles;
-  p.num_splits = grid.num_splits;
-  // Each has a step at least.
-  int num_blocks = static_cast<int>(std::min<int64_t>(most_blocks, int64_t{p.num_tiles} * p.num_steps));
-  if (p.num_splits == 1) p.num_shared_tiles = SharedTiles(p.num_tiles, num_blocks);
-  int64_t sums_bytes = int64_t{num_blocks} * 2 * kTileWeightRows * Products::kXRows * 4;
+  const TileDivision division = DivideTiles<Products>(stream, product);
+  p.num_steps = division.num_steps;
+  p.num_x_tiles = division.num_x_tiles;
+  p.num_tiles = division.num_tiles;
+  p.num_splits = division.num_splits;
+  p.num_shared_tiles = division.num_shared_tiles;
   if constexpr (Products::kHasOutliers) {
     const Outliers& outliers = product.outliers;
     p.outliers = TensorMapOf(RowsShape(outliers.values, 64, Products::kXRows));
     p.num_outlier_parts = outliers.num_parts;
     p.outlier_parts = outliers.parts;
     p.outlier_stride = static_cast<int>(CeilDiv(x.size, outliers.columns_of_part));
-    p.outlier_sums = static_cast<unsigned char*>(product.scratch) + sums_bytes;
-    sums_bytes *= 2;
+    p.outlier_sums = static_cast<unsigned char*>(product.scratch) + SumsBytes<Products>(division.num_blocks);
   }
-  if (sums_bytes > product.scratch_bytes) p.num_shared_tiles = 0;
-  if (p.num_shared_tiles == 0) num_blocks = std::min(num_blocks, p.num_tiles * p.num_splits);
   if (y.dtype != kHeddleCudaFloat32) {
     p.y = TensorMapOf(RowsShape(y, product.gated ? 32 : 64, StoredRows(Products::kXRows / p.num_splits)));
   }
@@ -126,31 +86,15 @@ void LaunchTiles(const HeddleCudaStream& stream, const TileProduct& product) {
   const int shared_bytes = TileSharedBytes<Products>(p.num_stages);
   const auto kernel = TileKernel<Products>;
   AllowShared(kernel, shared_bytes);
-  LaunchClusters(stream, kernel, p.num_splits, dim3(num_blocks), dim3(kTileThreads), shared_bytes, p);
-}
-
-// How long a product takes that is bound by what its blocks copy: bytes of the busiest one.
-template <class Products>
-int64_t TileCost(const TileProduct& product, int num_blocks) {
-  constexpr int64_t kBytesOfBeginning = int64_t{128} << 10;
-  constexpr int64_t kBytesOfSums = int64_t{kTileWeightRows} * Products::kXRows * 4;
-  const TileGrid grid = TileGridOf<Products>(product, num_blocks);
-  const int64_t all_steps = int64_t{grid.num_tiles} * grid.num_steps;
-  if (SharedTiles(grid.num_tiles, num_blocks) > 0 && grid.num_splits == 1) {
-    return CeilDiv(all_steps, num_blocks) * Products::kStageBytes + 4 * kBytesOfSums + 3 * kBytesOfBeginning;
-  }
-  const int64_t turns = CeilDiv(int64_t{grid.num_tiles} * grid.num_splits, num_blocks);
-  const int64_t exchange = grid.num_splits == 1 ? 0 : kBytesOfSums + kBytesOfBeginning / 2;
-  return turns * (CeilDiv(grid.num_steps, grid.num_splits) * Products::kStageBytes + kBytesOfSums / 2 + exchange) +
-         kBytesOfBeginning;
+  LaunchClusters(stream, kernel, p.num_splits, dim3(division.num_blocks), dim3(kTileThreads), shared_bytes, p);
 }
 
 // Of these kinds, which differ in rows of x, the one that takes the shortest.
 template <class... Products>
 struct Cheapest {
   static int Of(const HeddleCudaStream& stream, const TileProduct& product) {
-    const int64_t costs[] = {TileCost<Products>(product, stream.properties.num_multiprocessors)...};
-    return static_cast<int>(std::min_element(std::begin(costs), std::end(costs)) - std::begin(costs));
+    const double times[] = {DivideTiles<Products>(stream, product).microseconds...};
+    return static_cast<int>(std::min_element(std::begin(times), std::end(times)) - std::begin(times));
   }
   static int64_t Rows(const HeddleCudaStream& stream, const TileProduct& product) {
     constexpr int64_t kRows[] = {Products::kXRows...};
