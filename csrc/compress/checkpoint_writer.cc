@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "compress/cancellation.h"
+
 namespace heddle {
 namespace {
 
@@ -28,14 +30,10 @@ int64_t CheckpointWriter::ThreadBytes(const SourceMatrix& matrix) {
   return StripRows(matrix) * matrix.columns * kBytesAValue;
 }
 
-void CheckpointWriter::CheckCancelled() const {
-  if (cancelled_.load(std::memory_order_relaxed)) throw Error(ErrorCode::kCancelled, "the run was cancelled");
-}
-
 template <typename Use>
 void CheckpointWriter::ForEachStrip(const SourceMatrix& matrix, const Use& use) {
   threads_.RunPieces(matrix.rows, StripRows(matrix), [&](int, int64_t begin, int64_t end) {
-    CheckCancelled();
+    ThrowIfCancelled(cancelled_);
     use(begin, end);
   });
 }
@@ -88,7 +86,7 @@ void CheckpointWriter::Copy(size_t shard, size_t tensor, const SafetensorsTensor
   const uint64_t size = other.end - other.begin;
   std::vector<char> bytes(static_cast<size_t>(std::min(size, kCopyBytes)));
   for (uint64_t at = 0; at < size; at += kCopyBytes) {
-    CheckCancelled();
+    ThrowIfCancelled(cancelled_);
     const uint64_t count = std::min(kCopyBytes, size - at);
     file.Read(other, at, count, bytes.data());
     writers_[shard]->Write(tensor, at, bytes.data(), static_cast<size_t>(count));
@@ -97,7 +95,7 @@ void CheckpointWriter::Copy(size_t shard, size_t tensor, const SafetensorsTensor
 
 void CheckpointWriter::Finish() {
   for (const auto& writer : writers_) {
-    CheckCancelled();
+    ThrowIfCancelled(cancelled_);
     writer->Finish();
   }
 }

@@ -43,7 +43,6 @@ class CheckpointWriter {
  private:
   template <typename Use>
   void ForEachStrip(const SourceMatrix& matrix, const Use& use);
-  void CheckCancelled() const;
   void Copy(size_t shard, size_t tensor, const SafetensorsTensor& other);
 
   const SourceCheckpoint& source_;

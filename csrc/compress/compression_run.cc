@@ -134,7 +134,7 @@ void CompressionRun::UseStatistics() {
 void CompressionRun::Prune(const Pass& pass, CheckpointWriter& writer) {
   double done = 0;
   for (const LayerInput& input : pass) {
-    const HessianFactor factor(stream_, observer_.TakeHessian(input.prefixes[0]));
+    const HessianFactor factor(stream_, observer_.TakeHessian(input.prefixes[0]), cancelled_);
     for (const PlannedMatrix& matrix : plan_.matrices()) {
       const auto& names = input.prefixes;
       const bool shares = std::find(names.begin(), names.end(), matrix.source->prefix) != names.end();
@@ -152,7 +152,7 @@ void CompressionRun::PruneMatrix(const PlannedMatrix& matrix, const HessianFacto
   stream_.threads().RunPieces(source.rows, 16, [&](int, int64_t begin, int64_t end) {
     source_.ReadRows(source, begin, end, values + begin * source.columns);
   });
-  PruneSparseGpt(stream_, factor, weights);
+  PruneSparseGpt(stream_, factor, weights, cancelled_);
   writer.WriteMatrix(matrix, {values, static_cast<size_t>(source.rows * source.columns)});
   written_.insert(source.prefix);
 }

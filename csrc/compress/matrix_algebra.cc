@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "compress/cancellation.h"
 #include "ops/ops.h"
 #include "ops/packed_matrix.h"
 
@@ -51,9 +52,11 @@ Tensor InvertBlock(const TensorView& l) {
 }
 
 // l with l l^T = matrix, in its place, below and on the diagonal, and the inverses of its blocks on the diagonal.
-bool Cholesky(Stream& stream, const TensorView& matrix, std::vector<Tensor>& inverses) {
+bool Cholesky(Stream& stream, const TensorView& matrix, std::vector<Tensor>& inverses,
+              const std::atomic<bool>& cancelled) {
   const int64_t n = matrix.dim(0);
   for (int64_t begin = 0; begin < n; begin += kBlock) {
+    ThrowIfCancelled(cancelled);
     const int64_t end = std::min(begin + kBlock, n);
     const TensorView block = matrix.Rows(begin, end).Columns(begin, end);
     if (!FactorBlock(block)) return false;
@@ -74,11 +77,13 @@ bool Cholesky(Stream& stream, const TensorView& matrix, std::vector<Tensor>& inv
 }
 
 // The transposed inverse of l, an upper triangle.
-Tensor InvertTransposed(Stream& stream, const TensorView& l, const std::vector<Tensor>& inverses) {
+Tensor InvertTransposed(Stream& stream, const TensorView& l, const std::vector<Tensor>& inverses,
+                        const std::atomic<bool>& cancelled) {
   const int64_t n = l.dim(0);
   Tensor result(DType::kFloat32, {n, n});
   const TensorView& v = result.view();
   for (int64_t begin = 0; begin < n; begin += kBlock) {
+    ThrowIfCancelled(cancelled);
     const int64_t end = std::min(begin + kBlock, n);
     const TensorView& inverse = inverses[static_cast<size_t>(begin / kBlock)].view();
     for (int64_t i = begin; i < end; ++i) {
@@ -124,7 +129,7 @@ void AddProduct(Stream& stream, float scale, const TensorView& a, const TensorVi
   }
 }
 
-bool InverseFactor(Stream& stream, const TensorView& matrix) {
+bool InverseFactor(Stream& stream, const TensorView& matrix, const std::atomic<bool>& cancelled) {
   // With the order of rows and columns reversed, matrix = l l^T gives u = the inverse of l, reversed.
   const int64_t n = matrix.dim(0);
   for (int64_t i = 0; i < n; ++i) {
@@ -133,8 +138,8 @@ bool InverseFactor(Stream& stream, const TensorView& matrix) {
     }
   }
   std::vector<Tensor> inverses;
-  if (!Cholesky(stream, matrix, inverses)) return false;
-  const Tensor inverse = InvertTransposed(stream, matrix, inverses);
+  if (!Cholesky(stream, matrix, inverses, cancelled)) return false;
+  const Tensor inverse = InvertTransposed(stream, matrix, inverses, cancelled);
   stream.threads().RunPieces(n, 16, [&](int, int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i) {
       float* row = matrix.Row<float>(i);

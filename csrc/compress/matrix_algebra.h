@@ -2,6 +2,8 @@
 // strided. On the stream's thread.
 #pragma once
 
+#include <atomic>
+
 #include "device/stream.h"
 #include "tensor/tensor.h"
 
@@ -14,7 +16,7 @@ void AddProduct(Stream& stream, float scale, const TensorView& a, const TensorVi
 
 // The upper triangular u with u^T u = the inverse of `matrix` [n, n], in its place; below the diagonal 0. Of `matrix`,
 // symmetric, only what is on and below the diagonal is read. False, with `matrix` spoilt, when it is not positive
-// definite. Needs as much memory as `matrix` beside it.
-bool InverseFactor(Stream& stream, const TensorView& matrix);
+// definite. Needs as much memory as `matrix` beside it. Fails with kCancelled.
+bool InverseFactor(Stream& stream, const TensorView& matrix, const std::atomic<bool>& cancelled);
 
 }  // namespace heddle

@@ -7,6 +7,7 @@
 #include "base/quote.h"
 #include "base/rounding.h"
 #include "compress/rows.h"
+#include "tensor/quantize_row.h"
 
 namespace heddle {
 namespace {

@@ -1,5 +1,4 @@
-// What becomes of one row of a matrix: 8-bit integers with a scale, and 2:4 sparsity, which keeps two of every four
-// neighbours.
+// What becomes of one row of a matrix by 2:4 sparsity, which keeps two of every four neighbours.
 //
 // Masks have a bit a column, from the lowest of byte 0 on, with two set of every four: the bitmask of
 // compressed-tensors. Any thread. REQUIRES for 2:4: as many columns as a multiple of four.
@@ -18,13 +17,6 @@ inline bool IsKept(const uint8_t* mask, int64_t column) { return (mask[column / 
 
 // The value of the float dtype that is nearest to `value`.
 float Rounded(DType dtype, float value);
-
-bool AllFinite(std::span<const float> row);
-
-// out = row / scale, rounded half to even, where the scale makes the largest magnitude 127, or less where the dtype has
-// no such scale. Returns the scale, which is a value of `scale_dtype` (a float dtype) and above zero; 1 for a row of
-// zeros. REQUIRES: AllFinite(row).
-float QuantizeRow(std::span<const float> row, DType scale_dtype, int8_t* out);
 
 // Whether at least two of every four neighbours are zero.
 bool IsTwoOfFour(std::span<const float> row);

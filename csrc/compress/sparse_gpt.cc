@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
+#include "compress/cancellation.h"
 #include "compress/matrix_algebra.h"
 #include "compress/rows.h"
 
@@ -38,7 +40,7 @@ int64_t HessianFactor::SizeBytes(int64_t columns) {
   return 3 * columns * columns * static_cast<int64_t>(sizeof(float));
 }
 
-HessianFactor::HessianFactor(Stream& stream, const Tensor& hessian)
+HessianFactor::HessianFactor(Stream& stream, const Tensor& hessian, const std::atomic<bool>& cancelled)
     : dead_(static_cast<size_t>(hessian.view().dim(0))) {
   const TensorView& h = hessian.view();
   const int64_t n = h.dim(0);
@@ -48,6 +50,9 @@ HessianFactor::HessianFactor(Stream& stream, const Tensor& hessian)
     if (IsDead(i)) h.Row<float>(i)[i] = 1;
     mean += h.Row<float>(i)[i] / static_cast<double>(n);
   }
+  if (!std::isfinite(mean)) {
+    throw Error(ErrorCode::kModelFormat, "on the calibration text an input of a linear layer is not a finite number");
+  }
   // Factoring spoils what it works on.
   for (double damping = kDamping; factor_.empty(); damping *= 10) {
     Tensor damped(DType::kFloat32, {n, n});
@@ -55,16 +60,18 @@ HessianFactor::HessianFactor(Stream& stream, const Tensor& hessian)
       std::copy_n(h.Row<float>(i), i + 1, damped.view().Row<float>(i));
       damped.view().Row<float>(i)[i] += static_cast<float>(damping * mean);
     }
-    if (InverseFactor(stream, damped)) factor_ = damped;
-    HEDDLE_CHECK(damping < 1e6 || !factor_.empty(), "second moments of inputs are not numbers");
+    if (InverseFactor(stream, damped, cancelled)) factor_ = damped;
+    HEDDLE_CHECK(damping < 1e6 || !factor_.empty(), "second moments of inputs have no inverse");
   }
 }
 
-void PruneSparseGpt(Stream& stream, const HessianFactor& factor, const TensorView& weights) {
+void PruneSparseGpt(Stream& stream, const HessianFactor& factor, const TensorView& weights,
+                    const std::atomic<bool>& cancelled) {
   const int64_t rows = weights.dim(0);
   const int64_t columns = weights.dim(1);
   ThreadPool& threads = stream.threads();
   for (int64_t begin = 0; begin < columns; begin += kBlock) {
+    ThrowIfCancelled(cancelled);
     const int64_t end = std::min(begin + kBlock, columns);
     const Tensor errors(DType::kFloat32, {rows, end - begin});
     threads.RunPieces(rows, 16, [&](int, int64_t first, int64_t last) {

@@ -2,6 +2,7 @@
 // in their row, by the second moments of the layer's inputs.
 #pragma once
 
+#include <atomic>
 #include <vector>
 
 #include "device/stream.h"
@@ -14,8 +15,9 @@ namespace heddle {
 class HessianFactor {
  public:
   // `hessian` [n, n] f32, sum of x x^T over inputs x, on and below its diagonal; changed. 1 % of its mean diagonal
-  // is added, and more as long as it has no inverse. Inputs that were always zero weigh nothing.
-  HessianFactor(Stream& stream, const Tensor& hessian);
+  // is added, and more as long as it has no inverse. Inputs that were always zero weigh nothing. Fails with
+  // kModelFormat where inputs were not finite, and with kCancelled.
+  HessianFactor(Stream& stream, const Tensor& hessian, const std::atomic<bool>& cancelled);
 
   const TensorView& view() const { return factor_; }
   bool IsDead(int64_t column) const { return dead_[static_cast<size_t>(column)]; }
@@ -29,7 +31,9 @@ class HessianFactor {
 };
 
 // Prunes weights [rows, columns] f32 in place. Which two of four neighbours go is decided when the first of them is
-// reached, after all that came before has been made up for. REQUIRES: columns is a multiple of 4.
-void PruneSparseGpt(Stream& stream, const HessianFactor& factor, const TensorView& weights);
+// reached, after all that came before has been made up for. Fails with kCancelled. REQUIRES: columns is a multiple
+// of 4.
+void PruneSparseGpt(Stream& stream, const HessianFactor& factor, const TensorView& weights,
+                    const std::atomic<bool>& cancelled);
 
 }  // namespace heddle

