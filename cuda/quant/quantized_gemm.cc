@@ -58,7 +58,6 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
     if (x.num_rows <= kMaxSkinnyRows) return LaunchInt8Skinny(stream, product);
     return LaunchInt8Tiles(stream, product);
   }
-  product.scratch_bytes = memory.RestBytes();  // about: rows of a tile are chosen before the rest is taken
   Outliers& outliers = product.outliers;
   outliers.columns_of_part = sparse ? kSparseOutlierColumns : kOutlierColumns;
   outliers.rows_of_group = sparse ? RowsOfSparseOutlierTiles(stream, product) : RowsOfOutlierTiles(stream, product);
@@ -66,8 +65,6 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
   const int64_t groups = CeilDiv(x.num_rows, outliers.rows_of_group);
   outliers.num_parts = memory.Take<int32_t>(groups);
   outliers.parts = memory.Take<int32_t>(groups * CeilDiv(x.size, outliers.columns_of_part));
-  product.scratch = memory.Rest();
-  product.scratch_bytes = memory.RestBytes();
   QuantizeRowsButOutliers(stream, x, product.weight.outlier_threshold, product.x, row_scales, outliers);
   sparse ? LaunchSparseOutlierTiles(stream, product) : LaunchOutlierTiles(stream, product);
 }

@@ -63,10 +63,14 @@ class TileConsumer {
   }
 
   __device__ __forceinline__ void Finish(const TileSchedule& schedule, const TilePiece& piece, Sum (&sums)[kTiles][4]) {
-    const bool whole = schedule.IsWhole(piece);
-    if (!whole) joined_.Leave(p_.partial_sums, sums, piece.tile);
-    if constexpr (!Products::kHasOutliers) {
-      if (!whole) {
+    if constexpr (Products::kHasOutliers) {
+      float scaled[kTiles][4];
+      Scale(FirstRow(piece), sums, scaled);
+      MultiplyOutliers(piece, scaled);
+      Write(nullptr, piece, 0, scaled);
+    } else {
+      if (!schedule.IsWhole(piece)) {
+        joined_.Leave(p_.partial_sums, sums, piece.tile);
         if (!joined_.IsLast(piece.tile)) return;
           // Its own as well, from there: registers have no room for two of 256 rows.
 #pragma unroll
@@ -77,20 +81,6 @@ class TileConsumer {
         joined_.AddAll(p_.partial_sums, sums, piece.tile);
       }
       Write(p_.row_scales, piece, 0, sums);
-    } else {
-      float scaled[kTiles][4];
-      Scale(FirstRow(piece), sums, whole, scaled);
-      MultiplyOutliers(piece, scaled);
-      if (!whole) {
-        if (piece.begin == 0) joined_.Leave(p_.outlier_sums, scaled, piece.tile);
-        if (!joined_.IsLast(piece.tile)) return;
-        // Not kept in registers meanwhile: there is no room for both.
-        Sum all[kTiles][4] = {};
-        joined_.AddAll(p_.partial_sums, all, piece.tile);
-        Scale(FirstRow(piece), all, true, scaled);
-        joined_.Add(p_.outlier_sums, scaled, schedule.FirstBlock(piece.tile), piece.tile);
-      }
-      Write(nullptr, piece, 0, scaled);
     }
   }
 
@@ -118,7 +108,7 @@ class TileConsumer {
         MultiplyOutliers(piece, outliers);
         Exchange<kSplits>(sums, share);
         float scaled[kShare][4];
-        Scale(FirstRow(piece) + first_row, share, true, scaled);
+        Scale(FirstRow(piece) + first_row, share, scaled);
         Exchange<kSplits>(outliers, scaled);
         Write(nullptr, piece, first_row, scaled);
       } else {
@@ -162,17 +152,16 @@ class TileConsumer {
 
   __device__ __forceinline__ int FirstRow(const TilePiece& piece) const { return ring_.XTile(piece) * kXRows; }
 
-  // sums * scales of x's rows from first_row on, or zeros.
+  // sums * scales of x's rows from first_row on.
   template <int kSize>
-  __device__ __forceinline__ void Scale(int first_row, const Sum (&sums)[kSize][4], bool keep,
-                                        float (&scaled)[kSize][4]) const {
+  __device__ __forceinline__ void Scale(int first_row, const Sum (&sums)[kSize][4], float (&scaled)[kSize][4]) const {
 #pragma unroll
     for (int j = 0; j < kSize; ++j) {
       const float2 row_scales = RowScalesOf(p_.row_scales, first_row, j);
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const float row_scale = e % 2 == 0 ? row_scales.x : row_scales.y;
-        scaled[j][e] = keep ? static_cast<float>(sums[j][e]) * row_scale : 0.0f;
+        scaled[j][e] = static_cast<float>(sums[j][e]) * row_scale;
       }
     }
   }

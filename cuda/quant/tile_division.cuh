@@ -22,7 +22,7 @@ struct TileDivision {
   double microseconds;
 };
 
-// Of the memory that partial sums take, of each kind of sums.
+// Of the memory that partial sums take.
 template <class Products>
 int64_t SumsBytes(int num_blocks) {
   return int64_t{num_blocks} * 2 * kTileWeightRows * Products::kXRows * 4;
@@ -86,8 +86,9 @@ TileDivision DivideTiles(const HeddleCudaStream& stream, const TileProduct& prod
   };
   if (has_places(2, stream.properties.most_clusters_of_2)) consider(InTurns<Products>(tiles, most_blocks, 2));
   if (has_places(4, stream.properties.most_clusters_of_4)) consider(InTurns<Products>(tiles, most_blocks, 4));
-  const int64_t sums_bytes = SumsBytes<Products>(most_blocks) * (Products::kHasOutliers ? 2 : 1);
-  if (tiles.num_tiles % most_blocks != 0 && sums_bytes <= product.scratch_bytes) {
+  // A block that begins a tile would have all of its outliers, and the others would wait.
+  if (!Products::kHasOutliers && tiles.num_tiles % most_blocks != 0 &&
+      SumsBytes<Products>(most_blocks) <= product.scratch_bytes) {
     consider(Shared<Products>(tiles, most_blocks));
   }
   return best;

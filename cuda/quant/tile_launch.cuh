@@ -72,10 +72,10 @@ void LaunchTiles(const HeddleCudaStream& stream, const TileProduct& product) {
   if constexpr (Products::kHasOutliers) {
     const Outliers& outliers = product.outliers;
     p.outliers = TensorMapOf(RowsShape(outliers.values, 64, Products::kXRows));
+    p.outlier_weight = TensorMapOf(WeightShape(product.weight.values, kOutlierValues, product.gated));
     p.num_outlier_parts = outliers.num_parts;
     p.outlier_parts = outliers.parts;
     p.outlier_stride = static_cast<int>(CeilDiv(x.size, outliers.columns_of_part));
-    p.outlier_sums = static_cast<unsigned char*>(product.scratch) + SumsBytes<Products>(division.num_blocks);
   }
   if (y.dtype != kHeddleCudaFloat32) {
     p.y = TensorMapOf(RowsShape(y, product.gated ? 32 : 64, StoredRows(Products::kXRows / p.num_splits)));

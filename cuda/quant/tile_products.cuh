@@ -31,6 +31,10 @@ struct TileShape {
   static __device__ __forceinline__ const uint8_t* Weights(const uint8_t* stage, int consumer) {
     return stage + consumer * (kWeightBytes / kTileConsumers);
   }
+  // In a stage that has a part of outliers.
+  static __device__ __forceinline__ const uint8_t* OutlierWeights(const uint8_t* stage, int consumer) {
+    return stage + consumer * (kTileWeightRows * kOutlierValues / kTileConsumers);
+  }
   static __device__ __forceinline__ const uint8_t* Metadata(const uint8_t* stage, int consumer) {
     return stage + kMetadataBegin + consumer * (kMetadataBytes / kTileConsumers);
   }
@@ -143,8 +147,7 @@ struct ConvertedProducts : TileShape<kRows, kStep, kStep / 64> {
   }
 };
 
-// Int8 weights by int8 x, and by outliers of T. A stage has a step of the former, or a part of the latter, beside which
-// half of the weights' columns are not needed.
+// Int8 weights by int8 x, and by outliers of T. A stage has a step of the former, or a part of the latter.
 template <typename T, int kRows>
 struct OutlierProducts : Int8Products<kRows> {
   using Shape = typename Int8Products<kRows>::Shape;
@@ -155,7 +158,7 @@ struct OutlierProducts : Int8Products<kRows> {
   static __device__ __forceinline__ void MultiplyOutliers(float (&sums)[kRows / 8][4], const uint8_t* stage,
                                                           int consumer) {
     const uint64_t x = Shape::X(stage);
-    const Int8Rows<128> rows(Shape::Weights(stage, consumer));
+    const Int8Rows<kOutlierValues> rows(Shape::OutlierWeights(stage, consumer));
     MultiplyConverted<T, kOutlierColumns / 16>(
         rows, [&](const uint32_t(&left)[4], int i) { hopper::MultiplyAddTransposed<T>(sums, left, x + i * 2); });
   }

@@ -85,12 +85,11 @@ class TileRing {
     } while (schedule.Next(piece));
   }
 
-  // Parts of the tile's outliers that are multiplied after the piece's steps: all go with the piece that begins the
-  // tile, or they go round among the blocks of a cluster.
+  // Parts of the tile's outliers that are multiplied after the piece's steps: they go round among the blocks of a
+  // cluster.
   __device__ __forceinline__ int NumOutlierParts(const TilePiece& piece) const {
     const int all = __ldcg(p_.num_outlier_parts + XTile(piece));
-    if (p_.num_splits > 1) return (all - Rank() + p_.num_splits - 1) / p_.num_splits;
-    return piece.begin == 0 ? all : 0;
+    return (all - Rank() + p_.num_splits - 1) / p_.num_splits;
   }
   // Of the block in its cluster.
   __device__ __forceinline__ int Rank() const { return static_cast<int>(blockIdx.x) % p_.num_splits; }
@@ -117,15 +116,15 @@ class TileRing {
   __device__ __forceinline__ void CopyWeights(const TilePiece& piece, int step, const RingPosition& position,
                                               uint64_t policy) {
     hopper::ArriveAndExpect(&barriers_.full[position.stage], Products::kStageBytes);
-    CopyWeights(piece, step * Products::kValues, step * Products::kMetadataRowBytes, position, policy);
+    CopyWeightRows(p_.weight, Stage(position), piece, step * Products::kValues, position, policy);
+    CopyMetadata(piece, step * Products::kMetadataRowBytes, position, policy);
   }
 
-  // From this value and this byte of metadata of a row on.
-  __device__ __forceinline__ void CopyWeights(const TilePiece& piece, int value, int metadata,
-                                              const RingPosition& position, uint64_t policy) {
-    CopyWeightRows(p_.weight, Stage(position), piece, value, position, policy);
+  // From this byte of a row on, where there is any.
+  __device__ __forceinline__ void CopyMetadata(const TilePiece& piece, int byte, const RingPosition& position,
+                                               uint64_t policy) {
     if constexpr (Products::kMetadataRowBytes > 0) {
-      CopyWeightRows(p_.metadata, Stage(position) + Products::kMetadataBegin, piece, metadata, position, policy);
+      CopyWeightRows(p_.metadata, Stage(position) + Products::kMetadataBegin, piece, byte, position, policy);
     }
   }
 
@@ -149,17 +148,17 @@ class TileRing {
   __device__ __forceinline__ void CopyOutliers(const TilePiece& piece, RingPosition& position, uint64_t policy) {
     const int num_parts = NumOutlierParts(piece);
     const int32_t* const parts = p_.outlier_parts + int64_t{XTile(piece)} * p_.outlier_stride + Rank();
-    constexpr bool kSparse = Products::kMetadataRowBytes > 0;
     constexpr int kColumns = Products::kOutlierColumns;
     constexpr int kBoxes = kColumns / 64;
-    constexpr int kBytes = Products::kWeightBytes + kBoxes * Products::kXBoxBytes + Products::kMetadataBytes;
+    constexpr int kBytes = kTileWeightRows * kOutlierValues + kBoxes * Products::kXBoxBytes + Products::kMetadataBytes;
     for (int i = 0; i < num_parts; ++i) {
-      const int column = __ldcg(parts + i * p_.num_splits) * kColumns;
+      const int part = __ldcg(parts + i * p_.num_splits);
       WaitUntilFree(position);
       hopper::ArriveAndExpect(&barriers_.full[position.stage], kBytes);
-      CopyWeights(piece, kSparse ? column / 2 : column, column / 8, position, policy);
+      CopyWeightRows(p_.outlier_weight, Stage(position), piece, part * kOutlierValues, position, policy);
+      CopyMetadata(piece, part * kColumns / 8, position, policy);
 #pragma unroll
-      for (int box = 0; box < kBoxes; ++box) CopyX(p_.outliers, piece, column + box * 64, box, position);
+      for (int box = 0; box < kBoxes; ++box) CopyX(p_.outliers, piece, part * kColumns + box * 64, box, position);
       position.Advance(p_.num_stages);
     }
   }

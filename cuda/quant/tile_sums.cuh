@@ -27,7 +27,7 @@ class TileSums {
                                       uint32_t* flag)
       : p_(p), schedule_(schedule), consumer_(consumer), barrier_(barrier), flag_(flag) {}
 
-  // Leaves this block's sums of its piece of the tile in `memory`, of which each kind of sums has its own.
+  // Leaves this block's sums of its piece of the tile in `memory`.
   template <typename Sum, int kTiles>
   __device__ __forceinline__ void Leave(void* memory, const Sum (&sums)[kTiles][4], int tile) const {
     Quad* const mine = PartialOf<kTiles>(memory, static_cast<int>(blockIdx.x), tile);

@@ -127,7 +127,7 @@ struct SparseOutlierProducts : SparseInt8Products<kRows> {
                                                           int consumer) {
     const MetadataOfPairs<32> metadata(Shape::Metadata(stage, consumer));
     const uint64_t x = Shape::X(stage);
-    const Int8Rows<128> rows(Shape::Weights(stage, consumer));
+    const Int8Rows<kOutlierValues> rows(Shape::OutlierWeights(stage, consumer));
     uint32_t of_products[4];
     metadata.Load(of_products);
     MultiplyConverted<T, 4>(rows, [&](const uint32_t(&left)[4], int i) {
