@@ -24,15 +24,16 @@ export class PeerMissing extends Error {}
 /**
  * Makes the peer ready for a shape and returns the command that times it. What is not in the cache yet is installed only
  * with `install`: it takes most of a gigabyte from package registries. With `avx2` it is as on a machine without AVX-512.
+ * Its weights are of `type`: bf16 or q8_0.
  */
-export async function preparePeer(shape, { cache, install, avx2 = false }) {
+export async function preparePeer(shape, { cache, install, avx2 = false, type = 'bf16' }) {
   if (!existsSync(SOURCES)) throw new PeerMissing(`its program is not here (${SOURCES})`);
   if (!existsSync(path.join(cache, 'node_modules/node-llama-cpp'))) {
     if (!install) throw new PeerMissing(`node-llama-cpp is not in ${cache}; --peer installs it there`);
     await installPackage(cache);
   }
-  const model = path.join(cache, `llama-${shape}-bf16.gguf`);
-  if (!existsSync(model)) await writeModel(shape, model, { cache, install });
+  const model = path.join(cache, `llama-${shape}-${type}.gguf`);
+  if (!existsSync(model)) await writeModel({ shape, type }, model, { cache, install });
   await readThrough(model);
   const program = installProgram(avx2 ? await limitToAvx2(cache) : cache);
   return ({ prompt, generate, sequences = 1, threads }) =>
@@ -72,7 +73,7 @@ async function installPackage(cache) {
   );
 }
 
-async function writeModel(shape, file, { cache, install }) {
+async function writeModel({ shape, type }, file, { cache, install }) {
   const python = path.join(cache, 'venv/bin/python');
   if (!existsSync(python)) {
     if (!install) throw new PeerMissing(`${path.basename(file)} is not in ${cache}; --peer makes it`);
@@ -85,7 +86,7 @@ async function writeModel(shape, file, { cache, install }) {
   // Named at last, so that a run that breaks off leaves no half file.
   const part = `${file}.part`;
   await announce(`writing ${path.basename(file)}`, async () => {
-    await run(python, [path.join(SOURCES, 'make_gguf.py'), '--out', part, '--type', 'bf16', ...sizes], { quiet: true });
+    await run(python, [path.join(SOURCES, 'make_gguf.py'), '--out', part, '--type', type, ...sizes], { quiet: true });
     renameSync(part, file);
   });
 }
