@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 
 #include "base/rounding.h"
 #include "tensor/sparse_group.h"
@@ -11,13 +12,12 @@ namespace heddle {
 namespace {
 
 constexpr int64_t kQuad = 4;  // neighbours of K
-constexpr int64_t kQuadElements = kQuad * kPanelWidth;
 constexpr int64_t kBlockQuads = 8;
 constexpr int64_t kBlock = kBlockQuads * kQuad;
-constexpr int64_t kMaskBytes = 8;  // of a quad
-constexpr int64_t kQuadValues = kQuadElements / 2;
-// Zeros after the end: a tile of 32 in K, of 64 if int8, may begin in the last two, or four, of a slice; and an
-// instruction that spreads a sparse quad's values loads as many as a dense one has.
+constexpr int64_t kChoicesBytes = 8;  // of a quad
+constexpr unsigned kFirstTwo = 3;
+constexpr int64_t kQuadValues = 2 * kPanelWidth;
+// Zeros after the end: a tile of 32 in K, of 64 if int8, may begin in the last two, or four, of a slice.
 constexpr int64_t kZeroBytes = 2048;
 constexpr int64_t kAlignment = 64;  // of what follows the panels
 
@@ -64,7 +64,7 @@ struct Layout {
     }
     k_padded = packed_bounds.back();
     panel_bytes =
-        format.sparse ? k_padded / kQuad * (kMaskBytes + kQuadValues * element) : k_padded * kPanelWidth * element;
+        format.sparse ? k_padded / kQuad * (kChoicesBytes + kQuadValues * element) : k_padded * kPanelWidth * element;
     scales = num_panels * panel_bytes;
     if (scaled) scales = RoundUp(scales, kAlignment);
     const int64_t width = kPanelWidth * static_cast<int64_t>(sizeof(float));
@@ -110,58 +110,32 @@ void PackLane(const void* source, DType source_dtype, DType dtype, int64_t begin
   }
 }
 
-// The quads of sparse panels, of elements of 1 or 2 bytes.
-char* QuadMask(void* panel, int64_t quad, int64_t element) {
-  return static_cast<char*>(panel) + quad / kBlockQuads * kBlockQuads * (kMaskBytes + kQuadValues * element) +
-         quad % kBlockQuads * kMaskBytes;
-}
-
-char* QuadValues(void* panel, int64_t quad, int64_t element) {
-  return QuadMask(panel, quad, element) + (kBlockQuads - quad % kBlockQuads) * kMaskBytes +
-         quad % kBlockQuads * kQuadValues * element;
-}
-
+// The same into a sparse panel. REQUIRES: whole groups.
 template <typename T>
-void ExpandPanel(void* sparse, int64_t num_quads, T* dense) {
-  for (int64_t quad = 0; quad < num_quads; ++quad) {
-    uint64_t mask;
-    std::memcpy(&mask, QuadMask(sparse, quad, sizeof(T)), sizeof(mask));
-    const char* value = QuadValues(sparse, quad, sizeof(T));
-    for (int64_t i = 0; i < kQuadElements; ++i) {
-      T element = 0;
-      if ((mask >> i & 1) != 0) {
-        std::memcpy(&element, value, sizeof(T));
-        value += sizeof(T);
-      }
-      dense[quad * kQuadElements + i] = element;
-    }
-  }
-}
-
-// Bits of the two elements of a lane's quad that are stored.
-template <typename T>
-uint64_t StoredOfLane(DType dtype, const T* quad, int64_t lane) {
+void PackSparseLane(const void* source, DType source_dtype, DType dtype, int64_t begin, int64_t end,
+                    int64_t packed_begin, int64_t lane, char* panel) {
   constexpr unsigned kMagnitude = sizeof(T) == 1 ? 0xff : 0x7fff;
-  const unsigned group = StoredOfGroup(
-      [&](int64_t k) { return (static_cast<unsigned>(quad[PanelIndex(dtype, k, lane)]) & kMagnitude) == 0; });
-  HEDDLE_CHECK(std::popcount(group) == 2, "a group of four with more than two values");
-  uint64_t stored = 0;
-  for (int64_t k = 0; k < kQuad; ++k) stored |= uint64_t{group >> k & 1} << PanelIndex(dtype, k, lane);
-  return stored;
-}
-
-template <typename T>
-void CompressPanel(DType dtype, const T* dense, int64_t num_quads, void* sparse) {
-  for (int64_t quad = 0; quad < num_quads; ++quad, dense += kQuadElements) {
-    uint64_t mask = 0;
-    for (int64_t lane = 0; lane < kPanelWidth; ++lane) mask |= StoredOfLane(dtype, dense, lane);
-    std::memcpy(QuadMask(sparse, quad, sizeof(T)), &mask, sizeof(mask));
-    char* value = QuadValues(sparse, quad, sizeof(T));
-    for (int64_t i = 0; i < kQuadElements; ++i) {
-      if ((mask >> i & 1) == 0) continue;
-      std::memcpy(value, dense + i, sizeof(T));
-      value += sizeof(T);
+  const auto element = [&](int64_t k) -> T {
+    if (source_dtype == dtype) return static_cast<const T*>(source)[k];
+    if constexpr (sizeof(T) > 1) return Narrow<T>{dtype}(LoadFloat(source_dtype, source, k));
+    return 0;
+  };
+  constexpr int64_t kValuesBytes = kQuadValues * static_cast<int64_t>(sizeof(T));
+  for (int64_t k = begin; k < end; k += kQuad) {
+    const int64_t quad = (packed_begin + k - begin) / kQuad;
+    char* const block = panel + quad / kBlockQuads * kBlockQuads * (kChoicesBytes + kValuesBytes);
+    char* const choices = block + quad % kBlockQuads * kChoicesBytes + lane / 2;
+    char* value = block + kBlockQuads * kChoicesBytes + quad % kBlockQuads * kValuesBytes +
+                  lane * 2 * static_cast<int64_t>(sizeof(T));
+    const T group[kQuad] = {element(k), element(k + 1), element(k + 2), element(k + 3)};
+    const unsigned stored = StoredOfGroup([&](int i) { return (static_cast<unsigned>(group[i]) & kMagnitude) == 0; });
+    HEDDLE_CHECK(std::popcount(stored) == 2, "a group of four with more than two values");
+    for (unsigned left = stored; left != 0; left &= left - 1, value += sizeof(T)) {
+      std::memcpy(value, &group[std::countr_zero(left)], sizeof(T));
     }
+    const unsigned shift = 4 * (lane % 2);
+    const unsigned others = static_cast<unsigned char>(*choices) & ~(0xfu << shift);
+    *choices = static_cast<char>(others | (stored ^ kFirstTwo) << shift);
   }
 }
 
@@ -216,28 +190,16 @@ void PackedMatrix::PackRows(int64_t row, const TensorView& source, const float* 
   HEDDLE_CHECK((source.dtype == DType::kInt8) == is_int8 && (scales != nullptr) == is_int8,
                std::string(DTypeName(source.dtype)) + " into " + format_.Name());
   const int64_t end_row = row + source.dim(0);
-  std::vector<char> dense(format_.sparse ? static_cast<size_t>(k_padded_ * kPanelWidth * ElementSize(dtype())) : 0);
   for (int64_t begin = row; begin < end_row;) {
     const int64_t p = begin / kPanelWidth;
     const int64_t end = std::min(end_row, (p + 1) * kPanelWidth);
-    void* const panel = const_cast<void*>(Panel(p));
-    if (!format_.sparse) {
-      PackPanel(source.Rows(begin - row, end - row), begin % kPanelWidth, panel);
-    } else if (is_int8) {
-      ExpandPanel(panel, k_padded_ / kQuad, reinterpret_cast<uint8_t*>(dense.data()));
-      PackPanel(source.Rows(begin - row, end - row), begin % kPanelWidth, dense.data());
-      CompressPanel(dtype(), reinterpret_cast<const uint8_t*>(dense.data()), k_padded_ / kQuad, panel);
-    } else {
-      ExpandPanel(panel, k_padded_ / kQuad, reinterpret_cast<uint16_t*>(dense.data()));
-      PackPanel(source.Rows(begin - row, end - row), begin % kPanelWidth, dense.data());
-      CompressPanel(dtype(), reinterpret_cast<const uint16_t*>(dense.data()), k_padded_ / kQuad, panel);
-    }
+    PackPanel(source.Rows(begin - row, end - row), begin % kPanelWidth, const_cast<void*>(Panel(p)));
     if (is_int8) PackScales(begin, source.Rows(begin - row, end - row), scales + (begin - row));
     begin = end;
   }
 }
 
-// Rows of `source` into the lanes of a dense panel from `first_lane` on.
+// Rows of `source` into the lanes of a panel from `first_lane` on.
 void PackedMatrix::PackPanel(const TensorView& source, int64_t first_lane, void* panel) const {
   // Columns in strips: sixteen rows of a strip stay in the first cache level while their panel is written.
   constexpr int64_t kStrip = 256;
@@ -249,7 +211,13 @@ void PackedMatrix::PackPanel(const TensorView& source, int64_t first_lane, void*
       for (int64_t r = 0; r < source.dim(0); ++r) {
         const void* values = static_cast<const char*>(source.data) + r * row_bytes;
         const auto pack = [&](auto* elements) {
-          PackLane(values, source.dtype, dtype(), begin, end, packed_begin, first_lane + r, elements);
+          using T = std::remove_pointer_t<decltype(elements)>;
+          const int64_t lane = first_lane + r;
+          if (!format_.sparse) {
+            PackLane(values, source.dtype, dtype(), begin, end, packed_begin, lane, elements);
+          } else if constexpr (sizeof(T) < sizeof(float)) {
+            PackSparseLane<T>(values, source.dtype, dtype(), begin, end, packed_begin, lane, static_cast<char*>(panel));
+          }
         };
         switch (DTypeSize(dtype())) {
           case 1:

@@ -4,9 +4,10 @@
 //   float32, float16   [k_padded][16]
 //   bfloat16           [k_padded / 2][16][2]
 //   int8               [k_padded / 4][16][4]
-// A 2:4 sparse panel is made of blocks of 32 neighbours of K, that is of eight quads of four neighbours. A quad has the
-// 64 elements of the dense layout, in its order: a mask of 64 bits says which of them are stored, two for each output.
-// A block is the masks of its quads, then 32 values of each quad in the order of their elements.
+// A 2:4 sparse panel is made of blocks of 32 neighbours of K, that is of eight quads of four neighbours. Of a quad each
+// output stores two: four bits say which, one for each neighbour, those of the first two flipped, so that zeros say
+// something too. A block is those bits of its quads, 64 for each, then 32 values of each quad: all in the order of
+// outputs, an output's two side by side.
 // Int8 panels are followed by the outputs' scales, and by the sums of each output's values over each reduction slice,
 // int32 [num_panels][num_slices][16].
 // Outputs beyond n and K beyond the slice are zero. K is cut into reduction slices (see kNumReductionSlices); each
@@ -34,7 +35,7 @@ inline constexpr int kPanelWidth = 16;
 
 // Packed matrices are kept in files (loader/weight_cache.h): another layout is another number, and so is another order
 // of the parts of a fused matrix or another way to cut shards.
-inline constexpr int kPackedLayoutVersion = 2;
+inline constexpr int kPackedLayoutVersion = 3;
 
 enum class MatrixLayout { kPanels, kRows };
 

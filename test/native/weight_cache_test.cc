@@ -203,7 +203,7 @@ TEST(PackedMatrix, "tells every form from every other") {
 
 // Files outlive the program that wrote them. Who changes this raises kPackedLayoutVersion.
 TEST(PackedMatrix, "has the layout that its version stands for") {
-  EXPECT_EQ(kPackedLayoutVersion, 2);
+  EXPECT_EQ(kPackedLayoutVersion, 3);
   Random random(6);
   const TestTensor rows = TestTensor(DType::kBFloat16, {20, 7}).Fill(random);
   PackedMatrix pairs({.dtype = DType::kBFloat16}, 20, 7, {0, 3, 7});
@@ -246,7 +246,7 @@ TEST(PackedMatrix, "has the layout that its version stands for") {
     }
   }
 
-  // 2:4: blocks of eight quads, first their masks, then the values that are kept in the order of the dense panel.
+  // 2:4: blocks of eight quads, first which values of each output are kept, then those.
   const TestTensor kept = TestTensor(DType::kBFloat16, {16, 40}).Fill(random, 0.5f, 1);
   for (int64_t row = 0; row < 16; ++row) {
     for (int64_t k = 0; k < 40; ++k) {
@@ -254,19 +254,18 @@ TEST(PackedMatrix, "has the layout that its version stands for") {
     }
   }
   PackedMatrix sparse({.dtype = DType::kBFloat16, .sparse = true}, 16, 40, {0, 40});
-  PackedMatrix dense({.dtype = DType::kBFloat16}, 16, 40, {0, 40});
   sparse.PackRows(0, kept);
-  dense.PackRows(0, kept);
   EXPECT_EQ(sparse.memory().view().dim(0), 2 * (64 + 8 * 32 * 2) + 2048);
   for (int64_t quad = 0; quad < 10; ++quad) {
     const char* block = static_cast<const char*>(sparse.Panel(0)) + quad / 8 * (64 + 8 * 32 * 2);
-    uint64_t mask;
-    std::memcpy(&mask, block + quad % 8 * 8, sizeof(mask));
-    const auto* value = reinterpret_cast<const uint16_t*>(block + 64 + quad % 8 * 64);
-    for (int64_t i = 0; i < 64; ++i) {
-      const uint16_t element = static_cast<const uint16_t*>(dense.Panel(0))[quad * 64 + i];
-      EXPECT_EQ((mask >> i & 1) != 0, element != 0);
-      if (element != 0) EXPECT_EQ(*value++, element);
+    for (int64_t row = 0; row < 16; ++row) {
+      const unsigned choice = static_cast<unsigned char>(block[quad % 8 * 8 + row / 2]) >> (4 * (row % 2));
+      const auto* value = reinterpret_cast<const uint16_t*>(block + 64 + quad % 8 * 64) + 2 * row;
+      for (int64_t i = 0; i < 4; ++i) {
+        const uint16_t element = kept.view().Row<uint16_t>(row)[quad * 4 + i];
+        EXPECT_EQ(((choice ^ 3) >> i & 1) != 0, element != 0);
+        if (element != 0) EXPECT_EQ(*value++, element);
+      }
     }
   }
 }

@@ -9,6 +9,8 @@
 #include "ops/cpu/attention_kernel.inl"
 #include "ops/cpu/elementwise_kernels.inl"
 #include "ops/cpu/matmul_blocks.inl"
+#include "ops/cpu/matmul_choices.inl"
+#include "ops/cpu/matmul_expand.inl"
 #include "ops/cpu/matmul_groups.inl"
 #include "ops/cpu/matmul_int8.inl"
 #include "ops/cpu/matmul_int8_kernel.inl"

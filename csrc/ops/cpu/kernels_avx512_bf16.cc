@@ -8,6 +8,8 @@
 // The kernels themselves, inside HEDDLE_ISA's namespace.
 #include "ops/cpu/activations.inl"
 #include "ops/cpu/matmul_blocks.inl"
+#include "ops/cpu/matmul_choices.inl"
+#include "ops/cpu/matmul_expand.inl"
 #include "ops/cpu/matmul_groups.inl"
 #include "ops/cpu/pair_matmul_kernel.inl"
 #endif

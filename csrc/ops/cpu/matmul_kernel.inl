@@ -67,30 +67,25 @@ void StreamTile(const StreamArgs& args) {
   for (int r = 0; r < kRows; ++r) {
     for (int p = 0; p < kPanels; ++p) sums[r][p] = Zero();
   }
-  const float* x = args.x;
-  const int64_t x_stride = args.x_stride;
-  const int64_t panel_bytes = args.panel_bytes;
   const int64_t num_groups = args.k / Weights::kSize;
-  for (int64_t group = 0; group < num_groups; ++group) {
+  for (int64_t i = 0; i < num_groups; ++i) {
+    typename Weights::Row rows[kRows];
+    for (int r = 0; r < kRows; ++r) rows[r] = Weights::LoadRow(args.x + r * args.x_stride + i * Weights::kSize);
     for (int p = 0; p < kPanels; ++p) {
-      const char* panel = args.weight + p * panel_bytes;
-      const char* ahead = panel + group * Weights::kBytes + kPrefetchBytes;
+      const char* panel = args.weight + p * args.panel_bytes;
+      const char* ahead = panel + i * Weights::kBytes + kPrefetchBytes;
       for (int64_t line = 0; line < Weights::kBytes; line += kCacheLine) __builtin_prefetch(ahead + line);
-      F32x16 weights[Weights::kSize];
-      Weights::Load(panel, group, weights);
-      for (int j = 0; j < Weights::kSize; ++j) {
-        for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride + j]), weights[j], sums[r][p]);
-      }
+      const typename Weights::Group group = Weights::Load(panel, i);
+      for (int r = 0; r < kRows; ++r) sums[r][p] = Weights::MultiplyAdd(rows[r], group, sums[r][p]);
     }
-    x += Weights::kSize;
   }
   if (const int64_t rest = args.k % Weights::kSize; rest != 0) {
     // The rest of the last group is padding; what stands beside it in x belongs to the next slice or to nobody.
     for (int p = 0; p < kPanels; ++p) {
-      F32x16 weights[Weights::kSize];
-      Weights::Load(args.weight + p * panel_bytes, num_groups, weights);
-      for (int j = 0; j < rest; ++j) {
-        for (int r = 0; r < kRows; ++r) sums[r][p] = Fma(Set1(x[r * x_stride + j]), weights[j], sums[r][p]);
+      const typename Weights::Group group = Weights::Load(args.weight + p * args.panel_bytes, num_groups);
+      for (int r = 0; r < kRows; ++r) {
+        const auto row = Weights::LoadRow(args.x + r * args.x_stride + num_groups * Weights::kSize);
+        sums[r][p] = Weights::MultiplyAdd(row, group, sums[r][p], rest);
       }
     }
   }
@@ -141,11 +136,10 @@ BlockFunction FindBlockTile(int64_t rows) {
 // k neighbours in K of a panel as float32 [k, 16]; a few more, which are padding, where k is not in whole groups.
 template <typename Weights>
 void WidenChunk(const char* weight, int64_t k, float* widened) {
-  for (int64_t group = 0; group * Weights::kSize < k; ++group) {
-    F32x16 weights[Weights::kSize];
-    Weights::Load(weight, group, weights);
+  for (int64_t i = 0; i * Weights::kSize < k; ++i) {
+    const typename Weights::Group group = Weights::Load(weight, i);
     for (int j = 0; j < Weights::kSize; ++j) {
-      Store(widened + (group * Weights::kSize + j) * kPanelOutputs, weights[j]);
+      Store(widened + (i * Weights::kSize + j) * kPanelOutputs, Weights::Column(group, j));
     }
   }
 }

@@ -8,9 +8,10 @@ namespace tiles {
 
 // 32 neighbours of K.
 inline void ExpandSparse16(const char* panel, char* tile) {
-  auto* const dense = reinterpret_cast<uint16_t*>(tile);
   for (int64_t quad = 0; quad < sparse::kBlockQuads; ++quad) {
-    sparse::Expand16(sparse::Quad<2>(panel, quad), dense + quad * 4 * kPanelOutputs);
+    const sparse::Lines lines = sparse::Expand16(sparse::Quad<2>(panel, quad));
+    _mm512_storeu_si512(tile + quad * 2 * kRowBytes, lines.first);
+    _mm512_storeu_si512(tile + (quad * 2 + 1) * kRowBytes, lines.second);
   }
 }
 

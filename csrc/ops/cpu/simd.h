@@ -63,12 +63,10 @@ inline F32x16 LoadBFloat16(const uint16_t* p) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(raw), 16))};
 }
 // 16 pairs of neighbours: the first of each and the second of each.
-inline void WidenBFloat16Pairs(__m512i pairs, F32x16* first, F32x16* second) {
+inline void LoadBFloat16Pairs(const uint16_t* p, F32x16* first, F32x16* second) {
+  const __m512i pairs = _mm512_loadu_si512(p);
   first->v = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
   second->v = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
-}
-inline void LoadBFloat16Pairs(const uint16_t* p, F32x16* first, F32x16* second) {
-  WidenBFloat16Pairs(_mm512_loadu_si512(p), first, second);
 }
 // Lanes in whatever order loads fastest; InOrder puts them back.
 inline F32x16 LoadBFloat16Unordered(const uint16_t* p) { return LoadBFloat16(p); }

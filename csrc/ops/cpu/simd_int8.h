@@ -62,8 +62,8 @@ constexpr int kXOffset = 128;
 inline I32x16 InitialSums(const int32_t* slice_sums) {
   return {_mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), LoadInt32(slice_sums).v), 7)};
 }
-// sums += x * quad; `x` are the four neighbours of a row. By its name, since g++ 12 copies and stores every sum of a tile
-// with each step where it has the intrinsic.
+// sums += x * quad; `x` are the four neighbours of a row. By its name, since g++ 12 copies and stores every sum of a
+// tile with each step where it has the intrinsic.
 inline I32x16 DotQuad(I32x16 sums, int32_t x, I8x64 quad) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sums.v) : "v"(_mm512_set1_epi32(x)), "v"(quad.v));
   return sums;
