@@ -31,7 +31,7 @@ const COMMON_FLAGS = [
 
 const AVX2_FLAGS = ['-mavx2', '-mfma', '-mf16c'];
 const AVX512_FLAGS = ['-mavx512f', '-mavx512bw', '-mavx512dq', '-mavx512vl', ...AVX2_FLAGS];
-const AVX512_VNNI_FLAGS = ['-mavx512vnni', '-mavx512vbmi2', ...AVX512_FLAGS];
+const AVX512_VNNI_FLAGS = ['-mavx512vnni', '-mavx512vbmi', '-mavx512vbmi2', ...AVX512_FLAGS];
 const AVX512_BF16_FLAGS = ['-mavx512bf16', ...AVX512_VNNI_FLAGS];
 const X64_FLAGS = {
   avx2: AVX2_FLAGS,

@@ -29,9 +29,10 @@ bool HasAvx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-// VNNI's dot products of int8, and VBMI2, which spreads sparse values.
+// VNNI's dot products of int8, and VBMI and VBMI2, which spread sparse values.
 bool HasAvx512Vnni() {
-  return HasAvx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi2");
+  return HasAvx512() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi") &&
+         __builtin_cpu_supports("avx512vbmi2");
 }
 
 bool HasAvx512BFloat16() { return HasAvx512Vnni() && __builtin_cpu_supports("avx512bf16"); }

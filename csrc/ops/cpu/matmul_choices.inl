@@ -47,9 +47,18 @@ struct Neighbours {
 };
 
 inline Choices LoadChoices(const char* p) {
+#if defined(__AVX512VBMI__)
+  int64_t bits;
+  std::memcpy(&bits, p, sizeof(bits));
+  // Each byte of the result begins at a bit of its own: the first of every four at the bits of one output.
+  const __m512i begins =
+      _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(4));
+  return {_mm512_multishift_epi64_epi8(begins, _mm512_set1_epi64(bits))};
+#else
   const __m512i words = _mm512_mask_set1_epi32(_mm512_set1_epi32(static_cast<int>(LoadBits(p))), 0xff00,
                                                static_cast<int>(LoadBits(p + 4)));
   return {_mm512_srlv_epi32(words, _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28))};
+#endif
 }
 inline Neighbours LoadNeighbours(const float* x) {
   const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(x));
