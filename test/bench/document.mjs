@@ -11,7 +11,7 @@ const END = '<!-- end of figures -->';
 
 /**
  * Measures rows, those that `settings.only` names or all of them, each `settings.rounds` times, and writes all that has
- * ever been measured.
+ * ever been measured. With `settings.add` the samples that are kept of a row stay beside the new ones.
  *
  * @param figures `{ command, samples, sections, machine, introduce }`: the command for the mark, the file of the samples
  *   (`{ row: { machine, samples } }`), the facts of the machine that a row is kept with, and `introduce(results)` for what
@@ -27,7 +27,7 @@ export async function measureFigures(figures, settings) {
     const prepared = await row.prepare?.(settings);
     const busyBefore = await shareTakenByOthers();
     if (busyBefore > 0.1) console.log('CAUTION: other programs are running; these figures mean little');
-    const samples = [];
+    const samples = settings.add ? [...(results[row.id]?.samples ?? [])] : [];
     for (let round = 0; round < settings.rounds; round++) samples.push(await row.measure(settings, prepared));
     results[row.id] = { machine: { ...(await figures.machine()), busyBefore }, samples };
     writeFileSync(file, `${JSON.stringify(results)}\n`);

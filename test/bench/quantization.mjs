@@ -1,18 +1,19 @@
 // `npm run bench:quantization`: 8-bit and 2:4 weights on a CPU, beside bfloat16 ones of ours and 8-bit ones of llama.cpp,
 // through the public API. Written into docs/performance.md.
 //
-//   npm run bench:quantization -- [--rounds 5] [--peer] [--cache DIR] [--only modes]
+//   npm run bench:quantization -- [--rounds 5] [--add] [--peer] [--cache DIR]
 //
 // One engine a mode, all in memory at once (8 GB), so that they take turns within seconds; a round measures each of them
 // twice, and the better figures count, as of the peer, which is a process of its own. Ratios are of the same round. The
-// samples are kept in docs/quantization-performance.json: see document.mjs. `--peer` installs what the peer needs.
+// samples are kept in docs/quantization-performance.json: see document.mjs. `--add` keeps those of runs before beside the
+// new ones, of the same machine; `--peer` installs what the peer needs.
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { main } from '../../scripts/common.mjs';
 import { setUp } from '../../scripts/setup.mjs';
-import { measureFigures, readOnly } from './document.mjs';
+import { measureFigures } from './document.mjs';
 import { machineFacts } from './machine.mjs';
 import { closeEngines, describeMachine, modeSections } from './performance/modes.mjs';
 
@@ -38,12 +39,11 @@ function readSettings() {
   const { values } = parseArgs({
     options: {
       rounds: { type: 'string', default: '5' },
-      only: { type: 'string' },
+      add: { type: 'boolean', default: false },
       peer: { type: 'boolean', default: false },
       cache: { type: 'string', default: path.join(os.tmpdir(), 'heddle-bench') },
     },
   });
   if (!/^[1-9]\d?$/.test(values.rounds)) throw new Error(`--rounds must be from 1 to 99, received '${values.rounds}'`);
-  const only = readOnly(values.only, FIGURES);
-  return { only, cache: values.cache, install: values.peer, rounds: Number(values.rounds) };
+  return { add: values.add, cache: values.cache, install: values.peer, rounds: Number(values.rounds) };
 }
