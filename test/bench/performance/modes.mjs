@@ -2,8 +2,8 @@
 import { PeerMissing, preparePeer } from '../peer.mjs';
 import { betterRates, METRICS, time } from '../sides.mjs';
 import { cacheBytesAToken, configFolder, SHAPES } from '../shapes.mjs';
-import { describe, median, percent, ratio } from '../statistics.mjs';
-import { ceilings, SHAPE } from './ours.mjs';
+import { describe, median, ratio } from '../statistics.mjs';
+import { SHAPE } from './ours.mjs';
 
 const MODES = {
   bf16: {},
@@ -68,46 +68,43 @@ async function measureMode(mode, size, repetitions) {
   return { ...betterRates(lines), weight_bytes: lines[0].weight_bytes };
 }
 
-/** A round: `{ bandwidth, sides: { mode: { prefill_tok_s, decode_tok_s, weight_bytes } } }`. */
+/** A round: `{ side: { prefill_tok_s, decode_tok_s, weight_bytes } }`, the last of ours only. */
 async function measure(_settings, peerCommand) {
-  const { read_memory: bandwidth } = await ceilings();
   const sides = peerCommand === null ? {} : { [PEER]: await time(peerCommand) };
   for (const mode of Object.keys(MODES)) sides[mode] = await measureMode(mode, SIZE, REPETITIONS);
-  return { bandwidth, sides };
+  return sides;
 }
 
 function modeLine(samples, side) {
-  const rates = METRICS.map((metric) => describe(median(samples.map(({ sides }) => sides[side][metric]))));
-  const cells = [side, ...rates, side === PEER ? '' : percent(samples.map((sample) => shareOfBandwidth(sample, side)))];
-  return `| ${cells.join(' | ')} |`;
+  const rates = METRICS.map((metric) => describe(median(samples.map((sides) => sides[side][metric]))));
+  const read = side === PEER ? '' : `${describe(median(samples.map((sides) => readGigabytes(sides[side]))))} GB/s`;
+  return `| ${[side, ...rates, read].join(' | ')} |`;
 }
 
-/** The part of the read bandwidth that decoding used for what a step reads: all weights but the embedding, and the cache. */
-function shareOfBandwidth({ bandwidth, sides }, mode) {
+/** What decoding must read, in 10^9 bytes a second: all weights but the embedding, and the cache half-way. */
+function readGigabytes({ weight_bytes: weights, [DECODE]: rate }) {
   const { hidden, vocab } = SHAPES[SHAPE];
-  const { weight_bytes: weights, [DECODE]: rate } = sides[mode];
   const cache = (SIZE.promptTokens + SIZE.maxTokens / 2) * cacheBytesAToken(SHAPE);
-  return ((weights - 2 * vocab * hidden + cache) * rate) / (bandwidth * 1e9);
+  return ((weights - 2 * vocab * hidden + cache) * rate) / 1e9;
 }
 
 function aimLine(samples, { metric, mode, over, aim }) {
-  const ours = samples.map(({ sides }) => sides[mode][metric]);
-  const others = samples.map(({ sides }) => sides[over][metric]);
+  const ours = samples.map((sides) => sides[mode][metric]);
+  const others = samples.map((sides) => sides[over][metric]);
   const isMet = median(ours.map((rate, i) => rate / others[i])) >= aim;
   const text = ratio(ours, others);
   return `| ${NAMES[metric]}: ${mode} over ${over} | ${isMet ? text : `**${text}**`} | ≥ ${aim} |`;
 }
 
-const hasSide = (samples, side) => samples.every(({ sides }) => side in sides);
+const hasSide = (samples, side) => samples.every((sides) => side in sides);
 
 export const modeSections = [
   {
     text:
       `Llama shape of 1.1 B parameters as [beside llama.cpp](#beside-llamacpp), random weights, 2 threads, 1 sequence, ` +
       `${SIZE.promptTokens} in, ${SIZE.maxTokens} out, tokens a second. The head is 8-bit where the others are, and never ` +
-      `2:4, as in checkpoints; the last column is the part of the read bandwidth, measured in the same round, that ` +
-      `decoding used for what it must read.`,
-    header: ['| | prefill | decode | of read bandwidth |', '|---|---|---|---|'],
+      `2:4, as in checkpoints. Read is what decoding must read: weights and KV cache.`,
+    header: ['| | prefill | decode | read |', '|---|---|---|---|'],
     rows: [
       {
         id: 'modes',
@@ -131,10 +128,8 @@ export const modeSections = [
 ];
 
 export function describeMachine({ machine: { cpu, cores, isa, node, busyBefore }, samples }) {
-  const bandwidth = samples.map((sample) => sample.bandwidth);
   return (
     `${cpu}, ${cores} cores, ${isa.join(' ')}, Node ${node}. ${samples.length} rounds; other programs took ` +
-    `${Math.round(busyBefore * 100)} % of the processors before. Two threads read ${describe(Math.min(...bandwidth))} to ` +
-    `${describe(Math.max(...bandwidth))} GB/s.`
+    `${Math.round(busyBefore * 100)} % of the processors before.`
   );
 }
