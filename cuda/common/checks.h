@@ -1,4 +1,4 @@
-// What ops ask of the matrices they are given.
+// What ops ask of the matrices they are given, and parts of those.
 #pragma once
 
 #include <cstddef>
@@ -41,5 +41,12 @@ inline void CheckMatrix(const HeddleCudaMatrix& matrix, const std::string& name)
 }
 
 inline bool IsEmpty(const HeddleCudaMatrix& matrix) { return matrix.num_rows == 0 || matrix.size == 0; }
+
+inline HeddleCudaMatrix RowsOf(const HeddleCudaMatrix& matrix, int64_t first, int64_t count) {
+  HeddleCudaMatrix rows = matrix;
+  rows.data = static_cast<unsigned char*>(matrix.data) + first * matrix.stride * SizeOf(matrix.dtype);
+  rows.num_rows = count;
+  return rows;
+}
 
 }  // namespace heddle::cuda

@@ -21,4 +21,17 @@ HeddleCudaGraph* EndCapture(HeddleCudaStream& stream);
 void LaunchGraph(HeddleCudaStream& stream, const HeddleCudaGraph& graph);
 void DestroyGraph(HeddleCudaGraph* graph);
 
+// While it lives, the calling thread may do what a capture does not allow: what a library does when it starts, or loads
+// a kernel, which has no place in the graph.
+class CaptureExemption {
+ public:
+  CaptureExemption() { HEDDLE_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode_)); }
+  ~CaptureExemption() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  CaptureExemption(const CaptureExemption&) = delete;
+  CaptureExemption& operator=(const CaptureExemption&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
 }  // namespace heddle::cuda

@@ -81,13 +81,6 @@ void CheckOperands(const std::string& op, const HeddleCudaMatrix& x, const Heddl
   require(HasAlignedRows(x) && HasAlignedRows(y), "a row does not begin on 16 bytes");
 }
 
-HeddleCudaMatrix RowsOf(const HeddleCudaMatrix& matrix, int64_t first, int64_t count) {
-  HeddleCudaMatrix rows = matrix;
-  rows.data = static_cast<unsigned char*>(matrix.data) + first * matrix.stride * SizeOf(matrix.dtype);
-  rows.num_rows = count;
-  return rows;
-}
-
 // Calls body(first, count) for parts of `num_rows` rows, at most `part` each.
 template <typename Body>
 void ForParts(int64_t num_rows, int64_t part, const Body& body) {

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "common/graph.h"
 #include "common/rounding.h"
 #include "gemm/gemm.h"
 
@@ -79,19 +80,6 @@ class Timer {
  private:
   cudaEvent_t begin_ = nullptr;
   cudaEvent_t end_ = nullptr;
-};
-
-// What a library does when it starts, or loads a kernel, may not be what a capture allows; it has no place in the
-// graph.
-class CaptureExemption {
- public:
-  CaptureExemption() { HEDDLE_CUDA_CHECK(cudaThreadExchangeStreamCaptureMode(&mode_)); }
-  ~CaptureExemption() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  CaptureExemption(const CaptureExemption&) = delete;
-  CaptureExemption& operator=(const CaptureExemption&) = delete;
-
- private:
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "common/checks.h"
 #include "common/rounding.h"
+#include "common/scratch_memory.h"
 #include "gemm/gemv.h"
 #include "gemm/skinny.h"
 #include "quant/quantize_rows.h"
@@ -13,40 +14,13 @@
 namespace heddle::cuda {
 namespace {
 
-HeddleCudaMatrix RowsOf(const HeddleCudaMatrix& matrix, int64_t first, int64_t count) {
-  HeddleCudaMatrix rows = matrix;
-  rows.data = static_cast<unsigned char*>(matrix.data) + first * matrix.stride * SizeOf(matrix.dtype);
-  rows.num_rows = count;
-  return rows;
-}
-
-// Memory from the front of the workspace on, on 256 bytes each.
-class Memory {
- public:
-  explicit Memory(const HeddleCudaStream& stream) : stream_(stream) {}
-
-  template <typename T>
-  T* Take(int64_t count) {
-    const int64_t begin = used_;
-    used_ = RoundUp(used_ + count * static_cast<int64_t>(sizeof(T)), 256);
-    stream_.Scratch(used_);
-    return reinterpret_cast<T*>(static_cast<unsigned char*>(stream_.workspace) + begin);
-  }
-  void* Rest() const { return static_cast<unsigned char*>(stream_.workspace) + used_; }
-  int64_t RestBytes() const { return stream_.workspace_bytes - used_; }
-
- private:
-  const HeddleCudaStream& stream_;
-  int64_t used_ = 0;
-};
-
 // x as int8, its scales and what is beside them, then the product.
 void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
   const HeddleCudaMatrix x = product.x;
   const bool sparse = product.weight.metadata != nullptr;
   const int64_t stride = RoundUp(x.size, 16);
   const int64_t padded = RoundUp(x.num_rows, kMaxTileXRows);
-  Memory memory(stream);
+  ScratchMemory memory(stream);
   product.x = {memory.Take<int8_t>(x.num_rows * stride), kHeddleCudaInt8, x.num_rows, x.size, stride};
   auto* const row_scales = memory.Take<float>(padded);
   product.row_scales = row_scales;
