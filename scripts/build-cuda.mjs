@@ -1,10 +1,11 @@
 // Builds the GPU backend, build/cuda/libheddle_cuda.so, unless it is up to date. Needs nvcc of CUDA 13 and cmake.
 //
-//   node scripts/build-cuda.mjs [--cublas-include DIR] [--nccl-include DIR] [--arch LIST] [--bench] [--force]
+//   node scripts/build-cuda.mjs [--cublas-include DIR] [--nccl-include DIR] [--bitsandbytes DIR] [--arch LIST] [--bench]
+//     [--force]
 //
 // Folders of the headers of cuBLASLt and NCCL that are not given are looked for in the CUDA toolkit and the system, then
 // in build/cuda/headers (`npm run cuda:headers`). LIST is one of cmake's, such as "90a-real"; --bench also builds the
-// programs of cuda/bench.
+// programs of cuda/bench, --bitsandbytes the library of bitsandbytes from its sources.
 import { existsSync } from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -29,11 +30,12 @@ const FOLDER = 'build/cuda/cmake';
 const INPUTS = ['cuda', 'scripts/build-cuda.mjs'];
 const COMMON_NVCC = '/usr/local/cuda/bin/nvcc';
 
-export async function buildCuda({ cublasInclude, ncclInclude, arch, bench = false, force = false } = {}) {
+export async function buildCuda({ cublasInclude, ncclInclude, bitsandbytes, arch, bench = false, force = false } = {}) {
   const nvcc = await findNvcc();
   const variables = {
     HEDDLE_CUBLAS_INCLUDE: folderWith(cublasInclude, 'cublasLt.h'),
     HEDDLE_NCCL_INCLUDE: folderWith(ncclInclude, 'nccl.h'),
+    HEDDLE_BITSANDBYTES: folderWith(bitsandbytes, 'csrc/pythonInterface.cpp'),
     HEDDLE_CUDA_ARCHITECTURES: arch,
     HEDDLE_CUDA_BENCH: bench ? 'ON' : 'OFF',
   };
@@ -80,12 +82,13 @@ if (isMain(import.meta.url)) {
       options: {
         'cublas-include': { type: 'string' },
         'nccl-include': { type: 'string' },
+        bitsandbytes: { type: 'string' },
         arch: { type: 'string' },
         bench: { type: 'boolean' },
         force: { type: 'boolean' },
       },
     });
-    const { 'cublas-include': cublasInclude, 'nccl-include': ncclInclude, arch, bench, force } = values;
-    return buildCuda({ cublasInclude, ncclInclude, arch, bench, force });
+    const { 'cublas-include': cublasInclude, 'nccl-include': ncclInclude, ...others } = values;
+    return buildCuda({ cublasInclude, ncclInclude, ...others });
   });
 }
