@@ -4,7 +4,8 @@
 //
 //   quantised_gemm_bench [KINDS [ROWS]]     such as w8a8,int8 9,16,4096; all unless named
 //
-// Weights rotate through more memory than L2 holds.
+// Where its library can be opened, llm-int8 by bitsandbytes is beside ours. Weights rotate through more memory than L2
+// holds.
 #include <cmath>
 #include <sstream>
 
@@ -37,11 +38,18 @@ struct Kind {
   float threshold;
 };
 constexpr Kind kBfloat16 = {"bf16", false, false, kHeddleCudaKeepX, 0};
-constexpr Kind kKinds[] = {
-    {"w8a8", true, false, kHeddleCudaQuantizeX, INFINITY}, {"int8", true, false, kHeddleCudaKeepX, 0},
-    {"llm-int8", true, false, kHeddleCudaQuantizeX, 6},    {"2:4", false, true, kHeddleCudaKeepX, 0},
-    {"2:4 int8", true, true, kHeddleCudaKeepX, 0},         {"2:4 w8a8", true, true, kHeddleCudaQuantizeX, INFINITY},
-    {"2:4 llm-int8", true, true, kHeddleCudaQuantizeX, 6}};
+constexpr Kind kKinds[] = {{"w8a8", true, false, kHeddleCudaQuantizeX, INFINITY},
+                           {"int8", true, false, kHeddleCudaKeepX, 0},
+                           {"llm-int8", true, false, kHeddleCudaQuantizeX, 6},
+                           {"2:4", false, true, kHeddleCudaKeepX, 0},
+                           {"2:4 int8", true, true, kHeddleCudaKeepX, 0},
+                           {"2:4 w8a8", true, true, kHeddleCudaQuantizeX, INFINITY},
+                           {"2:4 llm-int8", true, true, kHeddleCudaQuantizeX, 6},
+                           {"llm-int8 by bitsandbytes", true, false, kHeddleCudaBitsAndBytesX, 6}};
+
+bool IsHere(const Kind& kind) {
+  return kind.x_quantization != kHeddleCudaBitsAndBytesX || Api().bitsandbytes_check() == kHeddleCudaOk;
+}
 
 __global__ void FillBytes(uint4* to, int64_t count) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
@@ -88,7 +96,8 @@ class Bench {
         const Times dense = TimesOf(kBfloat16, shape, m);
         PrintProduct(kBfloat16, shape, m, dense, dense);
         for (const Kind& kind : kKinds) {
-          if (std::find(kinds.begin(), kinds.end(), kind.name) != kinds.end() || kinds.empty()) {
+          const bool named = std::find(kinds.begin(), kinds.end(), kind.name) != kinds.end();
+          if (named || (kinds.empty() && IsHere(kind))) {
             PrintProduct(kind, shape, m, TimesOf(kind, shape, m), dense);
           }
         }

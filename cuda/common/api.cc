@@ -9,6 +9,7 @@
 #include "common/ops.h"
 #include "common/sampling.h"
 #include "gemm/cublaslt.h"
+#include "quant/bitsandbytes_library.h"
 
 namespace heddle::cuda::api {
 namespace {
@@ -64,6 +65,10 @@ Status DeviceCheck(int32_t device) noexcept {
     PropertiesOf(device);
     CublasLt();
   });
+}
+
+Status BitsAndBytesCheck() noexcept {
+  return Guard([] { BitsAndBytes(); });
 }
 
 Status StreamCreate(int32_t device, int64_t workspace_bytes, int64_t timeout_us, Stream** stream) noexcept {
@@ -247,6 +252,7 @@ constexpr HeddleCudaApi kTable = {
     .device_count = DeviceCount,
     .device_info = DeviceInfo,
     .device_check = DeviceCheck,
+    .bitsandbytes_check = BitsAndBytesCheck,
     .stream_create = StreamCreate,
     .stream_destroy = StreamDestroy,
     .stream_synchronize = StreamSynchronize,

@@ -6,6 +6,14 @@
 
 namespace heddle::cuda {
 
+std::string FolderOfThisLibrary() {
+  Dl_info info;
+  if (dladdr(reinterpret_cast<void*>(&FolderOfThisLibrary), &info) == 0 || info.dli_fname == nullptr) return ".";
+  const std::string path = info.dli_fname;
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
 SharedLibrary::SharedLibrary(const char* variable, std::vector<std::string> files, const std::string& needed) {
   const char* const chosen = std::getenv(variable);
   if (chosen != nullptr && *chosen != '\0') files = {chosen};

@@ -9,6 +9,9 @@
 
 namespace heddle::cuda {
 
+// The folder in which the library lies that holds this code.
+std::string FolderOfThisLibrary();
+
 class SharedLibrary {
  public:
   // Opens the file that the environment variable `variable` names, else the first of `files` that there is. Fails with

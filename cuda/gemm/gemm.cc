@@ -9,6 +9,7 @@
 #include "gemm/epilogues.h"
 #include "gemm/gemv.h"
 #include "gemm/skinny.h"
+#include "quant/bitsandbytes.h"
 #include "quant/int8_gemv.h"
 #include "quant/quantized_gemm.h"
 #include "sparse/sparse_gemv.h"
@@ -16,7 +17,7 @@
 namespace heddle::cuda {
 namespace {
 
-enum class Method { kGemv, kTiles, kSkinny, kCublasLt };
+enum class Method { kGemv, kTiles, kSkinny, kCublasLt, kBitsAndBytes };
 
 // With them a sum of products of int8 stays within int32.
 constexpr int64_t kMaxQuantizedColumns = int64_t{1} << 17;
@@ -30,6 +31,7 @@ bool IsPlain(const HeddleCudaWeight& weight) {
 }
 
 Method MethodFor(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaWeight& weight) {
+  if (weight.x_quantization == kHeddleCudaBitsAndBytesX) return Method::kBitsAndBytes;
   if (x.num_rows <= kMaxGemvRows) return Method::kGemv;
   if (!IsPlain(weight)) return CanTile(stream, x, weight) ? Method::kTiles : Method::kGemv;
   return CanSkinny(stream, x, weight.values) ? Method::kSkinny : Method::kCublasLt;
@@ -53,8 +55,12 @@ void CheckWeight(const std::string& op, const HeddleCudaWeight& weight, HeddleCu
   require(quantized || values.dtype == x_dtype, "x and the weight differ in dtype");
   require(IsPlain(weight) || x_dtype != kHeddleCudaFloat32, "int8 and 2:4 weights take x of 16 bits only");
   require(quantized == (weight.scales != nullptr), "int8 weights, and no others, have scales");
-  require(weight.x_quantization == kHeddleCudaKeepX || (quantized && weight.x_quantization == kHeddleCudaQuantizeX),
+  require(weight.x_quantization == kHeddleCudaKeepX ||
+              (quantized &&
+               (weight.x_quantization == kHeddleCudaQuantizeX || weight.x_quantization == kHeddleCudaBitsAndBytesX)),
           "x can be kept, or quantised where the weight is int8");
+  require(weight.x_quantization != kHeddleCudaBitsAndBytesX || weight.metadata == nullptr,
+          "bitsandbytes takes no 2:4 weights");
   require(weight.x_quantization == kHeddleCudaKeepX || weight.outlier_threshold > 0,
           "the threshold of outliers is not positive");
   require(weight.x_quantization == kHeddleCudaKeepX || ColumnsOf(weight) <= kMaxQuantizedColumns,
@@ -150,6 +156,16 @@ void CublasLtGatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& 
   GemvInParts(stream, op, op.gate_up);
 }
 
+// The same by kernels of ours.
+HeddleCudaMatmul OwnOf(HeddleCudaMatmul op) {
+  op.weight.x_quantization = kHeddleCudaQuantizeX;
+  return op;
+}
+HeddleCudaGatedMatmul OwnOf(HeddleCudaGatedMatmul op) {
+  op.gate_up.x_quantization = kHeddleCudaQuantizeX;
+  return op;
+}
+
 }  // namespace
 
 void Matmul(HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
@@ -166,6 +182,8 @@ void Matmul(HeddleCudaStream& stream, const HeddleCudaMatmul& op) {
       return SkinnyMatmul(stream, op);
     case Method::kCublasLt:
       return CublasLtMatmul(stream, op);
+    case Method::kBitsAndBytes:
+      return BitsAndBytesTakes(op.weight) ? BitsAndBytesMatmul(stream, op) : Matmul(stream, OwnOf(op));
   }
 }
 
@@ -184,6 +202,8 @@ void GatedMatmul(HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op) {
       return SkinnyGatedMatmul(stream, op);
     case Method::kCublasLt:
       return CublasLtGatedMatmul(stream, op);
+    case Method::kBitsAndBytes:
+      return BitsAndBytesTakes(op.gate_up) ? BitsAndBytesGatedMatmul(stream, op) : GatedMatmul(stream, OwnOf(op));
   }
 }
 

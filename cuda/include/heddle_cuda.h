@@ -28,7 +28,7 @@ extern "C" {
 #endif
 
 // Changes with every change of this header.
-#define HEDDLE_CUDA_API_VERSION 4
+#define HEDDLE_CUDA_API_VERSION 5
 
 typedef enum {
   kHeddleCudaOk = 0,
@@ -109,8 +109,10 @@ typedef struct {
 
 // How x goes into a product with int8 weights.
 typedef enum {
-  kHeddleCudaKeepX = 0,     // as it is
-  kHeddleCudaQuantizeX = 1  // as int8 with a scale for each row, but for outliers, which stay as they are
+  kHeddleCudaKeepX = 0,      // as it is
+  kHeddleCudaQuantizeX = 1,  // as int8 with a scale for each row, but for outliers, which stay as they are
+  // The same by the functions of bitsandbytes (see bitsandbytes_check), whose outliers are whole columns.
+  kHeddleCudaBitsAndBytesX = 2
 } HeddleCudaXQuantization;
 
 // A weight [n, k]. Values are T, or int8 with a scale for each row (output), weight = value * scale; then x is 16-bit.
@@ -125,13 +127,20 @@ typedef enum {
 //   y = (sum of q[j] * value[j] in int32, as float32, * (a / 127) + sum over outliers of x[j] * value[j]) * scale
 // where k is at most 2^17, and a row of x that holds a NaN or infinity gives NaN. Kept, x gives
 //   y = (sum of x[j] * value[j]) * scale.
+//
+// By bitsandbytes, x goes in as float16, q is made by a division that is not exact in its last bits, and the first sum,
+// scaled, comes out as float16; a gated product's sums are rounded to T before bias and activation. A column in which
+// any row of the op has an outlier, NaN, or what float16 does not hold, is multiplied as outliers are in all rows, and
+// is 0 in q; what is below the threshold in it counts for a. So a row's result depends on the rows beside it. A product
+// too large for the workspace is several ops. The weight is dense; where n or k is no multiple of 4, kHeddleCudaQuantizeX
+// it is instead.
 typedef struct {
   HeddleCudaMatrix values;  // [n, k], 2:4 [n, k / 2]; T or int8
   const float* scales;      // [n] where values are int8, else null
   const uint8_t* metadata;  // [n, metadata_stride] where the weight is 2:4, else null; begins on 16 bytes
   int64_t metadata_stride;  // bytes between rows, a multiple of 16
   HeddleCudaXQuantization x_quantization;  // kHeddleCudaKeepX where values are T
-  float outlier_threshold;                 // of kHeddleCudaQuantizeX: positive; infinity: there are no outliers
+  float outlier_threshold;                 // unless x is kept: positive; infinity: there are no outliers
 } HeddleCudaWeight;
 
 // y = x * weight^T (+ bias).
@@ -325,6 +334,11 @@ typedef struct {
   // kHeddleCudaUnavailable where the device cannot serve: its compute capability is below 8.0, or cuBLASLt, which is
   // opened at first use (libcublasLt.so.13 or .12, or the file that HEDDLE_CUBLASLT names), is not installed.
   HeddleCudaStatus (*device_check)(int32_t device);
+  // kHeddleCudaUnavailable where the library of bitsandbytes cannot be opened, which it is at first use: the file that
+  // HEDDLE_BITSANDBYTES_LIBRARY names, else libbitsandbytes_cuda130.so (or the version of CUDA that this was built
+  // with) beside this library or where the system looks; or where it lacks a function that is called. Its functions end
+  // the process where a launch of theirs fails, and its handle of cuBLAS lives as long as the process.
+  HeddleCudaStatus (*bitsandbytes_check)(void);
 
   // A stream on `device` with a workspace of `workspace_bytes`, taken at once; ops that would need more run in parts or
   // refuse. Calls that wait for the stream's work (stream_synchronize, stream_destroy, the first matmul of a shape) do
