@@ -24,6 +24,8 @@ export interface NativeEngineConfig {
   dtype: 'auto' | 'float32' | 'bfloat16' | 'float16';
   quantization: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8';
   sparsity: 'auto' | 'none' | '2:4';
+  /** `'bitsandbytes'`: GPUs only. */
+  provider: 'heddle' | 'bitsandbytes';
   kvCacheDtype: 'auto' | 'float32' | 'bfloat16' | 'float16' | 'int8';
   /** 0: chosen by the engine. */
   kvCacheBytes: number;

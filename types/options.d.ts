@@ -40,6 +40,13 @@ export interface EngineConfig {
    */
   sparsity?: 'auto' | 'none' | '2:4' | undefined;
   /**
+   * Whose kernels compute the products of `quantization` `'llm-int8'`. `'bitsandbytes'` takes the functions of that
+   * project's own library, on GPUs, for dense weights: to compare with, or for the results that others get; what it
+   * needs and does otherwise: [quantization.md](../docs/quantization.md#bitsandbytes-own-kernels). Defaults to
+   * `'heddle'`.
+   */
+  provider?: 'heddle' | 'bitsandbytes' | undefined;
+  /**
    * Format of the KV cache. Defaults to `'auto'`: same as `dtype`.
    *
    * `'int8'` rounds every token's keys and values to 8 bits, each head by its own scale: half the bytes of a 16-bit

@@ -28,6 +28,13 @@ constexpr const char* QuantizationName(Quantization quantization) {
   return "unknown";
 }
 
+// Whose kernels compute LLM.int8 products on GPUs.
+enum class Provider { kHeddle, kBitsAndBytes };
+
+constexpr const char* ProviderName(Provider provider) {
+  return provider == Provider::kHeddle ? "heddle" : "bitsandbytes";
+}
+
 // Which matrices of linear layers are kept as the two values of each four that are not zero.
 enum class Sparsity {
   kAuto,  // those that the checkpoint stores so

@@ -40,6 +40,7 @@ struct EngineConfig {
   std::string packed_weights;  // path with which the names of files with packed weights begin; "": none are kept
   Quantization quantization = Quantization::kAuto;
   Sparsity sparsity = Sparsity::kAuto;
+  Provider provider = Provider::kHeddle;
   bool dtype_auto = true;  // dtype follows the checkpoint
   DType dtype = DType::kFloat32;
   bool kv_cache_dtype_auto = true;  // follows dtype

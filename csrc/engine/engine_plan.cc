@@ -89,6 +89,7 @@ std::vector<int32_t> RequireGpus(const EngineConfig& config) {
   for (const int32_t device : devices) CheckCuda(CudaApi().device_check(device));
   int32_t nccl = 0;
   if (config.tensor_parallel_size > 1) CheckCuda(CudaApi().nccl_version(&nccl));
+  if (config.provider == Provider::kBitsAndBytes) CheckCuda(CudaApi().bitsandbytes_check());
   return devices;
 }
 
@@ -107,10 +108,13 @@ std::vector<int32_t> GpusThatServe(const EngineConfig& config) {
 std::vector<int32_t> ResolveDevices(const EngineConfig& config) {
   const bool nccl = config.communicator == CommunicatorType::kNccl;
   const bool local = config.communicator == CommunicatorType::kLocal && config.tensor_parallel_size > 1;
-  if (config.device_auto && !nccl) return local ? std::vector<int32_t>() : GpusThatServe(config);
+  const bool gpus_only = nccl || config.provider == Provider::kBitsAndBytes;
+  if (config.device_auto && !gpus_only) return local ? std::vector<int32_t>() : GpusThatServe(config);
   if (config.device == DeviceType::kCpu && !config.device_auto) {
-    if (!nccl) return {};
-    throw Error(ErrorCode::kInvalidArgument, "parallel.communicator must be 'local' on device 'cpu', received 'nccl'");
+    if (!gpus_only) return {};
+    throw Error(ErrorCode::kInvalidArgument,
+                nccl ? "parallel.communicator must be 'local' on device 'cpu', received 'nccl'"
+                     : "provider must be \"heddle\" on device 'cpu', received \"bitsandbytes\"");
   }
   if (local) {
     throw Error(ErrorCode::kInvalidArgument, "parallel.communicator must be 'nccl' on device 'cuda', received 'local'");
@@ -151,7 +155,7 @@ std::vector<MemoryBudget> MemoriesOf(const EngineConfig& config, const WorkerCon
 WeightFormats ResolveFormats(const EngineConfig& config, DType dtype, bool on_gpu, const Json& json) {
   StoredQuantization stored = ParseStoredQuantization(json);
   if (!on_gpu || dtype != DType::kFloat32) {
-    return WeightFormats(dtype, config.quantization, config.sparsity, std::move(stored));
+    return WeightFormats(dtype, config.quantization, config.sparsity, std::move(stored), config.provider);
   }
   if (config.quantization != Quantization::kAuto && config.quantization != Quantization::kNone) {
     throw Error(ErrorCode::kInvalidArgument,
@@ -159,7 +163,7 @@ WeightFormats ResolveFormats(const EngineConfig& config, DType dtype, bool on_gp
                     QuantizationName(config.quantization) + "\"");
   }
   const Sparsity sparsity = config.sparsity == Sparsity::kAuto ? Sparsity::kNone : config.sparsity;
-  return WeightFormats(dtype, Quantization::kNone, sparsity, std::move(stored));
+  return WeightFormats(dtype, Quantization::kNone, sparsity, std::move(stored), config.provider);
 }
 
 // The longest sequence that is served.

@@ -23,16 +23,27 @@ Quantization SchemeOf(const StoredQuantization& stored) {
 
 }  // namespace
 
-WeightFormats::WeightFormats(DType dtype, Quantization quantization, Sparsity sparsity, StoredQuantization stored)
+WeightFormats::WeightFormats(DType dtype, Quantization quantization, Sparsity sparsity, StoredQuantization stored,
+                             Provider provider)
     : dtype_(dtype),
       quantization_(quantization == Quantization::kAuto ? SchemeOf(stored) : quantization),
       sparsity_(sparsity),
-      stored_(std::move(stored)) {
+      stored_(std::move(stored)),
+      provider_(provider) {
   if (sparsity_ == Sparsity::kAuto && !stored_.sparse_24) sparsity_ = Sparsity::kNone;
   if (sparsity_ == Sparsity::k24 && dtype == DType::kFloat32 && quantization_ == Quantization::kNone) {
     throw Error(ErrorCode::kInvalidArgument,
                 "sparsity must be \"auto\" or \"none\" where weights are float32, received \"2:4\"");
   }
+  if (provider_ == Provider::kHeddle) return;
+  const auto refuse = [&](const std::string& where) {
+    throw Error(ErrorCode::kInvalidArgument,
+                "provider must be \"heddle\" " + where + ", received \"" + ProviderName(provider_) + "\"");
+  };
+  if (quantization_ != Quantization::kLlmInt8) {
+    refuse(std::string("where quantization is \"") + QuantizationName(quantization_) + "\"");
+  }
+  if (sparsity_ != Sparsity::kNone) refuse("where matrices are 2:4 sparse");
 }
 
 MatrixFormat WeightFormats::Linear(const std::vector<std::string>& modules, int64_t columns, int64_t unit) const {
@@ -47,6 +58,7 @@ MatrixFormat WeightFormats::Linear(const std::vector<std::string>& modules, int6
     if (quantization_ == Quantization::kLlmInt8 && stored_.outlier_threshold > 0) {
       format.outlier_threshold = stored_.outlier_threshold;
     }
+    format.provider = provider_;
   }
   const bool sparse =
       sparsity_ == Sparsity::k24 ||

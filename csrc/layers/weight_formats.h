@@ -20,9 +20,11 @@ class WeightFormats {
   // `dtype` is that of float matrices; kAuto follows `stored`. A checkpoint with int8 matrices keeps its others as they
   // are; one without is quantized at load, the head's weights too.
   //
-  // Fails with kInvalidArgument for sparsity in float32, which has no kernels.
+  // Fails with kInvalidArgument for sparsity in float32, which has no kernels, and for a provider of others than dense
+  // LLM.int8 products.
   explicit WeightFormats(DType dtype, Quantization quantization = Quantization::kNone,
-                         Sparsity sparsity = Sparsity::kNone, StoredQuantization stored = {});
+                         Sparsity sparsity = Sparsity::kNone, StoredQuantization stored = {},
+                         Provider provider = Provider::kHeddle);
 
   // Of float matrices: of activations on GPUs too.
   DType dtype() const { return dtype_; }
@@ -46,6 +48,7 @@ class WeightFormats {
   Quantization quantization_;
   Sparsity sparsity_;
   StoredQuantization stored_;
+  Provider provider_;
 };
 
 }  // namespace heddle

@@ -256,6 +256,9 @@ EngineConfig ToEngineConfig(const Napi::Object& object) {
   const std::string sparsity = Text(object, "sparsity");
   if (sparsity != "auto" && sparsity != "none" && sparsity != "2:4") RefuseType("sparsity", "auto, none or 2:4");
   config.sparsity = sparsity == "2:4" ? Sparsity::k24 : sparsity == "none" ? Sparsity::kNone : Sparsity::kAuto;
+  const std::string provider = Text(object, "provider");
+  if (provider != "heddle" && provider != "bitsandbytes") RefuseType("provider", "heddle or bitsandbytes");
+  config.provider = provider == "heddle" ? Provider::kHeddle : Provider::kBitsAndBytes;
   const std::string kv_cache_dtype = Text(object, "kvCacheDtype");
   config.kv_cache_dtype_auto = kv_cache_dtype == "auto";
   if (!config.kv_cache_dtype_auto) config.kv_cache_dtype = ToKVCacheDType(kv_cache_dtype);

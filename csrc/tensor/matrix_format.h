@@ -5,6 +5,7 @@
 #include <string>
 
 #include "base/dtype.h"
+#include "base/quantization.h"
 
 namespace heddle {
 
@@ -22,6 +23,8 @@ struct MatrixFormat {
   // outlier_threshold. Magnitudes from the threshold on are multiplied as they are (LLM.int8).
   bool quantize_x = false;
   float outlier_threshold = std::numeric_limits<float>::infinity();
+  // Of quantize_x on a GPU. REQUIRES: kHeddle where sparse.
+  Provider provider = Provider::kHeddle;
 
   // What decides the layout in memory: "bfloat16", "int8 2:4".
   std::string Name() const { return std::string(DTypeName(dtype)) + (sparse ? " 2:4" : ""); }

@@ -33,6 +33,7 @@ export interface EngineFlags {
   dtype?: EngineConfig['dtype'];
   quantization?: EngineConfig['quantization'];
   sparsity?: EngineConfig['sparsity'];
+  provider?: EngineConfig['provider'];
   kvCacheDtype?: EngineConfig['kvCacheDtype'];
   kvCacheBytes?: number;
   maxModelLen?: number;
@@ -83,6 +84,7 @@ export function addEngineFlags(command: Command): Command {
     .option('--dtype <type>', 'weights in memory: auto, float32, bfloat16 or float16')
     .option('--quantization <scheme>', '8-bit weights: auto, none, int8, llm-int8 or w8a8')
     .option('--sparsity <pattern>', 'weights without their zeros: auto, none or 2:4')
+    .option('--provider <name>', 'kernels of llm-int8 on GPUs: heddle or bitsandbytes')
     .option('--device <device>', 'auto, cpu or cuda')
     .option('--kv-cache-dtype <type>', 'KV cache: auto, float32, bfloat16, float16 or int8')
     .option('--kv-cache-bytes <n>', 'bytes of KV cache, all ranks together', numeric)
@@ -118,6 +120,7 @@ export function engineConfig(flags: EngineFlags): EngineConfig {
     dtype,
     quantization,
     sparsity,
+    provider,
     kvCacheDtype,
     kvCacheBytes,
     maxModelLen,
@@ -132,6 +135,7 @@ export function engineConfig(flags: EngineFlags): EngineConfig {
       dtype,
       quantization,
       sparsity,
+      provider,
       kvCacheDtype,
       kvCacheBytes,
       maxModelLen,

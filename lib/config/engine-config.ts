@@ -37,6 +37,7 @@ export interface ResolvedEngineConfig {
   readonly dtype: 'auto' | FloatType;
   readonly quantization: 'auto' | 'none' | 'int8' | 'llm-int8' | 'w8a8';
   readonly sparsity: 'auto' | 'none' | '2:4';
+  readonly provider: 'heddle' | 'bitsandbytes';
   readonly kvCacheDtype: 'auto' | FloatType | 'int8';
   /** 0: chosen by the engine. */
   readonly kvCacheBytes: number;
@@ -113,6 +114,7 @@ const engineChecks: Checks<EngineConfig> = {
   dtype: oneOf(['auto', 'float32', 'bfloat16', 'float16']),
   quantization: oneOf(['auto', 'none', 'int8', 'llm-int8', 'w8a8']),
   sparsity: oneOf(['auto', 'none', '2:4']),
+  provider: oneOf(['heddle', 'bitsandbytes']),
   kvCacheDtype: oneOf(['auto', 'float32', 'bfloat16', 'float16', 'int8']),
   maxModelLen: integer(2, MAX_COUNT),
   schedulingPolicy: oneOf(['fcfs', 'priority']),
@@ -162,6 +164,7 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
   if (loadFormat === 'dummy' && packedWeightCache !== null) {
     refuse('packedWeightCache', 'left out with loadFormat "dummy"', packedWeightCache);
   }
+  if (given.provider === 'bitsandbytes') checkBitsAndBytes(given);
   return Object.freeze({
     model,
     device,
@@ -175,6 +178,7 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
     dtype: given.dtype ?? 'auto',
     quantization: given.quantization ?? 'auto',
     sparsity: given.sparsity ?? 'auto',
+    provider: given.provider ?? 'heddle',
     kvCacheDtype: given.kvCacheDtype ?? 'auto',
     kvCacheBytes: given.kvCacheBytes ?? 0,
     blockSize: given.blockSize ?? 16,
@@ -192,6 +196,18 @@ export function resolveEngineConfig(config: EngineConfig): ResolvedEngineConfig 
     cpuIsa: cpuIsaFromEnvironment(),
     onProgress: given.onProgress ?? null,
   });
+}
+
+/** Its functions compute dense LLM.int8 products of 16-bit activations, on GPUs. */
+function checkBitsAndBytes({ device, dtype, quantization, sparsity }: Partial<EngineConfig>): void {
+  const others = [
+    device === 'cpu' && 'on device "cpu"',
+    dtype === 'float32' && 'with dtype "float32"',
+    quantization !== undefined && !['auto', 'llm-int8'].includes(quantization) && `with quantization "${quantization}"`,
+    sparsity === '2:4' && 'with sparsity "2:4"',
+  ];
+  const where = others.find((other) => other !== false);
+  if (where !== undefined) refuse('provider', `"heddle" ${where}`, 'bitsandbytes');
 }
 
 /** `HEDDLE_CPU_ISA` narrows the instruction set, to compare or to reproduce results of another machine. */

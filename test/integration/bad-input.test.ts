@@ -340,6 +340,8 @@ describe('engine options', () => {
     ['isolation', 'process'],
     ['quantization', 'int4'],
     ['sparsity', '1:4'],
+    ['provider', 'cutlass'],
+    ['provider', ['bitsandbytes']],
     ['kvCacheDtype', 'int4'],
     ['maxModelLen', 1e9],
     ['maxNumSeqs', 0],

@@ -4,9 +4,10 @@ import path from 'node:path';
 
 import { Engine } from '../../lib/index';
 import type { EngineConfig } from '../../types/index';
-import { bundledModel, fingerprint, itOnCpu, onTestDevice, withEngine } from '../helpers/engine';
+import { bundledModel, fingerprint, itOnCpu, onTestDevice, testDevice, withEngine } from '../helpers/engine';
 import { evalChatNll } from '../helpers/golden';
 import { storedForms, writeQuantizedCheckpoint } from '../helpers/quantized-checkpoint';
+import { runScript } from '../helpers/script';
 import { describeWithShared } from '../helpers/shared-data';
 
 const QUANTIZATIONS = ['none', 'int8', 'w8a8', 'llm-int8'] as const;
@@ -67,6 +68,30 @@ describe('a model that is quantized at load', () => {
     const bytes = async (quantization: EngineConfig['quantization']) =>
       (await Engine.plan({ model: bundledModel, device: 'cpu', quantization })).ranks[0]!.weightBytes;
     expect((await bytes('int8')) / (await bytes('none'))).toBeLessThan(0.53);
+  });
+});
+
+describe("bitsandbytes' own kernels", () => {
+  const bitsandbytes = { quantization: 'llm-int8', provider: 'bitsandbytes' } as const;
+
+  // In a process of its own, whose variables and libraries are its own.
+  it.each(['plan', 'create'])('are refused by Engine.%s where there is no GPU or no library', async (method) => {
+    const { stdout } = await runScript(`
+      process.env.HEDDLE_BITSANDBYTES_LIBRARY = '/none/libbitsandbytes_cuda130.so';
+      const config = { model: alone.model, ...${JSON.stringify(bitsandbytes)} };
+      await Engine.${method}(config).catch(({ code, message }) => console.log(code + ': ' + message));`);
+    expect(stdout).toMatch(
+      /^ERR_INVALID_ARGUMENT: (device 'cuda' needs |provider 'bitsandbytes' needs .*\/none\/libbitsandbytes_cuda130\.so)/,
+    );
+  });
+
+  const isHere = testDevice === 'cuda' && process.env['HEDDLE_BITSANDBYTES_LIBRARY'] !== undefined;
+  const itWithLibrary = isHere ? it : it.skip;
+  itWithLibrary('agree with ours', async () => {
+    const loss = (config: Partial<EngineConfig>) =>
+      withEngine({ model: bundledModel, dtype: 'bfloat16', maxNumSeqs: 32, ...config }, evalChatNll);
+    const ours = await loss({ quantization: 'llm-int8' });
+    expect(Math.abs((await loss(bitsandbytes)) - ours)).toBeLessThan(0.004);
   });
 });
 

@@ -118,6 +118,59 @@ TEST(EnginePlan, "widens int8 weights for float32 on a GPU, and refuses what was
   EXPECT_EQ(message, "quantization must be \"none\" in float32 on device 'cuda', received \"int8\"");
 }
 
+// What is said where `config` is refused as the caller's mistake; empty where it is not.
+std::string Refusal(const EngineConfig& config) {
+  try {
+    PlanEngine(config);
+  } catch (const Error& error) {
+    EXPECT_TRUE(error.code() == ErrorCode::kInvalidArgument);
+    return error.what();
+  }
+  return "";
+}
+
+TEST(EnginePlan, "lets bitsandbytes compute LLM.int8 products of linear layers on a GPU, given or the checkpoint's") {
+  test::FakeCuda& fake = test::TheFakeCuda();
+  fake.serves_models = fake.has_bitsandbytes = true;
+  for (const bool stored : {false, true}) {
+    Model model(stored ? R"(,"quantization_config":{"quant_method":"bitsandbytes","load_in_8bit":true})" : "");
+    model.config.device_auto = true;
+    model.config.provider = Provider::kBitsAndBytes;
+    if (!stored) model.config.quantization = Quantization::kLlmInt8;
+    const WeightFormats formats = PlanEngine(model.config).worker.formats;
+    EXPECT_TRUE(formats.Linear({"model.layers.0.mlp.down_proj"}, 160, 8).provider == Provider::kBitsAndBytes);
+    EXPECT_TRUE(formats.Head("lm_head").provider == Provider::kHeddle);
+  }
+  fake.serves_models = fake.has_bitsandbytes = false;
+}
+
+TEST(EnginePlan, "refuses bitsandbytes where it computes nothing, and where its library is missing") {
+  test::FakeCuda& fake = test::TheFakeCuda();
+  fake.serves_models = fake.has_bitsandbytes = true;
+  Model model;
+  model.config.provider = Provider::kBitsAndBytes;
+  model.config.quantization = Quantization::kLlmInt8;
+  EXPECT_EQ(Refusal(model.config), R"(provider must be "heddle" on device 'cpu', received "bitsandbytes")");
+  model.config.device = DeviceType::kCuda;
+  EXPECT_EQ(Refusal(model.config), "");
+  model.config.sparsity = Sparsity::k24;
+  EXPECT_EQ(Refusal(model.config),
+            R"(provider must be "heddle" where matrices are 2:4 sparse, received "bitsandbytes")");
+  model.config.sparsity = Sparsity::kAuto;
+  // Of a checkpoint of floats.
+  model.config.quantization = Quantization::kAuto;
+  EXPECT_EQ(Refusal(model.config),
+            R"(provider must be "heddle" where quantization is "none", received "bitsandbytes")");
+  model.config.quantization = Quantization::kLlmInt8;
+  fake.has_bitsandbytes = false;
+  EXPECT_EQ(Refusal(model.config), "a fake device lacks bitsandbytes");
+  // Not the CPU instead.
+  model.config.device_auto = true;
+  EXPECT_EQ(Refusal(model.config), "a fake device lacks bitsandbytes");
+  fake.serves_models = false;
+  EXPECT_EQ(Refusal(model.config), "a fake device serves no model");
+}
+
 TEST(EnginePlan, "knows what a token takes of the KV cache, of all ranks together") {
   Model model;
   for (const int size : {1, 2, 4, 8}) {

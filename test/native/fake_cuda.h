@@ -27,6 +27,7 @@ struct FakeDevice {
 
 struct FakeCuda {
   std::atomic<bool> serves_models{false};  // else engines take the CPU
+  std::atomic<bool> has_bitsandbytes{false};
   // Streams, each used by one thread, run what is launched as late as they may: when it is waited for, what it works on
   // is given back, or memory is to be read that is not page-locked.
   std::atomic<bool> is_late{false};

@@ -23,6 +23,7 @@ describe('EngineConfig', () => {
       dtype: 'auto',
       quantization: 'auto',
       sparsity: 'auto',
+      provider: 'heddle',
       kvCacheDtype: 'auto',
       kvCacheBytes: 0,
       blockSize: 16,
@@ -106,8 +107,26 @@ describe('EngineConfig', () => {
     expect(() => resolve(config)).toThrow(`${what} is not available yet in this version`);
   });
 
+  it.each([{}, { quantization: 'auto' }, { device: 'cuda', quantization: 'llm-int8', sparsity: 'none' }])(
+    "lets bitsandbytes' kernels compute what may be LLM.int8: %j",
+    (config) => expect(resolve({ ...config, provider: 'bitsandbytes' }).provider).toBe('bitsandbytes'),
+  );
+
+  it.each([
+    [{ device: 'cpu', quantization: 'llm-int8' }, 'on device "cpu"'],
+    [{ quantization: 'w8a8' }, 'with quantization "w8a8"'],
+    [{ quantization: 'none' }, 'with quantization "none"'],
+    [{ quantization: 'llm-int8', dtype: 'float32' }, 'with dtype "float32"'],
+    [{ quantization: 'llm-int8', sparsity: '2:4' }, 'with sparsity "2:4"'],
+  ])("refuses bitsandbytes' kernels beside %j", (config, where) => {
+    const message = `provider must be "heddle" ${where}, received "bitsandbytes"`;
+    expect(() => resolve({ ...config, provider: 'bitsandbytes' })).toThrow(message);
+    expect(resolve({ ...config, provider: 'heddle' }).provider).toBe('heddle');
+  });
+
   it.each([
     [{ model: '' }, 'model'],
+    [{ provider: 'cutlass' }, 'provider'],
     [{ model: 7 }, 'model'],
     [{ model: 'a\0b' }, 'model'],
     [{ model: undefined }, 'model'],

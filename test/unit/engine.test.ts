@@ -72,6 +72,7 @@ describe('Engine.create', () => {
       dtype: 'auto',
       quantization: 'auto',
       sparsity: 'auto',
+      provider: 'heddle',
       kvCacheDtype: 'auto',
       kvCacheBytes: 0,
       blockSize: 16,

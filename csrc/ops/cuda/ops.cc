@@ -27,11 +27,13 @@ HeddleCudaKVCache CacheOf(const KVCacheView& cache) {
 HeddleCudaWeight WeightOf(const PackedMatrix& weight) {
   const MatrixFormat& format = weight.format();
   const TensorView metadata = weight.RowMetadata();
+  const HeddleCudaXQuantization quantized =
+      format.provider == Provider::kHeddle ? kHeddleCudaQuantizeX : kHeddleCudaBitsAndBytesX;
   return {.values = CudaMatrixOf(weight.Rows()),
           .scales = static_cast<const float*>(weight.RowScales().data),
           .metadata = static_cast<const uint8_t*>(metadata.data),
           .metadata_stride = metadata.row_stride,
-          .x_quantization = format.quantize_x ? kHeddleCudaQuantizeX : kHeddleCudaKeepX,
+          .x_quantization = format.quantize_x ? quantized : kHeddleCudaKeepX,
           .outlier_threshold = format.outlier_threshold};
 }
 

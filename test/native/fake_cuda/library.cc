@@ -148,6 +148,10 @@ Status DeviceCheck(int32_t) {
   return fake.serves_models ? kHeddleCudaOk : Fail(kHeddleCudaUnavailable, "a fake device serves no model");
 }
 
+Status BitsAndBytesCheck() {
+  return fake.has_bitsandbytes ? kHeddleCudaOk : Fail(kHeddleCudaUnavailable, "a fake device lacks bitsandbytes");
+}
+
 Status StreamCreate(int32_t device, int64_t, int64_t, HeddleCudaStream** stream) {
   *stream = new HeddleCudaStream;
   (*stream)->device = device;
@@ -354,6 +358,7 @@ const HeddleCudaApi kTable = [] {
   api.device_count = DeviceCount;
   api.device_info = DeviceInfo;
   api.device_check = DeviceCheck;
+  api.bitsandbytes_check = BitsAndBytesCheck;
   api.stream_create = StreamCreate;
   api.stream_destroy = StreamDestroy;
   api.allocate = Allocate;
