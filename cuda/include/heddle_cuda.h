@@ -13,8 +13,8 @@
 // and `fill_random` may put them where they are, and no other op. Ops may be captured into a graph.
 //
 // Shapes. Row-major, innermost dimension contiguous; `stride` is the number of elements between rows. 16-bit and
-// 32-bit floats, and int8 in weights alone; T is the type of activations and of weights that are not quantised, one for
-// all of a model. Rows of matrices begin on 16 bytes.
+// 32-bit floats, and int8 in weights and caches; T is the type of activations and of weights that are not quantised,
+// one for all of a model. Rows of matrices begin on 16 bytes.
 //
 // Numbers. Products and sums are float32, rounded once to the output's type, unless an op says otherwise; the result of
 // a row depends on the number of rows beside it only by the order of summation and by such roundings.
@@ -46,7 +46,7 @@ typedef enum {
   kHeddleCudaFloat32 = 0,
   kHeddleCudaFloat16 = 1,
   kHeddleCudaBFloat16 = 2,
-  kHeddleCudaInt8 = 3  // values of a HeddleCudaWeight and of an embedding's table, nothing else
+  kHeddleCudaInt8 = 3  // values of a HeddleCudaWeight, of an embedding's table and of a cache, nothing else
 } HeddleCudaDType;
 typedef enum { kHeddleCudaSilu = 0, kHeddleCudaGeluTanh = 1, kHeddleCudaGelu = 2 } HeddleCudaActivation;
 
@@ -174,9 +174,15 @@ typedef struct {
   HeddleCudaMatrix y;   // [num_rows, size] T
 } HeddleCudaGatherRows;
 
-// One layer's cache: keys and values [num_blocks, num_kv_heads, block_size, head_dim] each.
+// One layer's cache: keys and values [num_blocks, num_kv_heads, block_size, head_dim] each, of any float type or int8.
+//
+// Where they are int8, each token and head has a float32 scale of its own, which its elements are multiples of. 16
+// tokens are a tile: their elements [16, head_dim], then their scales [16], so that keys are [num_blocks, num_kv_heads,
+// block_size / 16, 16 * (head_dim + 4)] bytes, and values likewise. What attention takes of a context at once, elements
+// and scales, is then one stretch of memory: in an array of their own the scales of 16 tokens would be 64 bytes in a
+// place of their own, a page of the device's memory opened for little.
 typedef struct {
-  void* keys;
+  void* keys;  // begin on 16 bytes, and so do values
   void* values;
   HeddleCudaDType dtype;
   int64_t num_blocks;
@@ -186,7 +192,9 @@ typedef struct {
 } HeddleCudaKVCache;
 
 // The first rotary_dim elements of every query and key head are rotated in place, pairs (i, i + rotary_dim / 2); then
-// keys and values are written into their slots.
+// keys and values are written into their slots. In an int8 cache a head's scale is its largest magnitude / 127, and
+// elements are rounded to nearest, ties to even: zeros of scale zero where that magnitude is below 1e-30, zeros of
+// scale NaN where something is not finite, so that what sees the token is NaN too.
 typedef struct {
   const int32_t* positions;  // [num_tokens], below max_positions; one beyond takes the last position's angles
   const float* cos_sin;      // [max_positions, rotary_dim]: cosines of rotary_dim / 2 angles, then their sines

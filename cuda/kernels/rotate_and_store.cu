@@ -1,84 +1,15 @@
 #include <bit>
 
-#include "common/launch.h"
 #include "common/ops.h"
-#include "kernels/rows.cuh"
+#include "common/rounding.h"
+#include "kernels/rotate_and_store.cuh"
 
 namespace heddle::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-
-struct RotateArguments {
-  const int32_t* positions;
-  const float* cos_sin;
-  const int64_t* slot_mapping;
-  void* q;
-  void* k;
-  const void* v;
-  int64_t q_stride;
-  int64_t k_stride;
-  int64_t v_stride;
-  void* keys;
-  void* values;
-  int64_t num_tokens;
-  int64_t num_slots;
-  int32_t max_positions;
-  int32_t num_heads;
-  int32_t num_kv_heads;
-  int32_t head_dim;
-  int32_t half;         // of the rotated elements of a head
-  int32_t block_shift;  // binary logarithm of the cache's block size
-};
-
-// First element of a slot's head in the keys or values of the cache.
-__device__ __forceinline__ int64_t CacheOffset(const RotateArguments& a, int64_t slot, int head) {
-  const int64_t block = slot >> a.block_shift;
-  const int64_t offset = slot - (block << a.block_shift);
-  return ((((block * a.num_kv_heads + head) << a.block_shift) + offset)) * a.head_dim;
-}
-
-// Whether there is such a slot; where not, the token is padding.
-__device__ __forceinline__ bool IsSlot(const RotateArguments& a, int64_t slot) {
-  return slot >= 0 && slot < a.num_slots;
-}
-
-// Calls body(token, prepare(token)) for the calling thread's tokens, of which there is one at least: what `prepare`
-// reads for the first of them is what no op writes, and comes before the kernel ahead has ended.
-template <typename Prepare, typename Body>
-__device__ __forceinline__ void ForMyTokens(const RotateArguments& a, const Prepare& prepare, const Body& body) {
-  int64_t token = blockIdx.y;
-  auto prepared = prepare(token);
-  WaitForPrevious();
-  for (;;) {
-    body(token, prepared);
-    token += gridDim.y;
-    if (token >= a.num_tokens) return;
-    prepared = prepare(token);
-  }
-}
-
-// A token's slot, and the angles of kSize pairs of its elements.
-template <int kSize>
-struct Rotation {
-  __device__ __forceinline__ Rotation(const RotateArguments& a, int64_t token, int column)
-      : slot(a.slot_mapping[token]) {
-    if (!IsSlot(a, slot)) return;
-    // As unsigned, so that a negative position is beyond the table too.
-    const auto position = min(static_cast<uint32_t>(a.positions[token]), static_cast<uint32_t>(a.max_positions - 1));
-    const float* const angles = a.cos_sin + int64_t{position} * (2 * a.half) + column;
-    LoadFloats(angles, cosine);
-    LoadFloats(angles + a.half, sine);
-  }
-
-  int64_t slot;
-  float cosine[kSize];
-  float sine[kSize];
-};
-
 // kSize pairs of a head, query heads first, then key heads, which go into the cache as well.
 template <typename T, typename TCache, int kSize>
-__device__ __forceinline__ void RotatePairs(const RotateArguments& a, int head, int column) {
+__device__ __forceinline__ void RotateHeads(const RotateArguments& a, int head, int column) {
   const bool is_key = head >= a.num_heads;
   if (is_key) head -= a.num_heads;
   T* const rows = static_cast<T*>(is_key ? a.k : a.q) + int64_t{head} * a.head_dim + column;
@@ -87,21 +18,11 @@ __device__ __forceinline__ void RotatePairs(const RotateArguments& a, int head, 
       a, [&](int64_t token) { return Rotation<kSize>(a, token, column); },
       [&](int64_t token, const Rotation<kSize>& rotation) {
         if (!IsSlot(a, rotation.slot)) return;
-        T* const x = rows + token * stride;
         float first[kSize];
         float second[kSize];
-        LoadFloats(x, first);
-        LoadFloats(x + a.half, second);
-#pragma unroll
-        for (int i = 0; i < kSize; ++i) {
-          const float rotated = first[i] * rotation.cosine[i] - second[i] * rotation.sine[i];
-          second[i] = second[i] * rotation.cosine[i] + first[i] * rotation.sine[i];
-          first[i] = rotated;
-        }
-        StoreFloats(first, x);
-        StoreFloats(second, x + a.half);
+        RotatePairs(rows + token * stride, a.half, rotation, first, second);
         if (!is_key) return;
-        TCache* const key = static_cast<TCache*>(a.keys) + CacheOffset(a, rotation.slot, head) + column;
+        TCache* const key = static_cast<TCache*>(a.keys) + CacheRow(a, rotation.slot, head) * a.head_dim + column;
         StoreFloats(first, key);
         StoreFloats(second, key + a.half);
       });
@@ -116,7 +37,8 @@ __device__ __forceinline__ void StorePlain(const RotateArguments& a, const void*
       [&](int64_t token, int64_t slot) {
         float x[kSize];
         LoadFloats(static_cast<const T*>(from) + token * stride + int64_t{head} * a.head_dim + column, x);
-        if (IsSlot(a, slot)) StoreFloats(x, static_cast<TCache*>(cache) + CacheOffset(a, slot, head) + column);
+        if (IsSlot(a, slot))
+          StoreFloats(x, static_cast<TCache*>(cache) + CacheRow(a, slot, head) * a.head_dim + column);
       });
 }
 
@@ -141,12 +63,12 @@ struct Units {
 };
 
 template <typename T, typename TCache, int kSize>
-__global__ void __launch_bounds__(kThreads) RotateAndStoreKernel(const RotateArguments a) {
+__global__ void __launch_bounds__(kRotateThreads) RotateAndStoreKernel(const RotateArguments a) {
   AllowNext();
   const Units<kSize> units(a);
-  int unit = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  int unit = static_cast<int>(blockIdx.x * kRotateThreads + threadIdx.x);
   if (unit < units.num_rotated) {
-    return RotatePairs<T, TCache, kSize>(a, unit / units.rotated_per_head, unit % units.rotated_per_head * kSize);
+    return RotateHeads<T, TCache, kSize>(a, unit / units.rotated_per_head, unit % units.rotated_per_head * kSize);
   }
   unit -= units.num_rotated;
   if (unit < units.num_plain) {
@@ -162,6 +84,7 @@ __global__ void __launch_bounds__(kThreads) RotateAndStoreKernel(const RotateArg
 
 void CheckCache(const HeddleCudaKVCache& cache) {
   Require(cache.keys != nullptr && cache.values != nullptr, "rotate_and_store: the cache is null");
+  Require(IsAligned(cache.keys) && IsAligned(cache.values), "rotate_and_store: the cache does not begin on 16 bytes");
   Require(cache.num_blocks >= 0, "rotate_and_store: num_blocks is negative");
   Require(
       cache.block_size >= 16 && cache.block_size <= 128 && std::has_single_bit(static_cast<unsigned>(cache.block_size)),
@@ -190,8 +113,7 @@ void CheckRotateAndStore(const HeddleCudaRotateAndStore& op) {
 
 bool TakesVectors(const HeddleCudaRotateAndStore& op) {
   return op.cache.head_dim % kVectorSize == 0 && op.rotary_dim % (2 * kVectorSize) == 0 && HasAlignedRows(op.q) &&
-         HasAlignedRows(op.k) && HasAlignedRows(op.v) && IsAligned(op.cos_sin) && IsAligned(op.cache.keys) &&
-         IsAligned(op.cache.values);
+         HasAlignedRows(op.k) && HasAlignedRows(op.v) && IsAligned(op.cos_sin);
 }
 
 RotateArguments ArgumentsOf(const HeddleCudaRotateAndStore& op) {
@@ -226,15 +148,17 @@ void RotateAndStore(HeddleCudaStream& stream, const HeddleCudaRotateAndStore& op
           "rotate_and_store: positions or cos_sin is null");
   Require(op.rotary_dim == 0 || op.max_positions > 0, "rotate_and_store: cos_sin has no positions");
   const RotateArguments arguments = ArgumentsOf(op);
+  if (op.cache.dtype == kHeddleCudaInt8) {
+    return RotateAndStoreInt8(stream, op.q.dtype, TakesVectors(op), arguments);
+  }
   DispatchFloat(op.q.dtype, [&]<typename T>() {
     DispatchFloat(op.cache.dtype, [&]<typename TCache>() {
       DispatchVectors(TakesVectors(op), [&]<int kSize>() {
-        constexpr int64_t kMaxGridY = 65535;
         const Units<kSize> units(arguments);
         const int num_units = units.num_rotated + units.num_plain + units.num_values;
-        const dim3 grid(static_cast<unsigned>((num_units + kThreads - 1) / kThreads),
-                        static_cast<unsigned>(std::min(arguments.num_tokens, kMaxGridY)));
-        Launch(stream, RotateAndStoreKernel<T, TCache, kSize>, grid, dim3(kThreads), 0, arguments);
+        Launch(stream, RotateAndStoreKernel<T, TCache, kSize>,
+               RotateGrid(arguments, static_cast<int>(CeilDiv(num_units, kRotateThreads))), dim3(kRotateThreads), 0,
+               arguments);
       });
     });
   });

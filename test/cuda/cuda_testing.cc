@@ -165,6 +165,12 @@ std::vector<int32_t> DeviceArray::ToHostInts() const {
   return values;
 }
 
+std::vector<uint8_t> DeviceArray::ToHostBytes() const {
+  std::vector<uint8_t> values(bytes_);
+  CopyTo(values.data());
+  return values;
+}
+
 std::vector<float> RandomFloats(size_t count, uint64_t seed, float deviation) {
   std::mt19937_64 bits(seed);
   std::normal_distribution<float> normal(0, deviation);

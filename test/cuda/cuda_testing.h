@@ -63,6 +63,7 @@ class DeviceArray {
   // The elements, once the stream has come so far.
   std::vector<float> ToHost() const;
   std::vector<int32_t> ToHostInts() const;
+  std::vector<uint8_t> ToHostBytes() const;
 
  private:
   DeviceArray(TestStream& stream, HeddleCudaDType dtype, size_t count, size_t element_bytes);

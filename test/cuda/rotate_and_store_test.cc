@@ -1,12 +1,15 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <random>
 
-#include "cuda_testing.h"
+#include "cached_rows.h"
 
 namespace heddle::test {
 namespace {
+
+constexpr HeddleCudaDType kInt8 = kHeddleCudaInt8;
 
 struct Shape {
   int64_t num_tokens;
@@ -110,14 +113,45 @@ void ExpectClose(const std::vector<float>& actual, const std::vector<float>& exp
   EXPECT_NEAR(RelativeError(written, wanted), 0, Tolerance(dtype));
 }
 
+// A cache that nothing was written to, with a size that is in elements.
+DeviceArray PoisonedCache(TestStream& stream, HeddleCudaDType dtype, const Shape& shape, size_t size) {
+  if (dtype != kInt8) return DeviceArray::Poisoned(stream, dtype, size);
+  const size_t num_rows = size / static_cast<size_t>(shape.head_dim);
+  return DeviceArray::Bytes(stream, std::vector<uint8_t>(size + num_rows * sizeof(float), 0xff));
+}
+
+// Scales agree, and integers to one, where the magnitude that both are of was rounded otherwise; of rows that were not
+// written, to the bit.
+void ExpectInt8Rows(const DeviceArray& cache, const std::vector<float>& expected, int head_dim) {
+  const Int8Rows actual = FromInt8Cache(cache.ToHostBytes(), head_dim);
+  const Int8Rows wanted = ToInt8(expected, head_dim);
+  int64_t num_wrong = 0;
+  int64_t num_beside = 0;
+  for (size_t i = 0; i < wanted.integers.size(); ++i) {
+    const size_t row = i / static_cast<size_t>(head_dim);
+    const bool is_written = !std::isnan(wanted.scales[row]);
+    const int difference = std::abs(actual.integers[i] - (is_written ? wanted.integers[i] : -1));
+    num_wrong += difference > (is_written ? 1 : 0) ? 1 : 0;
+    num_beside += difference;
+  }
+  EXPECT_EQ(num_wrong, 0);
+  EXPECT_TRUE(num_beside <= static_cast<int64_t>(wanted.integers.size()) / 1000);
+  ExpectClose(actual.scales, wanted.scales, kHeddleCudaFloat32);
+}
+
+void ExpectCache(const DeviceArray& cache, const std::vector<float>& expected, HeddleCudaDType dtype, int head_dim) {
+  if (dtype == kInt8) return ExpectInt8Rows(cache, expected, head_dim);
+  ExpectClose(cache.ToHost(), expected, dtype);
+}
+
 void CheckRotateAndStore(TestStream& stream, HeddleCudaDType dtype, HeddleCudaDType cache_dtype, const Shape& shape) {
   const Step step(shape);
   const auto cache_size = static_cast<size_t>(step.cache_size);
   State state = {Rounded(dtype, RandomFloats(static_cast<size_t>(shape.num_tokens * step.stride), 9)),
                  std::vector<float>(cache_size, NAN), std::vector<float>(cache_size, NAN)};
   const DeviceArray qkv = DeviceArray::From(stream, dtype, state.qkv);
-  const DeviceArray keys = DeviceArray::Poisoned(stream, cache_dtype, cache_size);
-  const DeviceArray values = DeviceArray::Poisoned(stream, cache_dtype, cache_size);
+  const DeviceArray keys = PoisonedCache(stream, cache_dtype, shape, cache_size);
+  const DeviceArray values = PoisonedCache(stream, cache_dtype, shape, cache_size);
   const DeviceArray positions = DeviceArray::Ints(stream, step.positions);
   const DeviceArray slots = DeviceArray::Longs(stream, step.slots);
   const DeviceArray cos_sin = DeviceArray::From(stream, kHeddleCudaFloat32, step.cos_sin);
@@ -153,14 +187,14 @@ void CheckRotateAndStore(TestStream& stream, HeddleCudaDType dtype, HeddleCudaDT
     if (state.qkv[i] == before[i] && after[i] != before[i]) ++changed;
   }
   EXPECT_EQ(changed, 0);
-  ExpectClose(keys.ToHost(), state.keys, cache_dtype);
-  ExpectClose(values.ToHost(), Rounded(cache_dtype, state.values), cache_dtype);
+  ExpectCache(keys, state.keys, cache_dtype, shape.head_dim);
+  ExpectCache(values, state.values, cache_dtype, shape.head_dim);
 }
 
 TEST(CudaRotateAndStore, "rotates whole heads and stores them, for every pair of types") {
   TestStream stream;
   for (HeddleCudaDType dtype : kAllDTypes) {
-    for (HeddleCudaDType cache_dtype : kAllDTypes) {
+    for (HeddleCudaDType cache_dtype : kAllCacheDTypes) {
       CheckRotateAndStore(stream, dtype, cache_dtype, {1, 32, 8, 128, 128, 16, 0});
       CheckRotateAndStore(stream, dtype, cache_dtype, {67, 4, 2, 64, 64, 32, 8});
       CheckRotateAndStore(stream, dtype, cache_dtype, {9, 3, 3, 30, 30, 64, 1});
@@ -171,23 +205,62 @@ TEST(CudaRotateAndStore, "rotates whole heads and stores them, for every pair of
 TEST(CudaRotateAndStore, "rotates parts of heads, of any even size, and none") {
   TestStream stream;
   for (HeddleCudaDType dtype : kAllDTypes) {
-    for (int block_size : {16, 32, 64, 128}) {
-      CheckRotateAndStore(stream, dtype, dtype, {23, 4, 1, 80, 32, block_size, 8});
-      CheckRotateAndStore(stream, dtype, dtype, {23, 2, 2, 256, 64, block_size, 0});
-      CheckRotateAndStore(stream, dtype, dtype, {23, 2, 1, 80, 20, block_size, 0});
-      CheckRotateAndStore(stream, dtype, dtype, {23, 2, 1, 96, 72, block_size, 5});
+    for (HeddleCudaDType cache_dtype : {dtype, kInt8}) {
+      for (int block_size : {16, 32, 64, 128}) {
+        CheckRotateAndStore(stream, dtype, cache_dtype, {23, 4, 1, 80, 32, block_size, 8});
+        CheckRotateAndStore(stream, dtype, cache_dtype, {23, 2, 2, 256, 64, block_size, 0});
+        CheckRotateAndStore(stream, dtype, cache_dtype, {23, 2, 1, 80, 20, block_size, 0});
+        CheckRotateAndStore(stream, dtype, cache_dtype, {23, 2, 1, 96, 72, block_size, 5});
+      }
+      CheckRotateAndStore(stream, dtype, cache_dtype, {5, 1, 1, 2, 2, 16, 0});
+      CheckRotateAndStore(stream, dtype, cache_dtype, {5, 2, 1, 512, 512, 16, 0});
+      CheckRotateAndStore(stream, dtype, cache_dtype, {5, 2, 1, 64, 0, 16, 0});
+      CheckRotateAndStore(stream, dtype, cache_dtype, {5, 2, 1, 6, 2, 16, 0});
     }
-    CheckRotateAndStore(stream, dtype, dtype, {5, 1, 1, 2, 2, 16, 0});
-    CheckRotateAndStore(stream, dtype, dtype, {5, 2, 1, 512, 512, 16, 0});
-    CheckRotateAndStore(stream, dtype, dtype, {5, 2, 1, 64, 0, 16, 0});
-    CheckRotateAndStore(stream, dtype, dtype, {5, 2, 1, 6, 2, 16, 0});
   }
 }
 
 TEST(CudaRotateAndStore, "takes many tokens") {
   TestStream stream;
-  CheckRotateAndStore(stream, kHeddleCudaBFloat16, kHeddleCudaBFloat16, {4099, 8, 2, 128, 128, 16, 0});
-  CheckRotateAndStore(stream, kHeddleCudaBFloat16, kHeddleCudaBFloat16, {70'001, 1, 1, 16, 16, 128, 0});
+  for (HeddleCudaDType cache_dtype : {kHeddleCudaBFloat16, kInt8}) {
+    CheckRotateAndStore(stream, kHeddleCudaBFloat16, cache_dtype, {4099, 8, 2, 128, 128, 16, 0});
+    CheckRotateAndStore(stream, kHeddleCudaBFloat16, cache_dtype, {70'001, 1, 1, 16, 16, 128, 0});
+  }
+}
+
+TEST(CudaRotateAndStore,
+     "stores in int8 zeros of scale zero for next to nothing, and of scale NaN for what is no number") {
+  TestStream stream;
+  constexpr HeddleCudaDType kF32 = kHeddleCudaFloat32;
+  constexpr int kSize = 4;
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> rows = {0, 0, 0, 0, 1e-31f, -1e-31f,    0,       0,      1, NAN,
+                                   2, 3, 1, 2, 3,      -kInfinity, -2e-30f, 5e-31f, 0, 0};
+  const DeviceArray x = DeviceArray::From(stream, kF32, rows);
+  const DeviceArray cache = DeviceArray::Bytes(stream, std::vector<uint8_t>(16 * (kSize + sizeof(float)), 0xff));
+  const DeviceArray slots = DeviceArray::Longs(stream, {0, 1, 2, 3, 15});
+  HeddleCudaKVCache block = OneBlock(cache, kSize);
+  block.dtype = kInt8;
+  const HeddleCudaMatrix matrix = Matrix(x, kF32, 5, kSize);
+  const HeddleCudaRotateAndStore op = {.positions = nullptr,
+                                       .cos_sin = nullptr,
+                                       .max_positions = 0,
+                                       .rotary_dim = 0,
+                                       .q = matrix,
+                                       .k = matrix,
+                                       .v = matrix,
+                                       .slot_mapping = slots.As<int64_t>(),
+                                       .cache = block};
+  EXPECT_OK(Api().rotate_and_store(stream.get(), &op));
+  const Int8Rows stored = FromInt8Cache(cache.ToHostBytes(), kSize);
+  EXPECT_TRUE(
+      std::all_of(stored.integers.begin(), stored.integers.begin() + 16, [](int8_t each) { return each == 0; }));
+  EXPECT_EQ(stored.scales[0], 0);
+  EXPECT_EQ(stored.scales[1], 0);
+  EXPECT_TRUE(std::isnan(stored.scales[2]) && std::isnan(stored.scales[3]));
+  EXPECT_EQ(stored.scales[15], 2e-30f / 127);
+  EXPECT_EQ(stored.integers[60], -127);
+  EXPECT_EQ(stored.integers[61], 32);
 }
 
 TEST(CudaRotateAndStore, "reads no angles beyond the table: the last position's serve there") {
