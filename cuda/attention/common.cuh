@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "common/error.h"
+#include "common/int8_cache.cuh"
 #include "common/mma.cuh"
 #include "common/numeric.cuh"
 #include "common/shared_memory.cuh"
@@ -73,9 +74,16 @@ __host__ __device__ inline int KeyBegin(int position, int sliding_window) {
   return sliding_window > 0 && position >= sliding_window ? position - sliding_window + 1 : 0;
 }
 
-// Elements from the beginning of the keys, or values, to one head's [block_size, head_dim] of a block.
-__device__ __forceinline__ int64_t BlockOffset(const AttentionParameters& p, int block, int kv_head) {
-  return ((static_cast<int64_t>(block) * p.num_kv_heads + kv_head) << p.block_shift) * p.head_dim;
+// Where a head of the token in place `in_block` of a block lies among all of the keys, or values.
+__device__ __forceinline__ int64_t CacheRow(const AttentionParameters& p, int block, int kv_head, int in_block) {
+  return ((static_cast<int64_t>(block) * p.num_kv_heads + kv_head) << p.block_shift) + in_block;
+}
+
+// Calls body.operator()<C>() for the type of a cache's elements.
+template <typename Body>
+void DispatchCache(HeddleCudaDType dtype, const Body& body) {
+  if (dtype == kHeddleCudaInt8) return body.template operator()<int8_t>();
+  DispatchFloat(dtype, body);
 }
 
 // To some 1e-7 of 1, which is enough for 16-bit caches, at a fraction of what tanhf costs.

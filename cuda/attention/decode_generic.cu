@@ -1,5 +1,8 @@
 // Decode attention of any types and head_dim, without tensor cores. Each warp adds up its own chunks, one key or value
-// spread over its lanes in pairs of elements; how work is divided and results are joined is as in the other kernels.
+// spread over its lanes in pairs of elements; how work is divided and results are joined is as in the other kernels. Of
+// an int8 cache keys and values are scaled as they are read.
+#include <type_traits>
+
 #include "attention/decode.h"
 #include "attention/decode_combine.cuh"
 #include "common/launch.h"
@@ -39,6 +42,26 @@ __device__ __forceinline__ float2 LoadPair(const T* from) {
   return UnpackPair<T>(*reinterpret_cast<const uint32_t*>(from));
 }
 
+__device__ __forceinline__ float2 LoadPair(const int8_t* from) {
+  const char2 pair = *reinterpret_cast<const char2*>(from);
+  return make_float2(pair.x, pair.y);
+}
+
+// Bytes from the beginning of the keys, or values, to a chunk of a KV head.
+template <typename Cache>
+__device__ __forceinline__ int64_t ChunkOffset(const AttentionParameters& p, int block, int kv_head, int in_block) {
+  const int64_t row = CacheRow(p, block, kv_head, in_block);
+  if constexpr (std::is_same_v<Cache, int8_t>) return row / kCacheTileTokens * CacheTileBytes(p.head_dim);
+  return row * p.head_dim * static_cast<int64_t>(sizeof(Cache));
+}
+
+// Of a token of the chunk that begins at `rows`.
+template <typename Cache>
+__device__ __forceinline__ float TokenScale(const Cache* rows, int head_dim, int token) {
+  if constexpr (!std::is_same_v<Cache, int8_t>) return 1;
+  return reinterpret_cast<const float*>(rows + kChunkTokens * head_dim)[token];
+}
+
 __device__ __forceinline__ float ExactScore(const ScoreScale& scale, float dot) {
   const float x = dot * scale.factor;
   return scale.cap == 0 ? x : scale.cap * tanhf(x);
@@ -58,15 +81,15 @@ class WarpSums {
     }
   }
 
-  // `q` is [num_heads, head_dim] in shared memory; keys and values are those of the chunk.
+  // `q` is [num_heads, head_dim] in shared memory; keys and values begin with those of the chunk's first token.
   __device__ void Attend(const DecodeParameters& p, const float* q, int num_heads, const Cache* keys,
                          const Cache* values, const Chunk& chunk) {
     const int head_dim = p.attention.head_dim;
     for (int token = chunk.begin; token < chunk.end; token += kTokens) {
       float2 k[kTokens][kPairs];
       float2 v[kTokens][kPairs];
-      LoadRows(keys + token * head_dim, chunk.end - token, head_dim, k);
-      LoadRows(values + token * head_dim, chunk.end - token, head_dim, v);
+      LoadRows(keys, token, chunk.end, head_dim, k);
+      LoadRows(values, token, chunk.end, head_dim, v);
 #pragma unroll
       for (int head = 0; head < kHeads; ++head) {
         if (head >= num_heads) break;
@@ -99,15 +122,19 @@ class WarpSums {
  private:
   static constexpr int kTokens = kPairs <= 4 ? 4 : 2;  // at a time: as many as there are registers for
 
-  // Rows from `num_rows` on are zeros and not read.
-  __device__ static void LoadRows(const Cache* rows, int num_rows, int head_dim, float2 (&pairs)[kTokens][kPairs]) {
+  // Of the tokens of the chunk that begins at `rows`, from `first` on; those from `end` on are zeros and not read.
+  __device__ static void LoadRows(const Cache* rows, int first, int end, int head_dim,
+                                  float2 (&pairs)[kTokens][kPairs]) {
 #pragma unroll
-    for (int row = 0; row < kTokens; ++row) {
+    for (int i = 0; i < kTokens; ++i) {
+      const int token = first + i;
+      const float scale = token < end ? TokenScale(rows, head_dim, token) : 0.0f;
 #pragma unroll
-      for (int i = 0; i < kPairs; ++i) {
-        const int element = (static_cast<int>(threadIdx.x % 32) + i * 32) * 2;
-        pairs[row][i] =
-            row < num_rows && element < head_dim ? LoadPair(rows + row * head_dim + element) : make_float2(0, 0);
+      for (int pair = 0; pair < kPairs; ++pair) {
+        const int element = (static_cast<int>(threadIdx.x % 32) + pair * 32) * 2;
+        const bool exists = token < end && element < head_dim;
+        const float2 x = exists ? LoadPair(rows + token * head_dim + element) : make_float2(0, 0);
+        pairs[i][pair] = std::is_same_v<Cache, int8_t> ? make_float2(x.x * scale, x.y * scale) : x;
       }
     }
   }
@@ -187,10 +214,9 @@ __global__ void __launch_bounds__(kDecodeThreads, 1) DecodeGenericKernel(const _
       const Chunk chunk(context, unit, threadIdx.x / 32);
       if (chunk.is_empty()) continue;
       const int in_block = chunk.position & ((1 << a.block_shift) - 1);
-      const int64_t offset = BlockOffset(a, blocks[chunk.position >> a.block_shift], heads.kv_head) +
-                             static_cast<int64_t>(in_block) * a.head_dim;
-      sums.Attend(p, q, heads.num_heads, static_cast<const Cache*>(a.keys) + offset,
-                  static_cast<const Cache*>(a.values) + offset, chunk);
+      const int64_t offset = ChunkOffset<Cache>(a, blocks[chunk.position >> a.block_shift], heads.kv_head, in_block);
+      sums.Attend(p, q, heads.num_heads, reinterpret_cast<const Cache*>(static_cast<const char*>(a.keys) + offset),
+                  reinterpret_cast<const Cache*>(static_cast<const char*>(a.values) + offset), chunk);
     }
     sums.Write(buffer, heads.num_heads, a.head_dim);
     FinishPiece<2>(p, line, piece, heads.num_heads, a.head_dim, buffer,
@@ -219,7 +245,7 @@ DecodeKernel MakeGenericKernel(int head_dim) {
 
 DecodeKernel GenericDecodeKernel(HeddleCudaDType cache_dtype, int head_dim) {
   DecodeKernel kernel;
-  DispatchFloat(cache_dtype, [&]<typename Cache>() { kernel = MakeGenericKernel<Cache>(head_dim); });
+  DispatchCache(cache_dtype, [&]<typename Cache>() { kernel = MakeGenericKernel<Cache>(head_dim); });
   return kernel;
 }
 

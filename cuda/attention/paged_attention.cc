@@ -5,7 +5,8 @@ namespace heddle::cuda {
 namespace {
 
 void CheckCache(const HeddleCudaKVCache& cache) {
-  Require(cache.dtype == kHeddleCudaFloat32 || cache.dtype == kHeddleCudaFloat16 || cache.dtype == kHeddleCudaBFloat16,
+  Require(cache.dtype == kHeddleCudaFloat32 || cache.dtype == kHeddleCudaFloat16 ||
+              cache.dtype == kHeddleCudaBFloat16 || cache.dtype == kHeddleCudaInt8,
           "paged_attention: cache has a dtype that is none");
   Require(cache.num_blocks > 0 && cache.num_kv_heads > 0, "paged_attention: cache is empty");
   Require(cache.block_size == 16 || cache.block_size == 32 || cache.block_size == 64 || cache.block_size == 128,

@@ -1,5 +1,7 @@
 // Prefill without tensor cores, for any types and sizes: each warp computes four rows of a tile. A lane has one key of
 // 32 when scores are computed, and pairs of the head's elements when values are added up.
+#include <type_traits>
+
 #include "attention/prefill.h"
 #include "attention/prefill_softmax.cuh"
 #include "attention/prefill_tiles.cuh"
@@ -45,11 +47,11 @@ class GenericWarp {
     LoadQueries();
     for (int first_key = tile_.key_begin / kKeys * kKeys; first_key < tile_.key_end; first_key += kKeys) {
       __syncthreads();  // nobody reads the values before any more
-      LoadCached(static_cast<const C*>(p_.keys), first_key);
+      LoadCached(p_.keys, first_key);
       __syncthreads();
       Weigh(first_key);
       __syncthreads();
-      LoadCached(static_cast<const C*>(p_.values), first_key);
+      LoadCached(p_.values, first_key);
       __syncthreads();
       AddValues();
     }
@@ -59,31 +61,40 @@ class GenericWarp {
  private:
   __device__ bool HasRow(int r) const { return first_row_ + r < tile_.end_row; }
 
-  // As floats to shared memory.
+  // As floats, times `scale`, to shared memory.
   template <typename Element>
-  __device__ void LoadRow(float* to, const Element* from) const {
+  __device__ void LoadRow(float* to, const Element* from, float scale) const {
     for (int i = lane_; i < p_.head_dim / 2; i += 32) {
       const Pair<Element> pair = reinterpret_cast<const Pair<Element>*>(from)[i];
-      *reinterpret_cast<float2*>(to + 2 * i) = make_float2(ToFloat(pair.first), ToFloat(pair.second));
+      *reinterpret_cast<float2*>(to + 2 * i) = make_float2(ToFloat(pair.first) * scale, ToFloat(pair.second) * scale);
     }
   }
 
   __device__ void LoadQueries() const {
     for (int r = 0; r < kRowsPerWarp && HasRow(r); ++r) {
-      LoadRow(queries_ + r * pitch_, static_cast<const T*>(p_.q) + RowOffset(p_, tile_, first_row_ + r, p_.q_stride));
+      LoadRow(queries_ + r * pitch_, static_cast<const T*>(p_.q) + RowOffset(p_, tile_, first_row_ + r, p_.q_stride),
+              1);
     }
   }
 
   // The block's warps together. Keys that no row of the tile sees are left out: nobody uses what lies in their place.
-  __device__ void LoadCached(const C* cached, int first_key) const {
+  __device__ void LoadCached(const void* cached, int first_key) const {
     const int32_t* table = p_.block_table + tile_.seq * p_.block_table_stride;
     const int end = min(kKeys, tile_.key_end - first_key);
     for (int i = threadIdx.x / 32; i < end; i += kWarps) {
       const int key = first_key + i;
       if (key < tile_.key_begin) continue;
-      const int64_t in_block = key & ((1 << p_.block_shift) - 1);
-      const int64_t offset = BlockOffset(p_, table[key >> p_.block_shift], tile_.kv_head) + in_block * p_.head_dim;
-      LoadRow(cached_ + i * pitch_, cached + offset);
+      const int in_block = key & ((1 << p_.block_shift) - 1);
+      const int64_t row = CacheRow(p_, table[key >> p_.block_shift], tile_.kv_head, in_block);
+      float* const to = cached_ + i * pitch_;
+      if constexpr (std::is_same_v<C, int8_t>) {
+        const Int8CacheRow place(row, p_.head_dim);
+        const auto* const bytes = static_cast<const char*>(cached);
+        LoadRow(to, reinterpret_cast<const C*>(bytes + place.elements),
+                *reinterpret_cast<const float*>(bytes + place.scale));
+      } else {
+        LoadRow(to, static_cast<const C*>(cached) + row * p_.head_dim, 1);
+      }
     }
   }
 
@@ -187,7 +198,7 @@ void PrefillGeneric(const HeddleCudaStream& stream, const HeddleCudaPagedAttenti
   const size_t shared_bytes = SharedBytes(op.cache.head_dim);
   const int64_t blocks = MaxPrefillTiles(op, kRows) * op.cache.num_kv_heads;
   DispatchFloat(op.q.dtype, [&]<typename T>() {
-    DispatchFloat(op.cache.dtype, [&]<typename C>() {
+    DispatchCache(op.cache.dtype, [&]<typename C>() {
       const auto kernel = op.cache.head_dim <= 128 ? PrefillGenericKernel<T, C, 2> : PrefillGenericKernel<T, C, 8>;
       AllowShared(kernel, shared_bytes);
       Launch(stream, kernel, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), shared_bytes,

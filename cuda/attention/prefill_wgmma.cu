@@ -6,6 +6,7 @@
 
 #include "attention/prefill.h"
 #include "attention/prefill_wgmma_consumer.cuh"
+#include "attention/prefill_wgmma_int8.cuh"
 #include "attention/prefill_wgmma_producer.cuh"
 #include "common/launch.h"
 #include "common/tensor_map.h"
@@ -21,20 +22,31 @@ __global__ void __launch_bounds__(Shape::kThreads, 1) PrefillWgmmaKernel(const _
   auto& shared = *reinterpret_cast<WgmmaShared<Shape>*>(shared_bytes + (1024 - misalignment) % 1024);
   if (threadIdx.x == 0) {
     hopper::PrefetchMap(p.q);
-    hopper::PrefetchMap(p.keys);
-    hopper::PrefetchMap(p.values);
+    if constexpr (!Shape::kInt8) {
+      hopper::PrefetchMap(p.keys);
+      hopper::PrefetchMap(p.values);
+    }
     shared.Init();
   }
   __syncthreads();
   AllowNext();
   WaitForPrevious();
   const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
-  if (warpgroup == 0) {
+  if (warpgroup < Shape::kFirstConsumer) {
     hopper::GiveUpRegisters<Shape::kProducerRegisters>();
-    if (threadIdx.x < 32) WgmmaProducer<Shape>(p, shared).Run();
+    const int warp = __shfl_sync(0xffffffffu, threadIdx.x / 32, 0);
+    if constexpr (Shape::kInt8) {
+      if (warp == 0) {
+        WgmmaProducer<Shape, WgmmaTileCopies<Shape>>(p, shared).Run();
+      } else {
+        WgmmaConverter<T, Shape>(shared, warp - 1).Run();
+      }
+    } else if (warp == 0) {
+      WgmmaProducer<Shape, WgmmaBoxCopies<Shape>>(p, shared).Run();
+    }
   } else {
     hopper::TakeRegisters<Shape::kConsumerRegisters>();
-    WgmmaConsumer<T, Shape>(p, shared, warpgroup - 1).Run();
+    WgmmaConsumer<T, Shape>(p, shared, warpgroup - Shape::kFirstConsumer).Run();
   }
 #elif defined(__CUDA_ARCH__)
   __trap();  // built for compute capability 9.0, but without the instructions that only 9.0a has
@@ -76,8 +88,10 @@ void LaunchWgmma(const HeddleCudaStream& stream, const HeddleCudaPagedAttention&
   p.num_cache_rows = static_cast<int32_t>(NumCacheRows(op.cache));
   p.counters = stream.counters;
   p.q = TensorMapOf(QueryShape(op, p.attention.group_size, tokens_per_tile));
-  p.keys = TensorMapOf(CacheShape(op.cache, op.cache.keys, p.num_cache_rows, p.box_rows));
-  p.values = TensorMapOf(CacheShape(op.cache, op.cache.values, p.num_cache_rows, p.box_rows));
+  if constexpr (!Shape::kInt8) {
+    p.keys = TensorMapOf(CacheShape(op.cache, op.cache.keys, p.num_cache_rows, p.box_rows));
+    p.values = TensorMapOf(CacheShape(op.cache, op.cache.values, p.num_cache_rows, p.box_rows));
+  }
 
   const int64_t tiles = MaxPrefillTiles(op, p.rows_per_tile) * op.cache.num_kv_heads;
   const int64_t blocks = std::min<int64_t>(tiles, stream.properties.num_multiprocessors);
@@ -88,27 +102,32 @@ void LaunchWgmma(const HeddleCudaStream& stream, const HeddleCudaPagedAttention&
   Launch(stream, kernel, dim3(static_cast<unsigned>(blocks)), dim3(Shape::kThreads), kSharedBytes, p);
 }
 
+template <typename T, bool kInt8>
+void LaunchHeads(const HeddleCudaStream& stream, const HeddleCudaPagedAttention& op) {
+  switch (op.cache.head_dim) {
+    case 64:
+      return LaunchWgmma<T, WgmmaShape<64, kInt8>>(stream, op);
+    case 96:
+      return LaunchWgmma<T, WgmmaShape<96, kInt8>>(stream, op);
+    case 128:
+      return LaunchWgmma<T, WgmmaShape<128, kInt8>>(stream, op);
+    default:
+      return LaunchWgmma<T, WgmmaShape<256, kInt8>>(stream, op);
+  }
+}
+
 }  // namespace
 
 bool CanPrefillWgmma(const HeddleCudaStream& stream, const HeddleCudaPagedAttention& op) {
   return stream.properties.major == 9 && stream.properties.minor == 0 && CanPrefillMma(op) && op.soft_cap == 0 &&
-         op.num_heads / op.cache.num_kv_heads <= WgmmaShape<128>::kRows &&
+         op.num_heads / op.cache.num_kv_heads <= WgmmaShape<128, false>::kRows &&
          NumCacheRows(op.cache) <= std::numeric_limits<int32_t>::max();
 }
 
 void PrefillWgmma(const HeddleCudaStream& stream, const HeddleCudaPagedAttention& op) {
   DispatchFloat(op.q.dtype, [&]<typename T>() {
     if constexpr (!std::is_same_v<T, float>) {
-      switch (op.cache.head_dim) {
-        case 64:
-          return LaunchWgmma<T, WgmmaShape<64>>(stream, op);
-        case 96:
-          return LaunchWgmma<T, WgmmaShape<96>>(stream, op);
-        case 128:
-          return LaunchWgmma<T, WgmmaShape<128>>(stream, op);
-        default:
-          return LaunchWgmma<T, WgmmaShape<256>>(stream, op);
-      }
+      op.cache.dtype == kHeddleCudaInt8 ? LaunchHeads<T, true>(stream, op) : LaunchHeads<T, false>(stream, op);
     }
   });
 }

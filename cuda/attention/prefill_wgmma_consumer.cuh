@@ -139,7 +139,8 @@ class WgmmaConsumer {
     Exponentiate(scores, p_.score.factor, rows, rescale);
     // The assembler puts a wait ahead of arithmetic that does not depend on it, and then nothing runs under the
     // products; ahead of a store of what was computed it does not.
-    *static_cast<volatile float*>(&shared_.computed_before_wait[threadIdx.x]) = rows.sum[0] + rows.sum[1];
+    *static_cast<volatile float*>(&shared_.computed_before_wait[threadIdx.x - 128 * Shape::kFirstConsumer]) =
+        rows.sum[0] + rows.sum[1];
     hopper::WaitForProducts<0>();
     SettleOut(out);
     Release(shared_.value_barriers, value_ring_);

@@ -5,16 +5,64 @@
 
 namespace heddle::cuda {
 
+// Copies of 16-bit keys and values, a box a lane, straight to where consumers read them.
 template <class Shape>
-class WgmmaProducer {
+class WgmmaBoxCopies {
  public:
-  __device__ WgmmaProducer(const WgmmaParameters& p, WgmmaShared<Shape>& shared)
+  // The row of the cache with which the lane's box of some block of keys begins.
+  using Place = int;
+
+  __device__ WgmmaBoxCopies(const WgmmaParameters& p, WgmmaShared<Shape>& shared)
       : p_(p),
         shared_(shared),
         lane_(threadIdx.x % 32),
         column_(lane_ % Shape::kChunks * 64),
         box_row_(lane_ / Shape::kChunks * p.box_rows),
         box_offset_(lane_ % Shape::kChunks * Shape::kKeyChunkBytes + box_row_ * 128) {}
+
+  // One past the end, where everything is zero, when no row of the tile sees any of the box.
+  __device__ Place PlaceOf(const PrefillTile& tile, int block) const {
+    const AttentionParameters& a = p_.attention;
+    const int key = block * Shape::kKeys + box_row_;
+    if (!has_box() || key >= tile.key_end || key + p_.box_rows <= tile.key_begin) return p_.num_cache_rows;
+    const int page = a.block_table[tile.seq * a.block_table_stride + (key >> a.block_shift)];
+    return ((page * a.num_kv_heads + tile.kv_head) << a.block_shift) + (key & ((1 << a.block_shift) - 1));
+  }
+
+  __device__ void LoadKeys(Place row) { Load(p_.keys, shared_.keys, shared_.key_barriers, key_ring_, row); }
+  __device__ void LoadValues(Place row) { Load(p_.values, shared_.values, shared_.value_barriers, value_ring_, row); }
+
+ private:
+  __device__ bool has_box() const { return box_row_ < Shape::kKeys; }
+
+  template <class Barriers>
+  __device__ __forceinline__ void Load(const CUtensorMap& map, uint8_t (&buffers)[Shape::kKeyStages][Shape::kKeyBytes],
+                                       Barriers& barriers, StageRing<Shape::kKeyStages>& ring, int row) {
+    hopper::Barrier* full = &barriers.full[ring.stage];
+    hopper::Wait(&barriers.empty[ring.stage], ring.parity ^ 1);
+    if (lane_ == 0) hopper::ArriveAndExpect(full, Shape::kKeyBytes);
+    __syncwarp();
+    if (has_box()) hopper::CopyBox(buffers[ring.stage] + box_offset_, map, full, column_, row);
+    ring.Advance();
+  }
+
+  const WgmmaParameters& p_;
+  WgmmaShared<Shape>& shared_;
+  const int lane_;
+  // The lane's box of a block of keys or values.
+  const int column_;
+  const int box_row_;
+  const int box_offset_;
+  StageRing<Shape::kKeyStages> key_ring_;
+  StageRing<Shape::kKeyStages> value_ring_;
+};
+
+// Copies is WgmmaBoxCopies or WgmmaTileCopies.
+template <class Shape, class Copies>
+class WgmmaProducer {
+ public:
+  __device__ WgmmaProducer(const WgmmaParameters& p, WgmmaShared<Shape>& shared)
+      : p_(p), shared_(shared), copies_(p, shared), lane_(threadIdx.x % 32) {}
 
   // By one warp.
   __device__ void Run() {
@@ -63,50 +111,22 @@ class WgmmaProducer {
   __device__ void LoadContext(const PrefillTile& tile) {
     const int first = tile.key_begin / Shape::kKeys;
     const int last = (tile.key_end - 1) / Shape::kKeys;
-    int row = CacheRow(tile, last);
-    Load(p_.keys, shared_.keys, shared_.key_barriers, key_ring_, row);
+    auto place = copies_.PlaceOf(tile, last);
+    copies_.LoadKeys(place);
     for (int block = last - 1; block >= first; --block) {
-      const int next_row = CacheRow(tile, block);
-      Load(p_.keys, shared_.keys, shared_.key_barriers, key_ring_, next_row);
-      Load(p_.values, shared_.values, shared_.value_barriers, value_ring_, row);
-      row = next_row;
+      const auto next = copies_.PlaceOf(tile, block);
+      copies_.LoadKeys(next);
+      copies_.LoadValues(place);
+      place = next;
     }
-    Load(p_.values, shared_.values, shared_.value_barriers, value_ring_, row);
-  }
-
-  __device__ bool has_box() const { return box_row_ < Shape::kKeys; }
-
-  // The row of the cache with which this lane's box of key block `block` begins; one past the end, where everything is
-  // zero, when no row of the tile sees any of it.
-  __device__ int CacheRow(const PrefillTile& tile, int block) const {
-    const AttentionParameters& a = p_.attention;
-    const int key = block * Shape::kKeys + box_row_;
-    if (!has_box() || key >= tile.key_end || key + p_.box_rows <= tile.key_begin) return p_.num_cache_rows;
-    const int page = a.block_table[tile.seq * a.block_table_stride + (key >> a.block_shift)];
-    return ((page * a.num_kv_heads + tile.kv_head) << a.block_shift) + (key & ((1 << a.block_shift) - 1));
-  }
-
-  template <class Barriers>
-  __device__ __forceinline__ void Load(const CUtensorMap& map, uint8_t (&buffers)[Shape::kKeyStages][Shape::kKeyBytes],
-                                       Barriers& barriers, StageRing<Shape::kKeyStages>& ring, int row) {
-    hopper::Barrier* full = &barriers.full[ring.stage];
-    hopper::Wait(&barriers.empty[ring.stage], ring.parity ^ 1);
-    if (lane_ == 0) hopper::ArriveAndExpect(full, Shape::kKeyBytes);
-    __syncwarp();
-    if (has_box()) hopper::CopyBox(buffers[ring.stage] + box_offset_, map, full, column_, row);
-    ring.Advance();
+    copies_.LoadValues(place);
   }
 
   const WgmmaParameters& p_;
   WgmmaShared<Shape>& shared_;
+  Copies copies_;
   const int lane_;
-  // The lane's box of a block of keys or values.
-  const int column_;
-  const int box_row_;
-  const int box_offset_;
   StageRing<Shape::kQueryStages> q_ring_;
-  StageRing<Shape::kKeyStages> key_ring_;
-  StageRing<Shape::kKeyStages> value_ring_;
 };
 
 }  // namespace heddle::cuda

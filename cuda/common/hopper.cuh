@@ -49,6 +49,14 @@ __device__ __forceinline__ void Wait(Barrier* barrier, uint32_t parity) {
   }
 }
 
+// Copies `bytes` bytes; all three are multiples of 16. Announces them as copied at `barrier`.
+__device__ __forceinline__ void CopyBytes(void* to, const void* from, int bytes, Barrier* barrier) {
+  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   SharedAddress(to)),
+               "l"(from), "r"(bytes), "r"(SharedAddress(barrier))
+               : "memory");
+}
+
 // Copies the box of `map` that begins with these coordinates; what lies outside the tensor arrives as zeros. Announces
 // the box's bytes as copied at `barrier`.
 __device__ __forceinline__ void CopyBox(void* to, const CUtensorMap& map, Barrier* barrier, int x, int y) {

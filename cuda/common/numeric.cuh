@@ -1,4 +1,4 @@
-// Float types of storage, and 16 bytes of them at a time.
+// Types of storage, and 16 bytes of floats at a time.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -13,6 +13,7 @@ namespace heddle::cuda {
 __device__ __forceinline__ float ToFloat(float x) { return x; }
 __device__ __forceinline__ float ToFloat(__half x) { return __half2float(x); }
 __device__ __forceinline__ float ToFloat(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float ToFloat(int8_t x) { return static_cast<float>(x); }
 
 // Rounds to nearest, ties to even.
 template <typename T>

@@ -7,6 +7,7 @@ namespace {
 constexpr HeddleCudaDType kF32 = kHeddleCudaFloat32;
 constexpr HeddleCudaDType kF16 = kHeddleCudaFloat16;
 constexpr HeddleCudaDType kBF16 = kHeddleCudaBFloat16;
+constexpr HeddleCudaDType kInt8 = kHeddleCudaInt8;
 
 void ExpectRight(TestStream& stream, const Shape& shape) {
   const Problem problem(stream, shape);
@@ -16,11 +17,14 @@ void ExpectRight(TestStream& stream, const Shape& shape) {
 TEST(CudaDecodeAttention, "matches softmax on the host for all types and head sizes") {
   TestStream stream;
   for (const HeddleCudaDType dtype : kAllDTypes) {
-    for (const int head_dim : {64, 80, 96, 128, 256}) {
-      ExpectRight(stream, {.dtype = dtype, .cache_dtype = dtype, .head_dim = head_dim});
-    }
-    for (const int head_dim : {2, 130, 258, 512}) {
-      ExpectRight(stream, {.dtype = dtype, .cache_dtype = dtype, .head_dim = head_dim, .lengths = {1, 300, 0, 33}});
+    for (const HeddleCudaDType cache_dtype : {dtype, kInt8}) {
+      for (const int head_dim : {64, 80, 96, 128, 256}) {
+        ExpectRight(stream, {.dtype = dtype, .cache_dtype = cache_dtype, .head_dim = head_dim});
+      }
+      for (const int head_dim : {2, 130, 258, 512}) {
+        ExpectRight(stream,
+                    {.dtype = dtype, .cache_dtype = cache_dtype, .head_dim = head_dim, .lengths = {1, 300, 0, 33}});
+      }
     }
   }
 }
@@ -28,7 +32,7 @@ TEST(CudaDecodeAttention, "matches softmax on the host for all types and head si
 TEST(CudaDecodeAttention, "takes a cache of another type than the queries") {
   TestStream stream;
   for (const HeddleCudaDType dtype : kAllDTypes) {
-    for (const HeddleCudaDType cache_dtype : kAllDTypes) {
+    for (const HeddleCudaDType cache_dtype : kAllCacheDTypes) {
       ExpectRight(stream, {.dtype = dtype, .cache_dtype = cache_dtype, .lengths = {40, 0, 333}});
     }
   }
@@ -38,7 +42,11 @@ TEST(CudaDecodeAttention, "takes any number of query heads for a KV head") {
   TestStream stream;
   for (const int group_size : {1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 33}) {
     for (const int head_dim : {64, 96, 128, 256}) {
-      ExpectRight(stream, {.head_dim = head_dim, .group_size = group_size, .lengths = {100, 1, 0, 700}});
+      for (const HeddleCudaDType cache_dtype : {kBF16, kInt8}) {
+        ExpectRight(
+            stream,
+            {.cache_dtype = cache_dtype, .head_dim = head_dim, .group_size = group_size, .lengths = {100, 1, 0, 700}});
+      }
     }
     ExpectRight(stream, {.dtype = kF32, .cache_dtype = kF32, .group_size = group_size, .lengths = {100, 1, 0, 700}});
   }
@@ -47,8 +55,10 @@ TEST(CudaDecodeAttention, "takes any number of query heads for a KV head") {
 TEST(CudaDecodeAttention, "takes every size of blocks") {
   TestStream stream;
   for (const int block_size : {16, 32, 64, 128}) {
-    ExpectRight(stream, {.dtype = kF16, .cache_dtype = kF16, .block_size = block_size});
-    ExpectRight(stream, {.dtype = kF32, .cache_dtype = kF32, .block_size = block_size});
+    for (const HeddleCudaDType dtype : {kF16, kF32}) {
+      ExpectRight(stream, {.dtype = dtype, .cache_dtype = dtype, .block_size = block_size});
+      ExpectRight(stream, {.dtype = dtype, .cache_dtype = kInt8, .block_size = block_size});
+    }
   }
 }
 
@@ -56,6 +66,7 @@ TEST(CudaDecodeAttention, "sees no key before the window, whatever became of its
   TestStream stream;
   for (const int window : {1, 2, 15, 16, 17, 63, 64, 65, 300, 4999, 5000, 6000}) {
     ExpectRight(stream, {.sliding_window = window});
+    ExpectRight(stream, {.cache_dtype = kInt8, .sliding_window = window});
     ExpectRight(stream,
                 {.dtype = kF32, .cache_dtype = kF32, .head_dim = 80, .block_size = 64, .sliding_window = window});
   }
@@ -66,6 +77,7 @@ TEST(CudaDecodeAttention, "caps scores") {
   for (const HeddleCudaDType dtype : kAllDTypes) {
     for (const float cap : {0.5f, 20.0f, 50.0f}) {
       ExpectRight(stream, {.dtype = dtype, .cache_dtype = dtype, .soft_cap = cap, .deviation = 10});
+      ExpectRight(stream, {.dtype = dtype, .cache_dtype = kInt8, .soft_cap = cap, .deviation = 10});
     }
     ExpectRight(stream, {.dtype = dtype,
                          .cache_dtype = dtype,
@@ -80,14 +92,18 @@ TEST(CudaDecodeAttention, "is as right where single keys outweigh all others") {
   TestStream stream;
   for (const HeddleCudaDType dtype : kAllDTypes) {
     ExpectRight(stream, {.dtype = dtype, .cache_dtype = dtype, .deviation = 50});
+    ExpectRight(stream, {.dtype = dtype, .cache_dtype = kInt8, .deviation = 50});
   }
 }
 
 TEST(CudaDecodeAttention, "divides one long context among many blocks") {
   TestStream stream;
   for (const HeddleCudaDType dtype : kAllDTypes) {
-    ExpectRight(stream,
-                {.dtype = dtype, .cache_dtype = dtype, .num_kv_heads = 1, .group_size = 8, .lengths = {40'001}});
+    for (const HeddleCudaDType cache_dtype : {dtype, kInt8}) {
+      ExpectRight(
+          stream,
+          {.dtype = dtype, .cache_dtype = cache_dtype, .num_kv_heads = 1, .group_size = 8, .lengths = {40'001}});
+    }
   }
 }
 
@@ -100,6 +116,7 @@ TEST(CudaDecodeAttention, "takes more sequences than a launch does, and lengths 
   lengths[2] = 0;
   lengths.back() = 2000;
   ExpectRight(stream, {.head_dim = 64, .lengths = lengths});
+  ExpectRight(stream, {.cache_dtype = kInt8, .head_dim = 64, .lengths = lengths});
   ExpectRight(stream, {.dtype = kF32, .cache_dtype = kF32, .head_dim = 16, .lengths = lengths});
 }
 
@@ -113,8 +130,9 @@ TEST(CudaDecodeAttention, "skips sequences that are padding, wherever they are")
 
 TEST(CudaDecodeAttention, "lets NaN in a key that is seen through to the output") {
   TestStream stream;
-  for (const HeddleCudaDType dtype : kAllDTypes) {
-    const Problem problem(stream, {.dtype = dtype, .cache_dtype = dtype, .lengths = {100, 100}, .soft_cap = 30});
+  for (const HeddleCudaDType cache_dtype : kAllCacheDTypes) {
+    const HeddleCudaDType dtype = cache_dtype == kInt8 ? kBF16 : cache_dtype;
+    const Problem problem(stream, {.dtype = dtype, .cache_dtype = cache_dtype, .lengths = {100, 100}, .soft_cap = 30});
     HeddleCudaPagedAttention op = problem.Op();
     // The second sequence's first block becomes one of those that nothing was written to.
     std::vector<int32_t> table = problem.table();
@@ -130,8 +148,9 @@ TEST(CudaDecodeAttention, "lets NaN in a key that is seen through to the output"
 
 TEST(CudaDecodeAttention, "gives the same bits every time") {
   TestStream stream;
-  for (const HeddleCudaDType dtype : kAllDTypes) {
-    const Shape shape = {.dtype = dtype, .cache_dtype = dtype, .lengths = {17, 1, 1000, 5000, 64, 255}};
+  for (const HeddleCudaDType cache_dtype : kAllCacheDTypes) {
+    const HeddleCudaDType dtype = cache_dtype == kInt8 ? kBF16 : cache_dtype;
+    const Shape shape = {.dtype = dtype, .cache_dtype = cache_dtype, .lengths = {17, 1, 1000, 5000, 64, 255}};
     const Problem problem(stream, shape);
     const auto run = [&] { return RowsOf(problem.Run(stream), shape.num_seqs(), shape.size(), shape.stride()); };
     const std::vector<float> first = run();
@@ -141,8 +160,9 @@ TEST(CudaDecodeAttention, "gives the same bits every time") {
 
 TEST(CudaDecodeAttention, "in a graph takes the lengths of the moment") {
   TestStream stream;
-  for (const HeddleCudaDType dtype : {kF32, kBF16}) {
-    Problem problem(stream, {.dtype = dtype, .cache_dtype = dtype});
+  for (const HeddleCudaDType cache_dtype : {kF32, kBF16, kInt8}) {
+    const HeddleCudaDType dtype = cache_dtype == kInt8 ? kBF16 : cache_dtype;
+    Problem problem(stream, {.dtype = dtype, .cache_dtype = cache_dtype});
     const HeddleCudaPagedAttention op = problem.Op();
     HeddleCudaGraph* graph = nullptr;
     EXPECT_OK(Api().capture_begin(stream.get()));
@@ -165,8 +185,9 @@ TEST(CudaDecodeAttention, "in a graph takes the lengths of the moment") {
 // before it still reads, would give other bits than when each op waits.
 TEST(CudaDecodeAttention, "follows itself in a graph as if each op waited") {
   TestStream stream;
-  for (const HeddleCudaDType dtype : {kF32, kBF16}) {
-    const Shape shape = {.dtype = dtype, .cache_dtype = dtype, .lengths = {17, 1000, 300, 64, 2}};
+  for (const HeddleCudaDType cache_dtype : {kF32, kBF16, kInt8}) {
+    const HeddleCudaDType dtype = cache_dtype == kInt8 ? kBF16 : cache_dtype;
+    const Shape shape = {.dtype = dtype, .cache_dtype = cache_dtype, .lengths = {17, 1000, 300, 64, 2}};
     const Problem problem(stream, shape);
     const HeddleCudaPagedAttention forth = problem.Op();
     HeddleCudaPagedAttention back = forth;

@@ -8,7 +8,7 @@
 #include <numeric>
 #include <random>
 
-#include "cuda_testing.h"
+#include "cached_rows.h"
 
 namespace heddle::test::decode {
 
@@ -55,15 +55,15 @@ class Problem {
         keys_(MakeCache(2)),
         values_(MakeCache(3)),
         device_q_(DeviceArray::From(stream, shape_.dtype, q_)),
-        device_keys_(DeviceArray::From(stream, shape_.cache_dtype, keys_)),
-        device_values_(DeviceArray::From(stream, shape_.cache_dtype, values_)),
+        device_keys_(CachedRows(stream, shape_.cache_dtype, keys_, shape_.head_dim)),
+        device_values_(CachedRows(stream, shape_.cache_dtype, values_, shape_.head_dim)),
         device_starts_(DeviceArray::Ints(stream, Starts())),
         device_lengths_(DeviceArray::Ints(stream, shape_.lengths)),
         device_table_(DeviceArray::Ints(stream, table_)),
         out_(DeviceArray::Poisoned(stream, shape_.dtype, OutCount())) {
     q_ = Rounded(shape_.dtype, std::move(q_));
-    keys_ = Rounded(shape_.cache_dtype, std::move(keys_));
-    values_ = Rounded(shape_.cache_dtype, std::move(values_));
+    keys_ = RoundedRows(shape_.cache_dtype, std::move(keys_), shape_.head_dim);
+    values_ = RoundedRows(shape_.cache_dtype, std::move(values_), shape_.head_dim);
   }
 
   HeddleCudaPagedAttention Op() const {

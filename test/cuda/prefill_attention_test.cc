@@ -3,14 +3,14 @@
 // The op chooses its kernel by its arguments. On compute capability 9.0, queries and cache of one 16-bit type with a
 // head_dim of 64, 96, 128 or 256 go to the kernel for Hopper; with a soft cap, or more than 128 query heads a KV head,
 // to the one for any tensor cores; everything else to the one without. Elsewhere the first kind goes where the second
-// does.
+// does. Int8 caches go where those of the queries' type would.
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <numeric>
 #include <random>
 
-#include "cuda_testing.h"
+#include "cached_rows.h"
 
 namespace heddle::test {
 namespace {
@@ -18,6 +18,7 @@ namespace {
 constexpr HeddleCudaDType kF32 = kHeddleCudaFloat32;
 constexpr HeddleCudaDType kF16 = kHeddleCudaFloat16;
 constexpr HeddleCudaDType kBF16 = kHeddleCudaBFloat16;
+constexpr HeddleCudaDType kInt8 = kHeddleCudaInt8;
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 struct Sequence {
@@ -77,12 +78,15 @@ class Problem {
         keys_(MakeCache(2)),
         values_(MakeCache(3)),
         device_q_(DeviceArray::From(stream, shape_.dtype, q_)),
-        device_keys_(DeviceArray::From(stream, shape_.cache_dtype, keys_)),
-        device_values_(DeviceArray::From(stream, shape_.cache_dtype, values_)),
+        device_keys_(CachedRows(stream, shape_.cache_dtype, keys_, shape_.head_dim)),
+        device_values_(CachedRows(stream, shape_.cache_dtype, values_, shape_.head_dim)),
         device_starts_(DeviceArray::Ints(stream, Starts())),
         device_lengths_(DeviceArray::Ints(stream, Lengths())),
         device_table_(DeviceArray::Ints(stream, table_)),
-        out_(DeviceArray::Poisoned(stream, shape_.dtype, q_.size())) {}
+        out_(DeviceArray::Poisoned(stream, shape_.dtype, q_.size())) {
+    keys_ = RoundedRows(shape_.cache_dtype, std::move(keys_), shape_.head_dim);
+    values_ = RoundedRows(shape_.cache_dtype, std::move(values_), shape_.head_dim);
+  }
 
   HeddleCudaPagedAttention Op() const {
     int longest_query = shape_.num_padding > 0 ? 1 : 0;
@@ -218,7 +222,7 @@ class Problem {
 
   std::vector<float> MakeCache(uint64_t seed) const {
     const int64_t size = num_blocks_ * shape_.num_kv_heads * shape_.block_size * shape_.head_dim;
-    std::vector<float> random = Rounded(shape_.cache_dtype, RandomFloats(static_cast<size_t>(size), seed));
+    const std::vector<float> random = RandomFloats(static_cast<size_t>(size), seed);
     std::vector<float> cache(random.size(), kNaN);
     for (int seq = 0; seq < static_cast<int>(shape_.sequences.size()); ++seq) {
       const Sequence& each = shape_.sequences[static_cast<size_t>(seq)];
@@ -277,9 +281,11 @@ void CheckCapped(TestStream& stream, Shape shape) {
 TEST(CudaPrefillAttention, "agrees with softmax in double, in every type and head_dim") {
   TestStream stream;
   for (HeddleCudaDType dtype : kAllDTypes) {
-    for (int head_dim : {64, 80, 96, 128, 256}) {
-      CheckCapped(stream, {.dtype = dtype, .cache_dtype = dtype, .head_dim = head_dim, .sequences = kShort});
-      CheckCapped(stream, {.dtype = dtype, .cache_dtype = dtype, .head_dim = head_dim, .sequences = kMixed});
+    for (HeddleCudaDType cache_dtype : {dtype, kInt8}) {
+      for (int head_dim : {64, 80, 96, 128, 256}) {
+        CheckCapped(stream, {.dtype = dtype, .cache_dtype = cache_dtype, .head_dim = head_dim, .sequences = kShort});
+        CheckCapped(stream, {.dtype = dtype, .cache_dtype = cache_dtype, .head_dim = head_dim, .sequences = kMixed});
+      }
     }
   }
 }
@@ -287,11 +293,14 @@ TEST(CudaPrefillAttention, "agrees with softmax in double, in every type and hea
 TEST(CudaPrefillAttention, "takes caches of another type than the queries, and heads of odd sizes") {
   TestStream stream;
   for (HeddleCudaDType dtype : kAllDTypes) {
-    for (HeddleCudaDType cache_dtype : kAllDTypes) {
+    for (HeddleCudaDType cache_dtype : kAllCacheDTypes) {
       CheckCapped(stream, {.dtype = dtype, .cache_dtype = cache_dtype, .sequences = {{5, 33}, {0, 1}}});
     }
     for (int head_dim : {2, 8, 40, 66, 130, 512}) {
-      CheckCapped(stream, {.dtype = dtype, .cache_dtype = dtype, .head_dim = head_dim, .sequences = {{5, 33}, {9, 1}}});
+      for (HeddleCudaDType cache_dtype : {dtype, kInt8}) {
+        CheckCapped(stream,
+                    {.dtype = dtype, .cache_dtype = cache_dtype, .head_dim = head_dim, .sequences = {{5, 33}, {9, 1}}});
+      }
     }
   }
 }
@@ -313,7 +322,10 @@ TEST(CudaPrefillAttention, "takes every size of blocks") {
   TestStream stream;
   for (int block_size : {16, 32, 64, 128}) {
     for (int head_dim : {64, 96, 128, 256}) {
-      CheckCapped(stream, {.head_dim = head_dim, .sequences = kMixed, .block_size = block_size});
+      for (HeddleCudaDType cache_dtype : {kBF16, kInt8}) {
+        CheckCapped(stream,
+                    {.cache_dtype = cache_dtype, .head_dim = head_dim, .sequences = kMixed, .block_size = block_size});
+      }
     }
     Check(stream, {.dtype = kF32, .cache_dtype = kF32, .sequences = kMixed, .block_size = block_size});
   }
@@ -323,7 +335,13 @@ TEST(CudaPrefillAttention, "sees no more than the window, whatever lies before i
   TestStream stream;
   for (int window : {1, 2, 16, 100, 129, 1000}) {
     for (int head_dim : {64, 128, 256}) {
-      CheckCapped(stream, {.head_dim = head_dim, .sequences = kMixed, .block_size = 32, .sliding_window = window});
+      for (HeddleCudaDType cache_dtype : {kBF16, kInt8}) {
+        CheckCapped(stream, {.cache_dtype = cache_dtype,
+                             .head_dim = head_dim,
+                             .sequences = kMixed,
+                             .block_size = 32,
+                             .sliding_window = window});
+      }
     }
     Check(stream, {.dtype = kF32, .cache_dtype = kF16, .sequences = kMixed, .sliding_window = window});
   }
@@ -341,11 +359,13 @@ TEST(CudaPrefillAttention, "takes long sequences, many blocks at work more than 
   TestStream stream;
   for (int head_dim : {64, 128, 256}) {
     for (int group_size : {1, 4}) {
-      const Shape shape = {.head_dim = head_dim,
-                           .num_kv_heads = 8 / group_size,
-                           .group_size = group_size,
-                           .sequences = {{0, 4096}, {2000, 1}, {8000, 512}, {1000, 1000}, {0, 333}}};
-      CheckCapped(stream, shape);
+      for (HeddleCudaDType cache_dtype : {kBF16, kInt8}) {
+        CheckCapped(stream, {.cache_dtype = cache_dtype,
+                             .head_dim = head_dim,
+                             .num_kv_heads = 8 / group_size,
+                             .group_size = group_size,
+                             .sequences = {{0, 4096}, {2000, 1}, {8000, 512}, {1000, 1000}, {0, 333}}});
+      }
     }
   }
 }
@@ -355,6 +375,7 @@ TEST(CudaPrefillAttention, "takes many sequences, some of them padding") {
   std::vector<Sequence> sequences;
   for (int i = 0; i < 300; ++i) sequences.push_back({i % 37, 1 + i % 5 * (i % 3)});
   CheckCapped(stream, {.head_dim = 64, .sequences = sequences, .num_padding = 45});
+  CheckCapped(stream, {.cache_dtype = kInt8, .head_dim = 128, .sequences = sequences, .num_padding = 45});
   CheckCapped(stream, {.dtype = kF16, .cache_dtype = kF16, .head_dim = 128, .sequences = sequences, .num_padding = 1});
   Check(stream, {.dtype = kF32, .cache_dtype = kF32, .head_dim = 16, .sequences = sequences, .num_padding = 3});
 }
@@ -375,13 +396,16 @@ TEST(CudaPrefillAttention, "takes a single row of any stride") {
 
 TEST(CudaPrefillAttention, "gives the same bits again") {
   TestStream stream;
-  for (float soft_cap : {0.0f, 30.0f}) {
-    const Problem problem(stream, {.sequences = {{0, 1000}, {333, 300}, {5, 1}}, .soft_cap = soft_cap});
-    const std::vector<float> first = problem.Run(stream);
-    for (int i = 0; i < 20; ++i) {
-      const std::vector<float> again = problem.Run(stream);
-      EXPECT_TRUE(std::equal(first.begin(), first.end(), again.begin(),
-                             [](float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }));
+  for (HeddleCudaDType cache_dtype : {kBF16, kInt8}) {
+    for (float soft_cap : {0.0f, 30.0f}) {
+      const Problem problem(
+          stream, {.cache_dtype = cache_dtype, .sequences = {{0, 1000}, {333, 300}, {5, 1}}, .soft_cap = soft_cap});
+      const std::vector<float> first = problem.Run(stream);
+      for (int i = 0; i < 20; ++i) {
+        const std::vector<float> again = problem.Run(stream);
+        EXPECT_TRUE(std::equal(first.begin(), first.end(), again.begin(),
+                               [](float a, float b) { return a == b || (std::isnan(a) && std::isnan(b)); }));
+      }
     }
   }
 }
