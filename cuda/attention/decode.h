@@ -14,8 +14,8 @@ struct DecodeKernel {
   int query_bytes_per_head = 0;  // of shared memory, of each head of a tile
 };
 
-// For queries and caches of one 16-bit type. Null function: there is none for this head_dim.
-template <typename T>
+// For queries of a 16-bit type T and caches of the same or of int8_t. Null function: there is none for this head_dim.
+template <typename T, typename C>
 DecodeKernel TensorDecodeKernel(int head_dim, int group_size);
 
 // For everything else.

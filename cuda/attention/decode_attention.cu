@@ -70,10 +70,15 @@ LaunchShape ShapeOf(const DeviceProperties& device, const DecodeKernel& kernel, 
   return shape;
 }
 
+template <typename T>
+DecodeKernel TensorKernelFor(const HeddleCudaKVCache& cache, int group_size) {
+  if (cache.dtype == kHeddleCudaInt8) return TensorDecodeKernel<T, int8_t>(cache.head_dim, group_size);
+  return cache.dtype == kDTypeOf<T> ? TensorDecodeKernel<T, T>(cache.head_dim, group_size) : DecodeKernel{};
+}
+
 DecodeKernel KernelFor(const HeddleCudaPagedAttention& op, int group_size) {
-  if (op.q.dtype != op.cache.dtype) return {};
-  if (op.q.dtype == kHeddleCudaFloat16) return TensorDecodeKernel<__half>(op.cache.head_dim, group_size);
-  if (op.q.dtype == kHeddleCudaBFloat16) return TensorDecodeKernel<__nv_bfloat16>(op.cache.head_dim, group_size);
+  if (op.q.dtype == kHeddleCudaFloat16) return TensorKernelFor<__half>(op.cache, group_size);
+  if (op.q.dtype == kHeddleCudaBFloat16) return TensorKernelFor<__nv_bfloat16>(op.cache, group_size);
   return {};
 }
 

@@ -2,6 +2,6 @@
 
 namespace heddle::cuda {
 
-template DecodeKernel TensorDecodeKernel<__half>(int head_dim, int group_size);
+template DecodeKernel TensorDecodeKernel<__half, __half>(int head_dim, int group_size);
 
 }  // namespace heddle::cuda

@@ -1,19 +1,10 @@
 // Keys and values on their way to shared memory. Each warp brings its own chunks, so that none waits for another.
 #pragma once
 
-#include "attention/decode_split.cuh"
+#include "attention/decode_chunk_int8.cuh"
 #include "common/launch.h"
 
 namespace heddle::cuda {
-
-// A chunk as a stage of the pipeline holds it: rows of one token each, keys, then values, 16-bit. A row is longer than
-// its elements by 16 bytes, so that the same 16 bytes of eight neighbouring rows lie in different banks.
-template <int kHeadDim>
-struct ChunkStage {
-  static constexpr int kRowBytes = 2 * kHeadDim + 16;
-  static constexpr int kValuesOffset = kChunkTokens * kRowBytes;
-  static constexpr int kBytes = 2 * kValuesOffset;
-};
 
 // Until the oldest of `num_stages` groups of copies has come.
 __device__ __forceinline__ void WaitForOldest(int num_stages) {
@@ -38,11 +29,9 @@ __device__ __forceinline__ void WaitForOldest(int num_stages) {
 }
 
 // One warp's chunks of a stretch of the work line, one a unit, in order.
-template <int kHeadDim>
+template <class Stage>
 class ChunkPipeline {
  public:
-  using Stage = ChunkStage<kHeadDim>;
-
   // `stages` is the address of the warp's own num_stages stages. Reads nothing that an op wrote.
   __device__ ChunkPipeline(const DecodeParameters& p, const WorkLine& line, int begin, int end, uint32_t stages)
       : p_(p), line_(line), begin_(begin), end_(end), next_(begin), stages_(stages), plan_(PlanFrom(begin)) {
@@ -68,7 +57,6 @@ class ChunkPipeline {
   }
 
  private:
-  static constexpr int kChunkBytes = kChunkTokens * kHeadDim * 2;  // of keys, or values
   static constexpr int kLineBytes = 128;
 
   // What a lane knows about the copy of one chunk. The lanes look ahead 32 units together, so that the block table is
@@ -99,10 +87,10 @@ class ChunkPipeline {
   __device__ void PrefetchChunk(int lane) const {
     const int chunk = __shfl_sync(0xffffffffu, plan_.chunk, lane);
     if (__shfl_sync(0xffffffffu, plan_.end, lane) == 0) return;
-    for (int offset = static_cast<int>(threadIdx.x % 32) * kLineBytes; offset < kChunkBytes;
+    for (int offset = static_cast<int>(threadIdx.x % 32) * kLineBytes; offset < Stage::kCachedBytes;
          offset += 32 * kLineBytes) {
       for (const void* from : {p_.attention.keys, p_.attention.values}) {
-        PrefetchToL2(static_cast<const char*>(from) + int64_t{chunk} * kChunkBytes + offset);
+        PrefetchToL2(static_cast<const char*>(from) + int64_t{chunk} * Stage::kCachedBytes + offset);
       }
     }
   }
@@ -117,26 +105,14 @@ class ChunkPipeline {
     const int row_end = __shfl_sync(0xffffffffu, plan_.end, lane);
     if (row_end > 0) {
       const uint32_t stage = stages_ + stage_ * Stage::kBytes;
-      Copy(stage, p_.attention.keys, chunk, row_begin, row_end);
-      Copy(stage + Stage::kValuesOffset, p_.attention.values, chunk, row_begin, row_end);
+      const int64_t offset = int64_t{chunk} * Stage::kCachedBytes;
+      Stage::Copy(stage, static_cast<const char*>(p_.attention.keys) + offset, row_begin, row_end);
+      Stage::Copy(stage + Stage::kValuesOffset, static_cast<const char*>(p_.attention.values) + offset, row_begin,
+                  row_end);
     }
     CommitCopies();
     ++next_;
     stage_ = stage_ + 1 == p_.num_stages ? 0 : stage_ + 1;
-  }
-
-  // Rows that nobody sees become zeros: a weight of zero would not keep their NaN out of the sums.
-  __device__ void Copy(uint32_t to, const void* from, int chunk, int row_begin, int row_end) const {
-    constexpr int kPacksPerRow = kHeadDim / 8;
-    constexpr int kPacks = kChunkBytes / 16;
-    static_assert(kPacks % 32 == 0);
-    const char* source = static_cast<const char*>(from) + int64_t{chunk} * kChunkBytes;
-#pragma unroll
-    for (int i = 0; i < kPacks / 32; ++i) {
-      const int pack = i * 32 + static_cast<int>(threadIdx.x % 32);
-      const int row = pack / kPacksPerRow;
-      CopyAsyncInOrder(to + 16 * (pack + row), source + 16 * pack, row >= row_begin && row < row_end);
-    }
   }
 
   const DecodeParameters& p_;

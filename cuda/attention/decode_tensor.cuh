@@ -1,4 +1,4 @@
-// Decode attention on tensor cores, for queries and caches of one 16-bit type.
+// Decode attention on tensor cores, for queries of a 16-bit type and caches of the same or of int8.
 //
 // A product has the 16 tokens of a chunk (keys) or 16 elements of the head (values) for rows and the query heads of a
 // tile for columns, eight a product, so that groups of up to eight heads waste nothing and keys and values are read
@@ -11,36 +11,12 @@
 
 namespace heddle::cuda {
 
-// Queries as the second operand of products: pairs of elements of the head lane / 4 of each eight.
-template <int kHeadDim, int kHeads>
-struct QueryFragments {
-  template <typename T>
-  __device__ void Load(const DecodeParameters& p, const Piece& piece) {
-    const HeadTile heads(p, piece.tile);
-    const int lane = threadIdx.x % 32;
-    const T* q = static_cast<const T*>(p.attention.q) + piece.seq * p.attention.q_stride;
-#pragma unroll
-    for (int column = 0; column < kHeads / 8; ++column) {
-      // Columns beyond the last head repeat it.
-      const int head = heads.first_head + min(column * 8 + lane / 4, heads.num_heads - 1);
-      const T* row = q + head * kHeadDim + lane % 4 * 2;
-#pragma unroll
-      for (int step = 0; step < kHeadDim / 16; ++step) {
-        pairs[step][column][0] = *reinterpret_cast<const uint32_t*>(row + step * 16);
-        pairs[step][column][1] = *reinterpret_cast<const uint32_t*>(row + step * 16 + 8);
-      }
-    }
-  }
-
-  uint32_t pairs[kHeadDim / 16][kHeads / 8][2];
-};
-
 // The softmax of one warp's chunks of a piece. A lane's columns are heads 2 * (lane % 4) and the next of each eight;
-// its rows, tokens or elements of the head, are lane / 4 and that + 8 of each 16.
-template <typename T, int kHeadDim, int kHeads>
+// its rows are tokens lane / 4 and that + 8, or two elements of each 16 of the head.
+template <typename T, class Stage, int kHeadDim, int kHeads>
 class WarpSoftmax {
  public:
-  using Stage = ChunkStage<kHeadDim>;
+  using Queries = typename Stage::template Queries<kHeads>;
 
   __device__ void Clear() {
 #pragma unroll
@@ -59,15 +35,16 @@ class WarpSoftmax {
   }
 
   // `chunk` has a token that is seen.
-  __device__ void Attend(const QueryFragments<kHeadDim, kHeads>& q, uint32_t stage, const Chunk& chunk,
-                         const ScoreScale& scale) {
+  __device__ void Attend(const Queries& q, uint32_t stage, const Chunk& chunk, const ScoreScale& scale) {
+    const uint32_t values = stage + Stage::kValuesOffset;
     float scores[kColumns][4];
-    MultiplyKeys(q, stage, scores);
-    MaskAndScale(chunk, scale, scores);
-    UpdateMax(scores);
+    Stage::template MultiplyKeys<kHeads>(q, stage, scores);
+    MaskAndScale(chunk, stage, scale, scores);
+    const ValueScales value_scales(chunk, values);
+    UpdateMax(scores, value_scales);
     uint32_t weights[kColumns][2];
-    MakeWeights(scores, weights);
-    AddValues(stage + Stage::kValuesOffset, weights);
+    MakeWeights(scores, value_scales, weights);
+    AddValues(values, weights);
   }
 
   __device__ void Write(const MergeBuffer& buffer, int num_heads) {
@@ -80,11 +57,11 @@ class WarpSoftmax {
         const float sum = SumOfRows(sum_[column][j]);
         const int head = column * 8 + lane % 4 * 2 + j;
         if (head >= num_heads) continue;
-        float* row = buffer.Values(warp, head) + lane / 4;
+        float* row = buffer.Values(warp, head);
 #pragma unroll
         for (int step = 0; step < kSteps; ++step) {
-          row[step * 16] = values_[step][column][j];
-          row[step * 16 + 8] = values_[step][column][j + 2];
+          row[step * 16 + Stage::OutElement(0)] = values_[step][column][j];
+          row[step * 16 + Stage::OutElement(1)] = values_[step][column][j + 2];
         }
         if (lane / 4 == 0) buffer.Totals(warp, head) = make_float2(max_[column][j], sum);
       }
@@ -92,6 +69,7 @@ class WarpSoftmax {
   }
 
  private:
+  using Value = typename Stage::Value;
   static constexpr int kColumns = kHeads / 8;
   static constexpr int kSteps = kHeadDim / 16;
 
@@ -106,55 +84,58 @@ class WarpSoftmax {
     return x;
   }
 
-  // Two sums side by side, since each product waits for the one it adds to.
-  __device__ static void MultiplyKeys(const QueryFragments<kHeadDim, kHeads>& q, uint32_t keys,
-                                      float (&scores)[kColumns][4]) {
-    const int lane = threadIdx.x % 32;
-    // Tokens 0 and 8 of columns 0, then of columns 8.
-    const uint32_t address = keys + lane % 16 * Stage::kRowBytes + lane / 16 * 16;
-    float sums[2][kColumns][4] = {};
+  // The token that is the lane's row 0 or 8.
+  __device__ static int TokenOf(int half) { return static_cast<int>(threadIdx.x % 32 / 4) + half * 8; }
+  __device__ static bool IsSeen(const Chunk& chunk, int token) { return token >= chunk.begin && token < chunk.end; }
+
+  // The scales of the values of the lane's tokens, zero of those that are not seen; and their logarithms, by which a
+  // score says how large its weight is once that is scaled. Far below any value that counts, these end: a weight before
+  // it is scaled must not overflow.
+  struct ValueScales {
+    __device__ ValueScales(const Chunk& chunk, uint32_t values) {
+      if constexpr (Stage::kScaled) {
+        constexpr float kLeast = 0x1p-60f;
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      uint32_t k[4];
-      LoadMatrices(k, address + step * 32);
-#pragma unroll
-      for (int column = 0; column < kColumns; ++column) {
-        MultiplyAdd16x8x16<T>(sums[step % 2][column], k, q.pairs[step][column][0], q.pairs[step][column][1]);
+        for (int half = 0; half < 2; ++half) {
+          factor[half] = IsSeen(chunk, TokenOf(half)) ? Stage::ScaleOf(values, TokenOf(half)) : 0.0f;
+          exponent[half] = __log2f(fmaxf(factor[half], kLeast));
+        }
       }
     }
-#pragma unroll
-    for (int column = 0; column < kColumns; ++column) {
-#pragma unroll
-      for (int j = 0; j < 4; ++j) scores[column][j] = sums[0][column][j] + sums[1][column][j];
-    }
-  }
 
-  __device__ static void MaskAndScale(const Chunk& chunk, const ScoreScale& scale, float (&scores)[kColumns][4]) {
-    const int row = threadIdx.x % 32 / 4;
+    float factor[2] = {1, 1};
+    float exponent[2] = {0, 0};
+  };
+
+  __device__ static void MaskAndScale(const Chunk& chunk, uint32_t keys, const ScoreScale& scale,
+                                      float (&scores)[kColumns][4]) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int token = row + half * 8;
-      const bool is_seen = token >= chunk.begin && token < chunk.end;
+      const int token = TokenOf(half);
+      float key_scale = 1;
+      if constexpr (Stage::kScaled) key_scale = Stage::ScaleOf(keys, token);
 #pragma unroll
       for (int column = 0; column < kColumns; ++column) {
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
           float& score = scores[column][half * 2 + j];
-          score = is_seen ? Score(scale, score) : -INFINITY;
+          score = IsSeen(chunk, token) ? Score(scale, score * key_scale) : -INFINITY;
         }
       }
     }
   }
 
   // Makes sums and values relative to the largest score so far, which seldom changes after the first chunks.
-  __device__ void UpdateMax(const float (&scores)[kColumns][4]) {
+  __device__ void UpdateMax(const float (&scores)[kColumns][4], const ValueScales& value_scales) {
     float new_max[kColumns][2];
     bool is_larger = false;
 #pragma unroll
     for (int column = 0; column < kColumns; ++column) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        new_max[column][j] = fmaxf(max_[column][j], MaxOfRows(fmaxf(scores[column][j], scores[column][j + 2])));
+        const float larger =
+            fmaxf(scores[column][j] + value_scales.exponent[0], scores[column][j + 2] + value_scales.exponent[1]);
+        new_max[column][j] = fmaxf(max_[column][j], MaxOfRows(larger));
         is_larger |= new_max[column][j] > max_[column][j];
       }
     }
@@ -175,33 +156,37 @@ class WarpSoftmax {
     }
   }
 
-  // The sums are of the weights as the product with the values has them, rounded, so that these remain an average.
-  __device__ void MakeWeights(const float (&scores)[kColumns][4], uint32_t (&weights)[kColumns][2]) {
+  // The sums are of the weights as the product with the values has them, rounded, so that these remain an average;
+  // but where values' scales go into the weights, of those before.
+  __device__ void MakeWeights(const float (&scores)[kColumns][4], const ValueScales& value_scales,
+                              uint32_t (&weights)[kColumns][2]) {
 #pragma unroll
     for (int column = 0; column < kColumns; ++column) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const uint32_t packed = PackPair<T>(exp2f(scores[column][half * 2] - max_[column][0]),
-                                            exp2f(scores[column][half * 2 + 1] - max_[column][1]));
-        const float2 rounded = UnpackPair<T>(packed);
-        sum_[column][0] += rounded.x;
-        sum_[column][1] += rounded.y;
+        float2 weight = make_float2(exp2f(scores[column][half * 2] - max_[column][0]),
+                                    exp2f(scores[column][half * 2 + 1] - max_[column][1]));
+        const float factor = value_scales.factor[half];
+        const uint32_t packed = PackPair<Value>(weight.x * factor, weight.y * factor);
+        if constexpr (!Stage::kScaled) weight = UnpackPair<Value>(packed);
+        sum_[column][0] += weight.x;
+        sum_[column][1] += weight.y;
         weights[column][half] = TransposeMatrix(packed);
       }
     }
   }
 
   __device__ void AddValues(uint32_t values, const uint32_t (&weights)[kColumns][2]) {
-    const int lane = threadIdx.x % 32;
-    // Transposed: elements 0 and 8 of tokens 0, then of tokens 8.
-    const uint32_t address = values + (lane / 16 * 8 + lane % 8) * Stage::kRowBytes + lane / 8 % 2 * 16;
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      uint32_t v[4];
-      LoadMatricesTransposed(v, address + step * 32);
+    for (int pair = 0; pair < kSteps / 2; ++pair) {
+      uint32_t v[2][4];
+      Stage::LoadValues(values, pair, v);
 #pragma unroll
-      for (int column = 0; column < kColumns; ++column) {
-        MultiplyAdd16x8x16<T>(values_[step][column], v, weights[column][0], weights[column][1]);
+      for (int i = 0; i < 2; ++i) {
+#pragma unroll
+        for (int column = 0; column < kColumns; ++column) {
+          MultiplyAdd16x8x16<Value>(values_[2 * pair + i][column], v[i], weights[column][0], weights[column][1]);
+        }
       }
     }
   }
@@ -211,9 +196,9 @@ class WarpSoftmax {
   float values_[kSteps][kColumns][4];
 };
 
-template <typename T, int kHeadDim, int kHeads>
+template <typename T, typename C, int kHeadDim, int kHeads>
 __global__ void __launch_bounds__(kDecodeThreads) DecodeTensorKernel(const __grid_constant__ DecodeParameters p) {
-  using Stage = ChunkStage<kHeadDim>;
+  using Stage = ChunkStage<T, C, kHeadDim>;
   extern __shared__ __align__(16) unsigned char shared[];
   const int warp = threadIdx.x / 32;
   const int warp_bytes = p.num_stages * Stage::kBytes;
@@ -225,21 +210,21 @@ __global__ void __launch_bounds__(kDecodeThreads) DecodeTensorKernel(const __gri
   const int block = blockIdx.x;
   if (block >= line.num_blocks()) return WaitForPrevious();
   const int end = line.Begin(block + 1);
-  ChunkPipeline<kHeadDim> pipeline(p, line, line.Begin(block), end, SharedAddress(shared) + warp * warp_bytes);
+  ChunkPipeline<Stage> pipeline(p, line, line.Begin(block), end, SharedAddress(shared) + warp * warp_bytes);
   WaitForPrevious();
   pipeline.Start();
 
   Piece next = line.PieceAt(line.Begin(block), end);
   QueryFragments<kHeadDim, kHeads> next_q;
-  next_q.template Load<T>(p, next);
-  WarpSoftmax<T, kHeadDim, kHeads> softmax;
+  next_q.template Load<T, Stage>(p, next);
+  WarpSoftmax<T, Stage, kHeadDim, kHeads> softmax;
   for (bool is_last = false; !is_last;) {
     const Piece piece = next;
-    const QueryFragments<kHeadDim, kHeads> q = next_q;
+    const typename Stage::template Queries<kHeads> q = next_q;
     is_last = piece.first_unit + piece.end == end;
     if (!is_last) {
       next = line.PieceAfter(piece, end);
-      next_q.template Load<T>(p, next);
+      next_q.template Load<T, Stage>(p, next);
     }
     const HeadTile heads(p, piece.tile);
     const Context context(line.Length(piece.seq), p.attention.sliding_window);

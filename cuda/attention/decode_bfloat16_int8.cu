@@ -1,0 +1,7 @@
+#include "attention/decode_kernels.cuh"
+
+namespace heddle::cuda {
+
+template DecodeKernel TensorDecodeKernel<__nv_bfloat16, int8_t>(int head_dim, int group_size);
+
+}  // namespace heddle::cuda
