@@ -1,5 +1,6 @@
 // Prefill attention over a paged cache, causal, bfloat16, against a product of large square matrices in the same run:
-// of one sequence by length, and of a chunk that continues a context. One line of JSON a figure.
+// of one sequence by length, and of a chunk that continues a context; and the same over an int8 cache, where the ratio
+// is that to the bfloat16 cache. One line of JSON a figure.
 //
 //   prefill_attention_bench [BLOCK_SIZE=16]
 //
@@ -36,8 +37,9 @@ constexpr Case kCases[] = {
     {80, 32, 32, 0, 1024, 0, 0},
 };
 
-std::string NameOf(const Case& each) {
-  std::string name = "prefill attention, " + std::to_string(each.num_heads) + " heads of " +
+std::string NameOf(const Case& each, HeddleCudaDType dtype) {
+  const std::string cache = dtype == kHeddleCudaInt8 ? "int8 cache, " : "";
+  std::string name = "prefill attention, " + cache + std::to_string(each.num_heads) + " heads of " +
                      std::to_string(each.head_dim) + ", " + std::to_string(each.num_kv_heads) + " KV heads";
   if (each.context > 0) name += ", after " + std::to_string(each.context);
   if (each.num_decoding > 0) name += ", beside " + std::to_string(each.num_decoding) + " that decode";
@@ -46,7 +48,7 @@ std::string NameOf(const Case& each) {
 }
 
 // Of one op.
-Times MeasureCase(Device& device, const Case& each, int block_size) {
+Times MeasureCase(Device& device, const Case& each, HeddleCudaDType dtype, int block_size) {
   const int num_seqs = 1 + each.num_decoding;
   const int length = each.context + each.tokens;
   const int blocks_per_seq = (length + block_size - 1) / block_size;
@@ -66,9 +68,11 @@ Times MeasureCase(Device& device, const Case& each, int block_size) {
   HeddleCudaPagedAttention op = {};
   op.q = device.Random(starts.back(), each.num_heads * each.head_dim);
   op.out = device.Random(starts.back(), each.num_heads * each.head_dim);
-  op.cache = {device.Random(cache_rows, each.head_dim).data,
-              device.Random(cache_rows, each.head_dim).data,
-              kBf16,
+  // Of int8 more than enough; see decode_attention_bench.
+  const float deviation = dtype == kHeddleCudaInt8 ? 0.01f : 1.0f;
+  op.cache = {device.Random(cache_rows, each.head_dim, deviation).data,
+              device.Random(cache_rows, each.head_dim, deviation).data,
+              dtype,
               num_blocks,
               each.num_kv_heads,
               block_size,
@@ -99,8 +103,12 @@ void Run(int block_size) {
   const double ceiling = ProductCeiling(device);
   device.FreeAll();
   for (const Case& each : kCases) {
-    Print({NameOf(each), std::to_string(each.tokens), MeasureCase(device, each, block_size), Operations(each), ceiling,
-           Unit::kTeraflops});
+    const std::string tokens = std::to_string(each.tokens);
+    const Times times = MeasureCase(device, each, kBf16, block_size);
+    Print({NameOf(each, kBf16), tokens, times, Operations(each), ceiling, Unit::kTeraflops});
+    const Times int8_times = MeasureCase(device, each, kHeddleCudaInt8, block_size);
+    Print(
+        {NameOf(each, kHeddleCudaInt8), tokens, int8_times, Operations(each), ceiling, Unit::kTeraflops, times.median});
   }
 }
 
