@@ -307,10 +307,6 @@ EnginePlan PlanEngine(const EngineConfig& config) {
   const DType dtype = config.dtype_auto ? model.dtype : config.dtype;
   worker.formats = ResolveFormats(config, dtype, on_gpu, json);
   worker.kv_cache_dtype = config.kv_cache_dtype_auto ? dtype : config.kv_cache_dtype;
-  if (on_gpu && worker.kv_cache_dtype == DType::kInt8) {
-    throw Error(ErrorCode::kInvalidArgument,
-                "kvCacheDtype must be 'auto', 'float32', 'bfloat16' or 'float16' on device 'cuda', received 'int8'");
-  }
   worker.packed_weights = config.packed_weights;
   worker.nccl = config.nccl;
   worker.custom_all_reduce = config.custom_all_reduce;

@@ -78,13 +78,18 @@ void SoftCap(Stream& stream, float cap, const TensorView& x);
 // y[i] = x[rows[i]]. x [num_tokens, size], y [num_rows, size], both T.
 void GatherRows(Stream& stream, const TensorView& x, std::span<const int32_t> rows, const TensorView& y);
 
+// Of what the elements of a head of a token are multiples in an int8 cache: a float32.
+inline constexpr int kScaleBytes = 4;
+
 // Views of one layer's cache.
 struct KVCacheView {
-  // CPU: [num_blocks, num_kv_heads, head_dim, block_size]; GPU: like values.   f32 | bf16 | f16; CPU: or int8
+  // CPU: [num_blocks, num_kv_heads, head_dim, block_size]; GPU: like values.   f32 | bf16 | f16 | int8
   TensorView keys;
-  TensorView values;   // [num_blocks, num_kv_heads, block_size, head_dim]   same dtype
+  // [num_blocks, num_kv_heads, block_size, head_dim]   same dtype. GPU, int8: scales are beside the elements, as
+  // heddle_cuda.h lays them out, and head_dim counts their bytes too.
+  TensorView values;
   int block_size = 0;  // a multiple of 16
-  // What a token's int8 elements are multiples of; empty in other caches.
+  // CPU, int8: the scales; else empty.
   TensorView key_scales;    // [num_blocks, num_kv_heads, block_size]   f32
   TensorView value_scales;  // likewise
 };

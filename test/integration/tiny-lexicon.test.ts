@@ -1,6 +1,6 @@
 import path from 'node:path';
 
-import { bundledModel, itOnCpu, withEngine } from '../helpers/engine';
+import { bundledModel, withEngine } from '../helpers/engine';
 import { evalChatNll, greedyAgreement, readGolden, teacherForcedError, TOLERANCE } from '../helpers/golden';
 import { describeWithShared } from '../helpers/shared-data';
 
@@ -27,7 +27,7 @@ for (const name of ['tiny-lexicon', 'tiny-lexicon-2of4', 'tiny-lexicon-draft']) 
       });
     });
 
-    itOnCpu('in bfloat16 with an int8 KV cache: mean loss on the evaluation set within 0.5 %', async () => {
+    it('in bfloat16 with an int8 KV cache: mean loss on the evaluation set within 0.5 %', async () => {
       await withEngine({ model, dtype: 'bfloat16', kvCacheDtype: 'int8', maxNumSeqs: 32 }, async (engine) => {
         const nll = await evalChatNll(engine);
         expect(Math.abs(nll / golden.eval_chat_nll! - 1)).toBeLessThan(0.005);

@@ -15,13 +15,14 @@ const float* VectorOf(const char* what, const TensorView& view, int64_t size) {
 HeddleCudaKVCache CacheOf(const KVCacheView& cache) {
   CheckRank("the KV cache", cache.keys, 4);
   CheckContiguous("the KV cache", cache.values, cache.keys.dtype, cache.keys.shape);
+  const int64_t scale_bytes = cache.keys.dtype == DType::kInt8 ? kScaleBytes : 0;
   return {.keys = cache.keys.data,
           .values = cache.values.data,
           .dtype = CudaDTypeOf(cache.keys.dtype),
           .num_blocks = cache.keys.dim(0),
           .num_kv_heads = static_cast<int32_t>(cache.keys.dim(1)),
           .block_size = cache.block_size,
-          .head_dim = static_cast<int32_t>(cache.keys.dim(3))};
+          .head_dim = static_cast<int32_t>(cache.keys.dim(3) - scale_bytes)};
 }
 
 HeddleCudaWeight WeightOf(const PackedMatrix& weight) {
