@@ -132,8 +132,8 @@ typedef enum {
 // scaled, comes out as float16; a gated product's sums are rounded to T before bias and activation. A column in which
 // any row of the op has an outlier, NaN, or what float16 does not hold, is multiplied as outliers are in all rows, and
 // is 0 in q; what is below the threshold in it counts for a. So a row's result depends on the rows beside it. A product
-// too large for the workspace is several ops. The weight is dense; where n or k is no multiple of 4, kHeddleCudaQuantizeX
-// it is instead.
+// too large for the workspace is several ops. The weight is dense; where n or k is no multiple of 4,
+// kHeddleCudaQuantizeX it is instead.
 typedef struct {
   HeddleCudaMatrix values;  // [n, k], 2:4 [n, k / 2]; T or int8
   const float* scales;      // [n] where values are int8, else null
