@@ -51,7 +51,7 @@ export interface EngineConfig {
    *
    * `'int8'` rounds every token's keys and values to 8 bits, each head by its own scale: half the bytes of a 16-bit
    * cache and four more for each key and each value, so that almost twice the tokens fit and long contexts are read in
-   * less time, for a little accuracy: [decisions.md](../docs/decisions.md#kv-cache-layout). On CPU only.
+   * less time, for a little accuracy: [decisions.md](../docs/decisions.md#kv-cache-layout).
    */
   kvCacheDtype?: 'auto' | FloatType | 'int8' | undefined;
   /**
