@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <random>
 #include <string>
 
@@ -88,9 +89,14 @@ class Operands {
 
   // Of rows [0, rows).
   std::vector<double> Expected(int64_t rows) const {
+    std::vector<int64_t> all(rows);
+    std::iota(all.begin(), all.end(), 0);
+    return Expected(all);
+  }
+  std::vector<double> Expected(const std::vector<int64_t>& rows) const {
     std::vector<double> y;
     std::vector<double> whole(k_), rest(k_);
-    for (int64_t row = 0; row < rows; ++row) {
+    for (const int64_t row : rows) {
       const double factor = SplitX(&x_[row * k_], whole, rest);
       for (int64_t i = 0; i < n_; ++i) {
         double sum = 0, outliers = 0;
@@ -287,20 +293,42 @@ bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
-// Over and over, in a graph too, where products follow each other closely.
+// The first and the last rows of x that tiles of any size have.
+std::vector<int64_t> EdgesOfTiles(int64_t rows) {
+  std::vector<int64_t> edges;
+  for (const int64_t row : {0, 15, 16, 31, 32, 63, 64, 127, 128, 255, 256, 511}) {
+    if (row < rows - 1) edges.push_back(row);
+  }
+  edges.push_back(rows - 1);
+  return edges;
+}
+
+// Over and over, in a graph too, where products follow each other closely: in clusters of two and four, in several
+// turns of all blocks, and shared out evenly.
 void ExpectRepeats(const Kind& kind) {
+  struct Product {
+    int64_t n, k, rows;
+  };
+  constexpr Product kProducts[] = {{1160, 2072, 9},  {1160, 2072, 64},  {1160, 2072, 200}, {1160, 2072, 520},
+                                   {4104, 1032, 64}, {4104, 1032, 300}, {4104, 4104, 128}, {4104, 4104, 256},
+                                   {17000, 136, 40}, {17000, 136, 300}, {9000, 520, 520}};
   TestStream stream;
-  for (const int64_t rows : {9, 64, 200, 520}) {
-    const Operands operands(stream, kind, kHeddleCudaBFloat16, 1160, 2072);
+  for (const auto& [n, k, rows] : kProducts) {
+    const Operands operands(stream, kind, kHeddleCudaBFloat16, n, k);
     const std::vector<float> first = Matmul(stream, operands, rows, kF32);
+    const std::vector<int64_t> edges = EdgesOfTiles(rows);
+    std::vector<float> at_edges;
+    for (const int64_t row : edges) at_edges.insert(at_edges.end(), &first[row * n], &first[(row + 1) * n]);
+    const double tolerance = kind.threshold == kInfinity ? 1e-6 : 3 * Tolerance(kF32);
+    ExpectClose(at_edges, operands.Expected(edges), tolerance, operands.Name(rows));
     constexpr int kCopies = 4;
     std::vector<DeviceArray> ys;
     HeddleCudaGraph* graph = nullptr;
-    for (int i = 0; i < kCopies; ++i) ys.push_back(DeviceArray::Poisoned(stream, kF32, rows * 1160));
+    for (int i = 0; i < kCopies; ++i) ys.push_back(DeviceArray::Poisoned(stream, kF32, rows * n));
     EXPECT_OK(Api().capture_begin(stream.get()));
     for (const DeviceArray& y : ys) {
       const HeddleCudaMatmul op = {
-          .x = operands.X(rows), .weight = operands.Weight(), .bias = nullptr, .y = Matrix(y, kF32, rows, 1160)};
+          .x = operands.X(rows), .weight = operands.Weight(), .bias = nullptr, .y = Matrix(y, kF32, rows, n)};
       EXPECT_OK(Api().matmul(stream.get(), &op));
     }
     EXPECT_OK(Api().capture_end(stream.get(), &graph));
