@@ -43,12 +43,14 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
   sparse ? LaunchSparseOutlierTiles(stream, product) : LaunchOutlierTiles(stream, product);
 }
 
-// As many rows at a time as leave room for sums in the workspace, or half of it.
+// As many rows at a time as leave room in the workspace for the sums of tiles that blocks share, or half of it.
 void MultiplyQuantizedX(const HeddleCudaStream& stream, const TileProduct& whole) {
-  const int64_t bytes_of_element = std::isinf(whole.weight.outlier_threshold) ? 1 : 1 + 2;
+  const bool has_outliers = !std::isinf(whole.weight.outlier_threshold);
+  const int64_t bytes_of_element = has_outliers ? 1 + 2 : 1;
   const int64_t row_bytes = RoundUp(whole.x.size, 16) * bytes_of_element + whole.x.size / 64 + 64;
-  constexpr int64_t kMostForSums = int64_t{80} << 20;
-  const int64_t available = stream.workspace_bytes - std::min(kMostForSums, stream.workspace_bytes / 2);
+  // Beside rounding up; tiles with outliers are not shared.
+  const int64_t most_for_sums = int64_t{has_outliers ? 1 : 40} << 20;
+  const int64_t available = stream.workspace_bytes - std::min(most_for_sums, stream.workspace_bytes / 2);
   const int64_t fit = std::max<int64_t>(available / row_bytes, 1);
   const int64_t most = fit < kMaxTileXRows ? fit : fit / kMaxTileXRows * kMaxTileXRows;
   for (int64_t first = 0; first < whole.x.num_rows; first += most) {
