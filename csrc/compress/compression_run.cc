@@ -134,7 +134,7 @@ void CompressionRun::UseStatistics() {
 void CompressionRun::Prune(const Pass& pass, CheckpointWriter& writer) {
   double done = 0;
   for (const LayerInput& input : pass) {
-    const HessianFactor factor(stream_, observer_.TakeHessian(input.prefixes[0]), cancelled_);
+    const HessianFactor factor(stream_, observer_.TakeHessian(input.prefixes[0]), input.prefixes[0], cancelled_);
     for (const PlannedMatrix& matrix : plan_.matrices()) {
       const auto& names = input.prefixes;
       const bool shares = std::find(names.begin(), names.end(), matrix.source->prefix) != names.end();

@@ -40,7 +40,8 @@ int64_t HessianFactor::SizeBytes(int64_t columns) {
   return 3 * columns * columns * static_cast<int64_t>(sizeof(float));
 }
 
-HessianFactor::HessianFactor(Stream& stream, const Tensor& hessian, const std::atomic<bool>& cancelled)
+HessianFactor::HessianFactor(Stream& stream, const Tensor& hessian, const std::string& layer,
+                             const std::atomic<bool>& cancelled)
     : dead_(static_cast<size_t>(hessian.view().dim(0))) {
   const TensorView& h = hessian.view();
   const int64_t n = h.dim(0);
@@ -51,7 +52,8 @@ HessianFactor::HessianFactor(Stream& stream, const Tensor& hessian, const std::a
     mean += h.Row<float>(i)[i] / static_cast<double>(n);
   }
   if (!std::isfinite(mean)) {
-    throw Error(ErrorCode::kModelFormat, "on the calibration text an input of a linear layer is not a finite number");
+    throw Error(ErrorCode::kModelFormat,
+                "on the calibration text an input of layer \"" + layer + "\" is not a finite number");
   }
   // Factoring spoils what it works on.
   for (double damping = kDamping; factor_.empty(); damping *= 10) {

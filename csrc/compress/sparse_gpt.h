@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <string>
 #include <vector>
 
 #include "device/stream.h"
@@ -16,8 +17,8 @@ class HessianFactor {
  public:
   // `hessian` [n, n] f32, sum of x x^T over inputs x, on and below its diagonal; changed. 1 % of its mean diagonal
   // is added, and more as long as it has no inverse. Inputs that were always zero weigh nothing. Fails with
-  // kModelFormat where inputs were not finite, and with kCancelled.
-  HessianFactor(Stream& stream, const Tensor& hessian, const std::atomic<bool>& cancelled);
+  // kModelFormat, naming `layer`, where inputs were not finite, and with kCancelled.
+  HessianFactor(Stream& stream, const Tensor& hessian, const std::string& layer, const std::atomic<bool>& cancelled);
 
   const TensorView& view() const { return factor_; }
   bool IsDead(int64_t column) const { return dead_[static_cast<size_t>(column)]; }

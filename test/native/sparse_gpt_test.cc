@@ -122,7 +122,7 @@ TEST(PruneSparseGpt, "leaves 2:4 weights whose outputs are nearer than those pru
     const Tensor inputs = CorrelatedInputs(random, 400, columns);
     const Tensor weights = RandomTensor(random, 24, columns);
     const Tensor pruned = CopyOf(weights);
-    PruneSparseGpt(stream, HessianFactor(stream, SecondMoments(inputs), kNotCancelled), pruned, kNotCancelled);
+    PruneSparseGpt(stream, HessianFactor(stream, SecondMoments(inputs), "down", kNotCancelled), pruned, kNotCancelled);
     EXPECT_TRUE(IsTwoOfFour({pruned.view().Data<float>(), static_cast<size_t>(24 * columns)}));
     const double by_magnitude = OutputError(inputs, weights, PrunedByMagnitude(weights));
     EXPECT_TRUE(OutputError(inputs, weights, pruned) < 0.5 * by_magnitude);
@@ -136,7 +136,7 @@ TEST(PruneSparseGpt, "prunes the smallest of independent inputs, and moves nothi
   const Tensor pruned = CopyOf(weights);
   const Tensor identity(DType::kFloat32, {32, 32});
   for (int64_t i = 0; i < 32; ++i) identity.view().Row<float>(i)[i] = 7;
-  PruneSparseGpt(stream, HessianFactor(stream, identity, kNotCancelled), pruned, kNotCancelled);
+  PruneSparseGpt(stream, HessianFactor(stream, identity, "down", kNotCancelled), pruned, kNotCancelled);
   const Tensor expected = PrunedByMagnitude(weights);
   EXPECT_TRUE(test::SameBits(pruned, expected));
 }
@@ -146,7 +146,7 @@ TEST(HessianFactor, "refuses inputs that were not finite, as the model's fault")
   for (const float bad : {NAN, INFINITY}) {
     const Tensor hessian(DType::kFloat32, {8, 8});
     for (int64_t i = 0; i < 8; ++i) hessian.view().Row<float>(i)[i] = i == 3 ? bad : 1;
-    EXPECT_ERROR(ErrorCode::kModelFormat, HessianFactor(stream, hessian, kNotCancelled));
+    EXPECT_ERROR(ErrorCode::kModelFormat, HessianFactor(stream, hessian, "down", kNotCancelled));
   }
 }
 
@@ -156,8 +156,8 @@ TEST(PruneSparseGpt, "stops when it is cancelled") {
   const Tensor weights = RandomTensor(random, 4, 16);
   const Tensor hessian = SecondMoments(CorrelatedInputs(random, 40, 16));
   const std::atomic<bool> cancelled = true;
-  EXPECT_ERROR(ErrorCode::kCancelled, HessianFactor(stream, hessian, cancelled));
-  const HessianFactor factor(stream, hessian, kNotCancelled);
+  EXPECT_ERROR(ErrorCode::kCancelled, HessianFactor(stream, hessian, "down", cancelled));
+  const HessianFactor factor(stream, hessian, "down", kNotCancelled);
   EXPECT_ERROR(ErrorCode::kCancelled, PruneSparseGpt(stream, factor, weights, cancelled));
 }
 
@@ -167,7 +167,7 @@ TEST(PruneSparseGpt, "takes inputs that were always zero, and gives them no weig
   Tensor inputs = CorrelatedInputs(random, 100, 16);
   for (int64_t t = 0; t < 100; ++t) inputs.view().Row<float>(t)[3] = inputs.view().Row<float>(t)[8] = 0;
   const Tensor weights = RandomTensor(random, 5, 16);
-  PruneSparseGpt(stream, HessianFactor(stream, SecondMoments(inputs), kNotCancelled), weights, kNotCancelled);
+  PruneSparseGpt(stream, HessianFactor(stream, SecondMoments(inputs), "down", kNotCancelled), weights, kNotCancelled);
   for (int64_t r = 0; r < 5; ++r) {
     const float* row = weights.view().Row<float>(r);
     EXPECT_EQ(row[3], 0);
