@@ -10,12 +10,12 @@ namespace {
 
 // A folder with a small config.json.
 struct Model {
-  explicit Model(const std::string& members = "") {
+  explicit Model(const std::string& members = "", const std::string& dtype = "bfloat16") {
     folder.Write("config.json",
                  R"({"architectures":["LlamaForCausalLM"],"hidden_size":64,"intermediate_size":160,"vocab_size":512,)"
                  R"("num_hidden_layers":2,"num_attention_heads":8,"num_key_value_heads":8,"head_dim":16,)"
-                 R"("max_position_embeddings":2048,"dtype":"bfloat16")" +
-                     members + "}");
+                 R"("max_position_embeddings":2048,"dtype":")" +
+                     dtype + "\"" + members + "}");
     config.model = folder.path();
     config.max_num_seqs = 8;
     config.max_num_batched_tokens = 64;
@@ -161,6 +161,10 @@ TEST(EnginePlan, "refuses bitsandbytes where it computes nothing, and where its 
   model.config.quantization = Quantization::kAuto;
   EXPECT_EQ(Refusal(model.config),
             R"(provider must be "heddle" where quantization is "none", received "bitsandbytes")");
+  Model of_floats32(R"(,"quantization_config":{"quant_method":"bitsandbytes","load_in_8bit":true})", "float32");
+  of_floats32.config.device = DeviceType::kCuda;
+  of_floats32.config.provider = Provider::kBitsAndBytes;
+  EXPECT_EQ(Refusal(of_floats32.config), R"(provider must be "heddle" with dtype "float32", received "bitsandbytes")");
   model.config.quantization = Quantization::kLlmInt8;
   fake.has_bitsandbytes = false;
   EXPECT_EQ(Refusal(model.config), "a fake device lacks bitsandbytes");
