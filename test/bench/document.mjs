@@ -11,7 +11,8 @@ const END = '<!-- end of figures -->';
 
 /**
  * Measures rows, those that `settings.only` names or all of them, each `settings.rounds` times, and writes all that has
- * ever been measured. With `settings.add` the samples that are kept of a row stay beside the new ones.
+ * ever been measured. With `settings.add` the samples that are kept of a row stay beside the new ones, which must be of
+ * the same machine.
  *
  * @param figures `{ command, samples, sections, machine, introduce }`: the command for the mark, the file of the samples
  *   (`{ row: { machine, samples } }`), the facts of the machine that a row is kept with, and `introduce(results)` for what
@@ -27,14 +28,28 @@ export async function measureFigures(figures, settings) {
     const prepared = await row.prepare?.(settings);
     const busyBefore = await shareTakenByOthers();
     if (busyBefore > 0.1) console.log('CAUTION: other programs are running; these figures mean little');
-    const samples = settings.add ? [...(results[row.id]?.samples ?? [])] : [];
+    const machine = await figures.machine();
+    const kept = settings.add ? results[row.id] : undefined;
+    if (kept !== undefined) requireSameMachine(row.id, kept.machine, machine);
+    const samples = [...(kept?.samples ?? [])];
     for (let round = 0; round < settings.rounds; round++) samples.push(await row.measure(settings, prepared));
-    results[row.id] = { machine: { ...(await figures.machine()), busyBefore }, samples };
+    results[row.id] = {
+      machine: { ...machine, busyBefore: Math.max(busyBefore, kept?.machine.busyBefore ?? 0) },
+      samples,
+    };
     writeFileSync(file, `${JSON.stringify(results)}\n`);
     writeDocument(figures, results);
     console.log(row.lines(samples).join('\n'));
   }
   writeDocument(figures, results);
+}
+
+function requireSameMachine(id, kept, machine) {
+  for (const [fact, value] of Object.entries(machine)) {
+    if (JSON.stringify(kept[fact]) !== JSON.stringify(value)) {
+      throw new Error(`--add must add to samples of the same ${fact}: those of ${id} have ${kept[fact]}, not ${value}`);
+    }
+  }
 }
 
 /** The rows that `--only` names, checked: none for '', so that the document is only written again; undefined without it. */
