@@ -79,4 +79,11 @@ inline void StoreFloat(DType dtype, void* data, int64_t i, float value) {
   }
 }
 
+// The value of the float dtype that is nearest to `value`.
+inline float Rounded(DType dtype, float value) {
+  uint32_t memory = 0;
+  StoreFloat(dtype, &memory, 0, value);
+  return LoadFloat(dtype, &memory, 0);
+}
+
 }  // namespace heddle

@@ -5,12 +5,6 @@
 #include <cmath>
 
 namespace heddle {
-float Rounded(DType dtype, float value) {
-  uint32_t memory = 0;
-  StoreFloat(dtype, &memory, 0, value);
-  return LoadFloat(dtype, &memory, 0);
-}
-
 bool IsTwoOfFour(std::span<const float> row) {
   for (size_t i = 0; i + 4 <= row.size(); i += 4) {
     if ((row[i] == 0) + (row[i + 1] == 0) + (row[i + 2] == 0) + (row[i + 3] == 0) < 2) return false;

@@ -15,9 +15,6 @@ constexpr int64_t MaskBytes(int64_t columns) { return (columns + 7) / 8; }
 
 inline bool IsKept(const uint8_t* mask, int64_t column) { return (mask[column / 8] >> (column % 8) & 1) != 0; }
 
-// The value of the float dtype that is nearest to `value`.
-float Rounded(DType dtype, float value);
-
 // Whether at least two of every four neighbours are zero.
 bool IsTwoOfFour(std::span<const float> row);
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <mutex>
 
-#include "compress/rows.h"
+#include "base/dtype.h"
 
 namespace heddle {
 namespace {

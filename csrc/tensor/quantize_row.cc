@@ -6,12 +6,6 @@
 namespace heddle {
 namespace {
 
-float Nearest(DType dtype, float value) {
-  uint32_t memory = 0;
-  StoreFloat(dtype, &memory, 0, value);
-  return LoadFloat(dtype, &memory, 0);
-}
-
 // The next larger value of the dtype. REQUIRES: positive, and not the largest.
 float NextLarger(DType dtype, float value) {
   uint32_t memory = 0;
@@ -37,7 +31,7 @@ float QuantizeRow(std::span<const float> row, DType scale_dtype, int8_t* element
     return 1;
   }
   // Quantised with the scale as it is stored: readers multiply by no other.
-  float scale = std::max(Nearest(scale_dtype, largest / 127), SmallestScale(scale_dtype));
+  float scale = std::max(Rounded(scale_dtype, largest / 127), SmallestScale(scale_dtype));
   // A scale of few bits may be rounded down so far that the largest values would be cut off.
   if (largest / scale > 127.5f) scale = NextLarger(scale_dtype, scale);
   for (size_t i = 0; i < row.size(); ++i) {
