@@ -70,7 +70,7 @@ class TileConsumer {
       Write(nullptr, piece, 0, scaled);
     } else {
       if (!schedule.IsWhole(piece)) {
-        joined_.Leave(p_.partial_sums, sums, piece.tile);
+        joined_.Leave(sums, piece.tile);
         if (!joined_.IsLast(piece.tile)) return;
           // Its own as well, from there: registers have no room for two of 256 rows.
 #pragma unroll
@@ -78,7 +78,7 @@ class TileConsumer {
 #pragma unroll
           for (Sum& sum : quad) sum = 0;
         }
-        joined_.AddAll(p_.partial_sums, sums, piece.tile);
+        joined_.AddAll(sums, piece.tile);
       }
       Write(p_.row_scales, piece, 0, sums);
     }

@@ -27,10 +27,10 @@ class TileSums {
                                       uint32_t* flag)
       : p_(p), schedule_(schedule), consumer_(consumer), barrier_(barrier), flag_(flag) {}
 
-  // Leaves this block's sums of its piece of the tile in `memory`.
+  // Leaves this block's sums of its piece of the tile.
   template <typename Sum, int kTiles>
-  __device__ __forceinline__ void Leave(void* memory, const Sum (&sums)[kTiles][4], int tile) const {
-    Quad* const mine = PartialOf<kTiles>(memory, static_cast<int>(blockIdx.x), tile);
+  __device__ __forceinline__ void Leave(const Sum (&sums)[kTiles][4], int tile) const {
+    Quad* const mine = PartialOf<kTiles>(static_cast<int>(blockIdx.x), tile);
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
       mine[j * 128] = {BitsOf(sums[j][0]), BitsOf(sums[j][1]), BitsOf(sums[j][2]), BitsOf(sums[j][3])};
@@ -56,14 +56,17 @@ class TileSums {
 
   // What all blocks have left of the tile, this one among them.
   template <typename Sum, int kTiles>
-  __device__ __forceinline__ void AddAll(const void* memory, Sum (&sums)[kTiles][4], int tile) const {
+  __device__ __forceinline__ void AddAll(Sum (&sums)[kTiles][4], int tile) const {
     const int last = schedule_.LastBlock(tile);
-    for (int block = schedule_.FirstBlock(tile); block <= last; ++block) Add(memory, sums, block, tile);
+    for (int block = schedule_.FirstBlock(tile); block <= last; ++block) Add(sums, block, tile);
   }
 
+ private:
+  using Quad = uint4;
+
   template <typename Sum, int kTiles>
-  __device__ __forceinline__ void Add(const void* memory, Sum (&sums)[kTiles][4], int block, int tile) const {
-    const Quad* const from = PartialOf<kTiles>(const_cast<void*>(memory), block, tile);
+  __device__ __forceinline__ void Add(Sum (&sums)[kTiles][4], int block, int tile) const {
+    const Quad* const from = PartialOf<kTiles>(block, tile);
 #pragma unroll
     for (int j = 0; j < kTiles; ++j) {
       const Quad quad = __ldcg(from + j * 128);
@@ -74,13 +77,10 @@ class TileSums {
     }
   }
 
- private:
-  using Quad = uint4;
-
   template <int kTiles>
-  __device__ __forceinline__ Quad* PartialOf(void* memory, int block, int tile) const {
+  __device__ __forceinline__ Quad* PartialOf(int block, int tile) const {
     const int64_t index = int64_t{schedule_.PartialOf(block, tile)} * kTileConsumers + consumer_;
-    return static_cast<Quad*>(memory) + index * (kTiles * 128) + threadIdx.x % 128;
+    return static_cast<Quad*>(p_.partial_sums) + index * (kTiles * 128) + threadIdx.x % 128;
   }
 
   const TileParameters& p_;
