@@ -92,6 +92,21 @@ struct SparseInt8Products : TileShape<kRows, 128, 2, 32> {
   }
 };
 
+// Products of 64 int8 values of each row, converted to T, with the 128 columns of x that begin at `x`. They have ended
+// when this returns.
+template <typename T, class Shape, int kMetadataRowBytes, int kTiles>
+__device__ __forceinline__ void MultiplySparseConverted(float (&sums)[kTiles][4],
+                                                        const MetadataOfPairs<kMetadataRowBytes>& metadata, uint64_t x,
+                                                        const Int8Rows<64>& rows) {
+  uint32_t of_products[4];
+  metadata.Load(of_products);
+  MultiplyConverted<T, 4>(rows, [&](const uint32_t(&left)[4], int i) {
+    hopper::MultiplyAddSparse<T>(sums, left, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4, of_products[i]);
+  });
+  hopper::WaitForProducts<0>();
+  hopper::KeepMetadata(of_products);
+}
+
 // Int8 as T by T.
 template <typename T, int kRows>
 struct SparseConvertedProducts : TileShape<kRows, 64, 2, 16> {
@@ -103,16 +118,8 @@ struct SparseConvertedProducts : TileShape<kRows, 64, 2, 16> {
   static constexpr int kXBoxElements = 64;
 
   static __device__ __forceinline__ void Multiply(Sum (&sums)[kRows / 8][4], const uint8_t* stage, int consumer) {
-    const MetadataOfPairs<16> metadata(Shape::Metadata(stage, consumer));
-    const uint64_t x = Shape::X(stage);
-    const Int8Rows<64> rows(Shape::Weights(stage, consumer));
-    uint32_t of_products[4];
-    metadata.Load(of_products);
-    MultiplyConverted<T, 4>(rows, [&](const uint32_t(&left)[4], int i) {
-      hopper::MultiplyAddSparse<T>(sums, left, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4, of_products[i]);
-    });
-    hopper::WaitForProducts<0>();
-    hopper::KeepMetadata(of_products);
+    MultiplySparseConverted<T, Shape>(sums, MetadataOfPairs<16>(Shape::Metadata(stage, consumer)), Shape::X(stage),
+                                      Int8Rows<64>(Shape::Weights(stage, consumer)));
   }
 };
 
@@ -125,16 +132,8 @@ struct SparseOutlierProducts : SparseInt8Products<kRows> {
 
   static __device__ __forceinline__ void MultiplyOutliers(float (&sums)[kRows / 8][4], const uint8_t* stage,
                                                           int consumer) {
-    const MetadataOfPairs<32> metadata(Shape::Metadata(stage, consumer));
-    const uint64_t x = Shape::X(stage);
-    const Int8Rows<kOutlierValues> rows(Shape::OutlierWeights(stage, consumer));
-    uint32_t of_products[4];
-    metadata.Load(of_products);
-    MultiplyConverted<T, 4>(rows, [&](const uint32_t(&left)[4], int i) {
-      hopper::MultiplyAddSparse<T>(sums, left, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4, of_products[i]);
-    });
-    hopper::WaitForProducts<0>();
-    hopper::KeepMetadata(of_products);
+    MultiplySparseConverted<T, Shape>(sums, MetadataOfPairs<32>(Shape::Metadata(stage, consumer)), Shape::X(stage),
+                                      Int8Rows<kOutlierValues>(Shape::OutlierWeights(stage, consumer)));
   }
 };
 
