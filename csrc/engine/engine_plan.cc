@@ -162,11 +162,6 @@ WeightFormats ResolveFormats(const EngineConfig& config, DType dtype, bool on_gp
                 std::string("quantization must be \"none\" in float32 on device 'cuda', received \"") +
                     QuantizationName(config.quantization) + "\"");
   }
-  if (config.provider != Provider::kHeddle) {
-    throw Error(ErrorCode::kInvalidArgument,
-                std::string("provider must be \"heddle\" with dtype \"float32\", received \"") +
-                    ProviderName(config.provider) + "\"");
-  }
   const Sparsity sparsity = config.sparsity == Sparsity::kAuto ? Sparsity::kNone : config.sparsity;
   return WeightFormats(dtype, Quantization::kNone, sparsity, std::move(stored), config.provider);
 }

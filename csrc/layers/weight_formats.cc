@@ -40,6 +40,7 @@ WeightFormats::WeightFormats(DType dtype, Quantization quantization, Sparsity sp
     throw Error(ErrorCode::kInvalidArgument,
                 "provider must be \"heddle\" " + where + ", received \"" + ProviderName(provider_) + "\"");
   };
+  if (dtype == DType::kFloat32) refuse("with dtype \"float32\"");
   if (quantization_ != Quantization::kLlmInt8) {
     refuse(std::string("where quantization is \"") + QuantizationName(quantization_) + "\"");
   }

@@ -21,7 +21,7 @@ class WeightFormats {
   // are; one without is quantized at load, the head's weights too.
   //
   // Fails with kInvalidArgument for sparsity in float32, which has no kernels, and for a provider of others than dense
-  // LLM.int8 products.
+  // LLM.int8 products of 16-bit activations.
   explicit WeightFormats(DType dtype, Quantization quantization = Quantization::kNone,
                          Sparsity sparsity = Sparsity::kNone, StoredQuantization stored = {},
                          Provider provider = Provider::kHeddle);
