@@ -17,20 +17,6 @@
 
 namespace heddle::cuda {
 
-// 16 weight rows: the first, and how many there are of them.
-struct WeightGroup {
-  int64_t row;
-  int num_rows;  // may be more than 16, or none or less
-};
-
-// Groups 0 and 1 of a gated tile are 16 rows of gate and the same of up.
-template <int kGroups, bool kGated>
-__device__ __forceinline__ WeightGroup GroupOf(const GemvArguments& arguments, int tile, int group) {
-  const int output = (kGated ? tile : tile * kGroups + group) * kGroupRows;
-  const int64_t row = kGated ? int64_t{group} * arguments.num_outputs + output : output;
-  return {row, arguments.num_outputs - output};
-}
-
 // A stage is 16 rows of values, as UnitOffset places them, and then, of 2:4, their metadata: for each 16 bytes of a
 // row's part those of all 16 rows.
 //
@@ -46,12 +32,12 @@ class WeightRing {
   __device__ __forceinline__ WeightRing(const GemvArguments& arguments, uint32_t memory)
       : arguments_(arguments),
         memory_(memory),
-        lane_offset_(threadIdx.x % 32 / kChunkUnits * arguments.weight_pitch + threadIdx.x / 32 * kChunkBytes +
-                     threadIdx.x % kChunkUnits * 16),
         policy_(ReadOncePolicy()),
+        group_step_(kGated ? arguments.num_outputs : kGroupRows),
         tile_(blockIdx.x) {
     const int num_tiles = (arguments.num_tiles - 1 - static_cast<int>(blockIdx.x)) / static_cast<int>(gridDim.x) + 1;
     stages_left_ = num_tiles * arguments.num_rounds * kGroups;
+    EnterTile();
 #pragma unroll 1
     for (int i = 0; i < kStages; ++i) {
       if (i >= kStagesAtFirst) WaitForCopies<kStagesAtFirst - 1>();
@@ -79,31 +65,28 @@ class WeightRing {
 
   __device__ __forceinline__ void Start(int slot) {
     if (stages_left_ > 0) {
-      const WeightGroup group = GroupOf<kGroups, kGated>(arguments_, tile_, group_);
-      CopyValues(group, memory_ + slot);
-      if constexpr (kMetadataUnits > 0) CopyMetadata(group, memory_ + slot + kGroupBytes);
+      CopyValues(memory_ + slot);
+      if constexpr (kMetadataUnits > 0) CopyMetadata(memory_ + slot + kGroupBytes);
       Advance();
     }
     CommitCopies();
   }
 
-  __device__ __forceinline__ void CopyValues(const WeightGroup& group, uint32_t stage) const {
-    const unsigned char* from =
-        arguments_.weight + group.row * arguments_.weight_pitch + lane_offset_ + round_ * kRoundBytes;
+  __device__ __forceinline__ void CopyValues(uint32_t stage) const {
     const int64_t step = kRowsAtOnce * arguments_.weight_pitch;
     const int num_bytes =
         arguments_.row_bytes - round_ * kRoundBytes - static_cast<int>(threadIdx.x) / 32 * kChunkBytes;
-    if (group.num_rows >= kGroupRows && num_bytes >= kChunkBytes) {
+    if (rows_left_ >= kGroupRows && num_bytes >= kChunkBytes) {
 #pragma unroll
-      for (int i = 0; i < kGroupRows / kRowsAtOnce; ++i) CopyAsyncWith(policy_, Place(stage, i), from + i * step);
+      for (int i = 0; i < kGroupRows / kRowsAtOnce; ++i) CopyAsyncWith(policy_, Place(stage, i), values_ + i * step);
       return;
     }
     const int row = threadIdx.x % 32 / kChunkUnits;
     const int unit_bytes = min(max(num_bytes - static_cast<int>(threadIdx.x) % kChunkUnits * 16, 0), 16);
 #pragma unroll 1
     for (int i = 0; i < kGroupRows / kRowsAtOnce; ++i) {
-      const bool inside = row + i * kRowsAtOnce < group.num_rows && unit_bytes > 0;
-      CopyAsyncWith(policy_, Place(stage, i), inside ? from + i * step : arguments_.weight, inside ? unit_bytes : 0);
+      const bool inside = row + i * kRowsAtOnce < rows_left_ && unit_bytes > 0;
+      CopyAsyncWith(policy_, Place(stage, i), inside ? values_ + i * step : arguments_.weight, inside ? unit_bytes : 0);
     }
   }
 
@@ -112,37 +95,65 @@ class WeightRing {
     return stage + UnitOffset(threadIdx.x % 32 / kChunkUnits + i * kRowsAtOnce, threadIdx.x % kChunkUnits);
   }
 
-  __device__ __forceinline__ void CopyMetadata(const WeightGroup& group, uint32_t to) const {
+  __device__ __forceinline__ void CopyMetadata(uint32_t to) const {
     const int lane = threadIdx.x % 32;
-    const int row = lane % kGroupRows;
-    const int unit = lane / kGroupRows;
-    if (unit >= kMetadataUnits) return;
-    const int64_t offset = ((round_ * kGemvWarps + threadIdx.x / 32) * kMetadataUnits + unit) * 16;
-    const bool inside = row < group.num_rows && offset < arguments_.metadata_pitch;
-    const unsigned char* const from = arguments_.metadata + (group.row + row) * arguments_.metadata_pitch + offset;
-    CopyAsyncWith(policy_, to + lane * 16, inside ? from : arguments_.metadata, inside ? 16 : 0);
+    if (lane >= kMetadataUnits * kGroupRows) return;
+    const bool inside = lane % kGroupRows < rows_left_ && MetadataColumn() < arguments_.metadata_pitch;
+    CopyAsyncWith(policy_, to + lane * 16, inside ? metadata_ : arguments_.metadata, inside ? 16 : 0);
   }
 
-  __device__ __forceinline__ void Advance() {
-    if (++group_ == kGroups) {
-      group_ = 0;
-      if (++round_ == arguments_.num_rounds) {
-        round_ = 0;
-        tile_ += gridDim.x;
-      }
+  // The first byte of the lane's metadata in its row.
+  __device__ __forceinline__ int MetadataColumn() const {
+    const int chunk = round_ * kGemvWarps + static_cast<int>(threadIdx.x) / 32;
+    return (chunk * kMetadataUnits + static_cast<int>(threadIdx.x) % 32 / kGroupRows) * 16;
+  }
+
+  // Sets what is to be read to the tile's first group and round.
+  __device__ __forceinline__ void EnterTile() {
+    const int warp = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32;
+    const int first = tile_ * (kGated ? 1 : kGroups) * kGroupRows;
+    rows_left_ = arguments_.num_outputs - first;
+    values_ = arguments_.weight + (first + lane / kChunkUnits) * arguments_.weight_pitch + warp * kChunkBytes +
+              lane % kChunkUnits * 16;
+    if constexpr (kMetadataUnits > 0) {
+      metadata_ = arguments_.metadata + (first + lane % kGroupRows) * arguments_.metadata_pitch + MetadataColumn();
     }
+  }
+
+  // Groups 0 and 1 of a gated tile are 16 rows of gate and the same of up.
+  __device__ __forceinline__ void Advance() {
     --stages_left_;
+    if constexpr (kGroups == 2) {
+      group_ ^= 1;
+      const int rows = group_ == 1 ? group_step_ : -group_step_;
+      values_ += rows * arguments_.weight_pitch;
+      if constexpr (kMetadataUnits > 0) metadata_ += rows * arguments_.metadata_pitch;
+      if constexpr (!kGated) rows_left_ -= rows;
+      if (group_ == 1) return;
+    }
+    if (++round_ == arguments_.num_rounds) {
+      round_ = 0;
+      tile_ += gridDim.x;
+      EnterTile();
+    } else {
+      values_ += kRoundBytes;
+      if constexpr (kMetadataUnits > 0) metadata_ += kGemvWarps * kMetadataUnits * 16;
+    }
   }
 
   const GemvArguments& arguments_;
   const uint32_t memory_;
-  const int64_t lane_offset_;  // of the lane's first unit, in a group
   const uint64_t policy_;
+  const int group_step_;  // rows of the weight from a tile's first group to its second
   int front_ = 0;
   // The next stage to start.
   int tile_;
   int round_ = 0;
   int group_ = 0;
+  int rows_left_;                            // of the weight, or of gate or up, from its group on; may be none or less
+  const unsigned char* values_;              // the lane's first unit
+  const unsigned char* metadata_ = nullptr;  // the lane's
   int stages_left_;
 };
 

@@ -31,10 +31,11 @@ class Int8Sums {
   // As GroupSums::Get.
   __device__ __forceinline__ void Get(float (&sums)[4]) const {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) sums[i] = even_[i] + odd_[i];
+    for (int i = 0; i < 4; ++i) sums[i] = (even_[i] + odd_[i]) * kFromUnit;
   }
 
  private:
+  static constexpr float kFromUnit = 1 / kInt8FloatUnit<typename Units::T>;
   // Of every other unit: products that wait for each other would not keep up with memory.
   float even_[4] = {};
   float odd_[4] = {};
@@ -53,7 +54,7 @@ class QuantizedSums {
 
   __device__ __forceinline__ void Get(QuantizedSum (&sums)[4]) const {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) sums[i] = {inliers_[i], outliers_[i]};
+    for (int i = 0; i < 4; ++i) sums[i] = {inliers_[i], outliers_[i] * kFromUnit};
   }
 
  private:
@@ -102,6 +103,7 @@ class QuantizedSums {
     }
   }
 
+  static constexpr float kFromUnit = 1 / kInt8FloatUnit<typename Units::T>;
   int32_t inliers_[4] = {};
   float outliers_[4] = {};
 };

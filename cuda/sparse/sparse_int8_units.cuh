@@ -20,12 +20,14 @@ class SparseInt8Units {
   }
 
   static __device__ __forceinline__ Metadata MetadataOf(uint32_t metadata, int unit) {
-    const auto every_other_nibble = [&](int row) {
-      const uint32_t nibbles = LoadSharedWord(Place(metadata, row, unit)) >> threadIdx.x % 2 * 4 & 0x0f0f0f0fu;
-      return nibbles | nibbles >> 4;  // pairs of them in bytes 0 and 2
-    };
     const int row = threadIdx.x % 32 / 4;
-    return __byte_perm(every_other_nibble(row), every_other_nibble(row + 8), 0x6420);
+    const uint32_t low = LoadSharedWord(Place(metadata, row, unit));
+    const uint32_t high = LoadSharedWord(Place(metadata, row + 8, unit));
+    // Of each byte the lower nibble, or in odd lanes the upper one.
+    const int shift = threadIdx.x % 2 * 4;
+    const uint32_t even_bytes = __byte_perm(low, high, 0x6420) >> shift;
+    const uint32_t odd_bytes = __byte_perm(low, high, 0x7531) << (4 - shift);
+    return (even_bytes & 0x0f0f0f0fu) | (odd_bytes & 0xf0f0f0f0u);
   }
 
   // Of a product of int8, two units at a time.
