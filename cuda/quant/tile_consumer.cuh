@@ -150,7 +150,7 @@ class TileConsumer {
     }
   }
 
-  __device__ __forceinline__ int FirstRow(const TilePiece& piece) const { return ring_.XTile(piece) * kXRows; }
+  __device__ __forceinline__ int FirstRow(const TilePiece& piece) const { return piece.x_tile * kXRows; }
 
   // sums * scales of x's rows from first_row on.
   template <int kSize>
@@ -170,7 +170,7 @@ class TileConsumer {
   template <typename Value, int kSize>
   __device__ __forceinline__ void Write(const float* row_scales, const TilePiece& piece, int row,
                                         const Value (&sums)[kSize][4]) {
-    TileOutput<Value, kSize * 8>(p_, row_scales, ring_.WeightTile(piece), FirstRow(piece) + row, consumer_, buffers_)
+    TileOutput<Value, kSize * 8>(p_, row_scales, piece.weight_tile, FirstRow(piece) + row, consumer_, buffers_)
         .Write(sums);
   }
 

@@ -88,7 +88,7 @@ class TileRing {
   // Parts of the tile's outliers that are multiplied after the piece's steps: they go round among the blocks of a
   // cluster.
   __device__ __forceinline__ int NumOutlierParts(const TilePiece& piece) const {
-    const int all = __ldcg(p_.num_outlier_parts + XTile(piece));
+    const int all = __ldcg(p_.num_outlier_parts + piece.x_tile);
     return (all - Rank() + p_.num_splits - 1) / p_.num_splits;
   }
   // Of the block in its cluster.
@@ -105,8 +105,6 @@ class TileRing {
   __device__ __forceinline__ uint8_t* Stage(const RingPosition& position) const {
     return shared_ + position.stage * Products::kStageBytes;
   }
-  __device__ __forceinline__ int WeightTile(const TilePiece& piece) const { return piece.tile / p_.num_x_tiles; }
-  __device__ __forceinline__ int XTile(const TilePiece& piece) const { return piece.tile % p_.num_x_tiles; }
 
  private:
   __device__ __forceinline__ void WaitUntilFree(const RingPosition& position) {
@@ -131,7 +129,7 @@ class TileRing {
   __device__ __forceinline__ void CopyWeightRows(const CUtensorMap& map, uint8_t* to, const TilePiece& piece,
                                                  int column, const RingPosition& position, uint64_t policy) {
     hopper::Barrier* const full = &barriers_.full[position.stage];
-    const int tile = WeightTile(piece);
+    const int tile = piece.weight_tile;
     if (p_.gated) {
       hopper::CopyBoxWith(policy, to, map, full, column, 0, 0, tile * (kTileWeightRows / 16));
     } else {
@@ -142,12 +140,12 @@ class TileRing {
   __device__ __forceinline__ void CopyX(const CUtensorMap& map, const TilePiece& piece, int column, int box,
                                         const RingPosition& position) {
     uint8_t* const to = Stage(position) + Products::kWeightBytes + box * Products::kXBoxBytes;
-    hopper::CopyBox(to, map, &barriers_.full[position.stage], column, XTile(piece) * Products::kXRows);
+    hopper::CopyBox(to, map, &barriers_.full[position.stage], column, piece.x_tile * Products::kXRows);
   }
 
   __device__ __forceinline__ void CopyOutliers(const TilePiece& piece, RingPosition& position, uint64_t policy) {
     const int num_parts = NumOutlierParts(piece);
-    const int32_t* const parts = p_.outlier_parts + int64_t{XTile(piece)} * p_.outlier_stride + Rank();
+    const int32_t* const parts = p_.outlier_parts + int64_t{piece.x_tile} * p_.outlier_stride + Rank();
     constexpr int kColumns = Products::kOutlierColumns;
     constexpr int kBoxes = kColumns / 64;
     constexpr int kBytes = kTileWeightRows * kOutlierValues + kBoxes * Products::kXBoxBytes + Products::kMetadataBytes;

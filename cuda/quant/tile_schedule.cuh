@@ -9,6 +9,9 @@ struct TilePiece {
   int tile;
   int begin;  // steps
   int end;
+  // Of the tile: found once, for to divide at every step would take as long as to copy.
+  int weight_tile;
+  int x_tile;
 };
 
 class TileSchedule {
@@ -24,18 +27,19 @@ class TileSchedule {
   __device__ __forceinline__ bool Next(TilePiece& piece) {
     if (p_.num_splits > 1) {
       const int rank = whole_ % p_.num_splits;
-      piece = {whole_ / p_.num_splits, rank * p_.num_steps / p_.num_splits, (rank + 1) * p_.num_steps / p_.num_splits};
+      piece = PieceOf(whole_ / p_.num_splits, rank * p_.num_steps / p_.num_splits,
+                      (rank + 1) * p_.num_steps / p_.num_splits);
       whole_ += num_blocks_;
       return piece.tile < p_.num_tiles;
     }
     if (position_ < end_) {
-      piece.tile = position_ / p_.num_steps;
-      piece.begin = position_ - piece.tile * p_.num_steps;
-      piece.end = min(p_.num_steps, piece.begin + end_ - position_);
+      const int tile = position_ / p_.num_steps;
+      const int begin = position_ - tile * p_.num_steps;
+      piece = PieceOf(tile, begin, min(p_.num_steps, begin + end_ - position_));
       position_ += piece.end - piece.begin;
       return true;
     }
-    piece = {p_.num_shared_tiles + whole_, 0, p_.num_steps};
+    piece = PieceOf(p_.num_shared_tiles + whole_, 0, p_.num_steps);
     whole_ += num_blocks_;
     return piece.tile < p_.num_tiles;
   }
@@ -52,6 +56,9 @@ class TileSchedule {
   }
 
  private:
+  __device__ __forceinline__ TilePiece PieceOf(int tile, int begin, int end) const {
+    return {tile, begin, end, tile / p_.num_x_tiles, tile % p_.num_x_tiles};
+  }
   __device__ __forceinline__ int64_t Total() const { return int64_t{p_.num_shared_tiles} * p_.num_steps; }
   __device__ __forceinline__ int BeginOf(int block) const { return static_cast<int>(block * Total() / num_blocks_); }
   __device__ __forceinline__ int BlockOf(int step) const {
