@@ -15,11 +15,7 @@ class TileConsumer {
   // `flag` and `buffers` are the consumer's shared memory: see TileSums and TileOutput.
   __device__ __forceinline__ TileConsumer(const TileParameters& p, TileRing<Products>& ring, int consumer,
                                           uint8_t* buffers, uint32_t* flag)
-      : p_(p),
-        ring_(ring),
-        consumer_(consumer),
-        buffers_(buffers),
-        joined_(p, ring.schedule(), consumer, 1 + consumer, flag) {}
+      : p_(p), ring_(ring), consumer_(consumer), buffers_(buffers), partial_(p, consumer, 1 + consumer, flag) {}
 
   __device__ __forceinline__ void Run() {
     TileSchedule schedule = ring_.schedule();
@@ -27,6 +23,7 @@ class TileConsumer {
     while (schedule.Next(piece)) {
       Sum sums[kTiles][4] = {};
       MultiplySteps(piece.end - piece.begin, sums);
+      partial_.Announce();
       if (p_.num_splits == 1) {
         Finish(schedule, piece, sums);
       } else if (p_.num_splits == 2) {
@@ -35,6 +32,8 @@ class TileConsumer {
         FinishSplit<4>(piece, sums);
       }
     }
+    partial_.Announce();
+    JoinAll();
     hopper::WaitForStoresToRead<0>();
   }
 
@@ -69,19 +68,33 @@ class TileConsumer {
       MultiplyOutliers(piece, scaled);
       Write(nullptr, piece, 0, scaled);
     } else {
-      if (!schedule.IsWhole(piece)) {
-        joined_.Leave(sums, piece.tile);
-        if (!joined_.IsLast(piece.tile)) return;
-          // Its own as well, from there: registers have no room for two of 256 rows.
-#pragma unroll
-        for (auto& quad : sums) {
-#pragma unroll
-          for (Sum& sum : quad) sum = 0;
-        }
-        joined_.AddAll(sums, piece.tile);
+      if (schedule.IsWhole(piece)) {
+        Write(p_.row_scales, piece, 0, sums);
+      } else {
+        partial_.Leave(sums, piece);
       }
-      Write(p_.row_scales, piece, 0, sums);
     }
+  }
+
+  // This block's share of the tiles that it has pieces of.
+  __device__ __forceinline__ void JoinAll() {
+    if constexpr (!Products::kHasOutliers) {
+      TileSchedule schedule = ring_.schedule();
+      TilePiece piece;
+      while (schedule.NextShared(piece)) {
+        if (!schedule.IsWhole(piece)) Join(schedule.FirstBlock(piece.tile), schedule.LastBlock(piece.tile), piece);
+      }
+    }
+  }
+
+  __device__ __forceinline__ void Join(int first_block, int last_block, const TilePiece& piece) {
+    constexpr int kRows = kXRows < 256 ? 16 : 32;  // of a part
+    TileOutput<Sum, kRows> output(p_, p_.row_scales, piece.weight_tile, consumer_, buffers_);
+    partial_.ForShare(piece.tile, first_block, last_block, kXRows / kRows, [&](int part) {
+      Sum sums[kRows / 8][4] = {};
+      partial_.template Add<kXRows>(sums, first_block, last_block, part * kRows);
+      output.Write(FirstRow(piece) + part * kRows, sums);
+    });
   }
 
   __device__ __forceinline__ void MultiplyOutliers(const TilePiece& piece, float (&sums)[kTiles][4]) {
@@ -170,15 +183,15 @@ class TileConsumer {
   template <typename Value, int kSize>
   __device__ __forceinline__ void Write(const float* row_scales, const TilePiece& piece, int row,
                                         const Value (&sums)[kSize][4]) {
-    TileOutput<Value, kSize * 8>(p_, row_scales, piece.weight_tile, FirstRow(piece) + row, consumer_, buffers_)
-        .Write(sums);
+    TileOutput<Value, kSize * 8>(p_, row_scales, piece.weight_tile, consumer_, buffers_)
+        .Write(FirstRow(piece) + row, sums);
   }
 
   const TileParameters& p_;
   TileRing<Products>& ring_;
   const int consumer_;
   uint8_t* const buffers_;
-  const TileSums joined_;
+  TileSums partial_;
   RingPosition position_;
 };
 

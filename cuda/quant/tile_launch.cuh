@@ -78,7 +78,7 @@ void LaunchTiles(const HeddleCudaStream& stream, const TileProduct& product) {
     p.outlier_stride = static_cast<int>(CeilDiv(x.size, outliers.columns_of_part));
   }
   if (y.dtype != kHeddleCudaFloat32) {
-    p.y = TensorMapOf(RowsShape(y, product.gated ? 32 : 64, StoredRows(Products::kXRows / p.num_splits)));
+    p.y = TensorMapOf(RowsShape(y, product.gated ? 32 : 64, kStoredBoxRows));
   }
 
   const int left = stream.properties.shared_bytes_per_block - TileSharedBytes<Products>(0);

@@ -30,11 +30,10 @@ template <typename Sum, int kXRows>
 class TileOutput {
  public:
   // `row_scales` are those of x that the sums still lack; null: 1.
-  __device__ __forceinline__ TileOutput(const TileParameters& p, const float* row_scales, int weight_tile,
-                                        int first_row, int consumer, uint8_t* buffers)
+  __device__ __forceinline__ TileOutput(const TileParameters& p, const float* row_scales, int weight_tile, int consumer,
+                                        uint8_t* buffers)
       : p_(p),
         row_scales_(row_scales),
-        first_row_(first_row),
         first_output_((weight_tile * kTileConsumers + consumer) * (p.gated ? 32 : 64)),
         barrier_(1 + consumer),
         buffers_(buffers) {
@@ -50,7 +49,9 @@ class TileOutput {
     }
   }
 
-  __device__ __forceinline__ void Write(const Sum (&sums)[kXRows / 8][4]) {
+  // Of rows of x from first_row on.
+  __device__ __forceinline__ void Write(int first_row, const Sum (&sums)[kXRows / 8][4]) {
+    first_row_ = first_row;
     switch (p_.y_dtype) {
       case kHeddleCudaFloat16:
         return Write16Bit<__half>(sums);
@@ -90,9 +91,16 @@ class TileOutput {
   __device__ __forceinline__ void WriteBoxes(const Sum (&sums)[kXRows / 8][4]) {
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
-      uint8_t* const buffer = buffers_ + part % 2 * StoreBufferBytes(kXRows);
+      uint8_t* const buffer = buffers_ + num_stored_ % 2 * StoreBufferBytes(kXRows);
       const bool stores = threadIdx.x % 128 == 0;
-      if (stores) hopper::WaitForStoresToRead<kParts == 1 ? 0 : 1>();
+      if (stores) {
+        // Others may have stored from elsewhere in the buffers.
+        if (num_stored_ == 0) {
+          hopper::WaitForStoresToRead<0>();
+        } else {
+          hopper::WaitForStoresToRead<1>();
+        }
+      }
       hopper::SyncNamed(barrier_, 128);
       if (p_.gated) {
         GateIntoBuffer<T>(sums, part, SharedAddress(buffer));
@@ -102,9 +110,14 @@ class TileOutput {
       hopper::FenceAsyncProxy();
       hopper::SyncNamed(barrier_, 128);
       if (stores) {
-        hopper::StoreBox(p_.y, buffer, first_output_, first_row_ + part * kBufferRows);
+        const int row_bytes = p_.gated ? 64 : 128;
+#pragma unroll
+        for (int row = 0; row < kBufferRows; row += kStoredBoxRows) {
+          hopper::StoreBox(p_.y, buffer + row * row_bytes, first_output_, first_row_ + part * kBufferRows + row);
+        }
         hopper::CommitStores();
       }
+      ++num_stored_;
     }
   }
 
@@ -176,11 +189,12 @@ class TileOutput {
 
   const TileParameters& p_;
   const float* const row_scales_;
-  const int first_row_;
   const int first_output_;
   const int barrier_;
   uint8_t* const buffers_;
-  int output_;  // of this thread's first row of sums
+  int first_row_;
+  int num_stored_ = 0;  // buffers
+  int output_;          // of this thread's first row of sums
   float scale_[2];
   float bias_[2];
 };

@@ -22,13 +22,14 @@ inline constexpr int kMaxTileStages = 12;
 inline constexpr int kOutlierValues = 64;
 // Rows of x whose outputs are stored at once, of 64 outputs or fewer of 16 bits, in two buffers a warpgroup.
 constexpr int StoredRows(int x_rows) { return x_rows < 64 ? x_rows : 64; }
+inline constexpr int kStoredBoxRows = 16;  // of these, those of a box
 constexpr int StoreBufferBytes(int x_rows) { return StoredRows(x_rows) * 128; }
 
 struct TileParameters {
   CUtensorMap x;         // boxes of a tile's rows of x
   CUtensorMap weight;    // boxes of a tile's rows; of a gated one 8 of the gate, then 8 of up, 8 times
   CUtensorMap metadata;  // of a 2:4 weight, in boxes like the weight's
-  CUtensorMap y;         // boxes of as many rows as are stored at once, of 64 outputs, or 32 if gated; unless float32
+  CUtensorMap y;         // boxes of kStoredBoxRows, of 64 outputs, or 32 if gated; unless float32
   // Where products have outliers: those of x, as x, in boxes of 64 columns, and the weight in boxes of kOutlierValues.
   CUtensorMap outliers;
   CUtensorMap outlier_weight;

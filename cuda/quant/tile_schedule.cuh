@@ -32,16 +32,20 @@ class TileSchedule {
       whole_ += num_blocks_;
       return piece.tile < p_.num_tiles;
     }
-    if (position_ < end_) {
-      const int tile = position_ / p_.num_steps;
-      const int begin = position_ - tile * p_.num_steps;
-      piece = PieceOf(tile, begin, min(p_.num_steps, begin + end_ - position_));
-      position_ += piece.end - piece.begin;
-      return true;
-    }
+    if (NextShared(piece)) return true;
     piece = PieceOf(p_.num_shared_tiles + whole_, 0, p_.num_steps);
     whole_ += num_blocks_;
     return piece.tile < p_.num_tiles;
+  }
+
+  // Of the tiles that are shared out, which come first.
+  __device__ __forceinline__ bool NextShared(TilePiece& piece) {
+    if (position_ == end_) return false;
+    const int tile = position_ / p_.num_steps;
+    const int begin = position_ - tile * p_.num_steps;
+    piece = PieceOf(tile, begin, min(p_.num_steps, begin + end_ - position_));
+    position_ += piece.end - piece.begin;
+    return true;
   }
 
   __device__ __forceinline__ bool IsWhole(const TilePiece& piece) const {
@@ -50,10 +54,6 @@ class TileSchedule {
   // Blocks that have a piece of a shared tile: all from the first to the last.
   __device__ __forceinline__ int FirstBlock(int tile) const { return BlockOf(tile * p_.num_steps); }
   __device__ __forceinline__ int LastBlock(int tile) const { return BlockOf((tile + 1) * p_.num_steps - 1); }
-  // Where a block leaves its sums of a tile: it has at most two pieces of tiles that others have pieces of.
-  __device__ __forceinline__ int PartialOf(int block, int tile) const {
-    return 2 * block + (BeginOf(block) < tile * p_.num_steps ? 1 : 0);
-  }
 
  private:
   __device__ __forceinline__ TilePiece PieceOf(int tile, int begin, int end) const {

@@ -264,6 +264,20 @@ void ExpectBias(const Kind& kind) {
   }
 }
 
+// Of sums of both halves.
+std::vector<double> Gated(const Operands& operands, const std::vector<double>& sums, HeddleCudaActivation activation,
+                          bool with_bias) {
+  const int64_t size = operands.n() / 2;
+  std::vector<double> gated;
+  for (int64_t i = 0; i < static_cast<int64_t>(sums.size()) / 2; ++i) {
+    const auto sum = [&](int64_t output) {
+      return sums[i / size * 2 * size + output] + (with_bias ? operands.bias()[output] : 0.0f);
+    };
+    gated.push_back(Activate(activation, sum(i % size)) * sum(size + i % size));
+  }
+  return gated;
+}
+
 void ExpectGated(const Kind& kind) {
   TestStream stream;
   constexpr Sizes kGatedSizes[] = {{8, 16}, {56, 520}, {64, 64}, {1024, 64}, {72, 4104}};
@@ -273,13 +287,7 @@ void ExpectGated(const Kind& kind) {
     const std::vector<double> sums = operands.Expected(300);
     for (const HeddleCudaActivation activation : {kHeddleCudaSilu, kHeddleCudaGeluTanh, kHeddleCudaGelu}) {
       for (const bool with_bias : {false, true}) {
-        std::vector<double> expected;
-        for (int64_t i = 0; i < 300 * size; ++i) {
-          const auto sum = [&](int64_t output) {
-            return sums[i / size * 2 * size + output] + (with_bias ? operands.bias()[output] : 0.0f);
-          };
-          expected.push_back(Activate(activation, sum(i % size)) * sum(size + i % size));
-        }
+        const std::vector<double> expected = Gated(operands, sums, activation, with_bias);
         for (const int64_t rows : {9, 17, 33, 100, 256, 300}) {
           ExpectClose(GatedMatmul(stream, operands, rows, activation, with_bias), expected, 2 * Tolerance(dtype),
                       operands.Name(rows) + " gated");
@@ -303,38 +311,70 @@ std::vector<int64_t> EdgesOfTiles(int64_t rows) {
   return edges;
 }
 
-// Over and over, in a graph too, where products follow each other closely: in clusters of two and four, in several
-// turns of all blocks, and shared out evenly.
+std::vector<float> Picked(const std::vector<float>& y, const std::vector<int64_t>& rows, int64_t size) {
+  std::vector<float> picked;
+  for (const int64_t row : rows) picked.insert(picked.end(), &y[row * size], &y[(row + 1) * size]);
+  return picked;
+}
+
+// launch(y) over and over, in a graph too, where products follow each other closely.
+template <typename Launch>
+void ExpectSameAgain(TestStream& stream, HeddleCudaDType dtype, const std::vector<float>& expected,
+                     const Launch& launch) {
+  constexpr int kCopies = 4;
+  std::vector<DeviceArray> ys;
+  HeddleCudaGraph* graph = nullptr;
+  for (int i = 0; i < kCopies; ++i) ys.push_back(DeviceArray::Poisoned(stream, dtype, expected.size()));
+  EXPECT_OK(Api().capture_begin(stream.get()));
+  for (const DeviceArray& y : ys) EXPECT_OK(launch(y));
+  EXPECT_OK(Api().capture_end(stream.get(), &graph));
+  for (int i = 0; i < 20; ++i) EXPECT_OK(Api().graph_launch(stream.get(), graph));
+  for (const DeviceArray& y : ys) EXPECT_TRUE(SameBits(y.ToHost(), expected));
+  EXPECT_OK(Api().graph_destroy(graph));
+}
+
+// In clusters, in several turns of all blocks, and shared out evenly along k, in few pieces and in many.
 void ExpectRepeats(const Kind& kind) {
   struct Product {
     int64_t n, k, rows;
   };
-  constexpr Product kProducts[] = {{1160, 2072, 9},  {1160, 2072, 64},  {1160, 2072, 200}, {1160, 2072, 520},
-                                   {4104, 1032, 64}, {4104, 1032, 300}, {4104, 4104, 128}, {4104, 4104, 256},
-                                   {17000, 136, 40}, {17000, 136, 300}, {9000, 520, 520}};
+  constexpr Product kProducts[] = {{1160, 2072, 9},   {1160, 2072, 64},  {1160, 2072, 200}, {1160, 2072, 520},
+                                   {4104, 1032, 64},  {4104, 1032, 300}, {4104, 4104, 128}, {4104, 4104, 256},
+                                   {17000, 136, 40},  {17000, 136, 300}, {9000, 520, 520},  {4096, 14344, 32},
+                                   {4096, 14344, 100}};
   TestStream stream;
   for (const auto& [n, k, rows] : kProducts) {
     const Operands operands(stream, kind, kHeddleCudaBFloat16, n, k);
     const std::vector<float> first = Matmul(stream, operands, rows, kF32);
     const std::vector<int64_t> edges = EdgesOfTiles(rows);
-    std::vector<float> at_edges;
-    for (const int64_t row : edges) at_edges.insert(at_edges.end(), &first[row * n], &first[(row + 1) * n]);
     const double tolerance = kind.threshold == kInfinity ? 1e-6 : 3 * Tolerance(kF32);
-    ExpectClose(at_edges, operands.Expected(edges), tolerance, operands.Name(rows));
-    constexpr int kCopies = 4;
-    std::vector<DeviceArray> ys;
-    HeddleCudaGraph* graph = nullptr;
-    for (int i = 0; i < kCopies; ++i) ys.push_back(DeviceArray::Poisoned(stream, kF32, rows * n));
-    EXPECT_OK(Api().capture_begin(stream.get()));
-    for (const DeviceArray& y : ys) {
-      const HeddleCudaMatmul op = {
-          .x = operands.X(rows), .weight = operands.Weight(), .bias = nullptr, .y = Matrix(y, kF32, rows, n)};
-      EXPECT_OK(Api().matmul(stream.get(), &op));
+    ExpectClose(Picked(first, edges, n), operands.Expected(edges), tolerance, operands.Name(rows));
+    for (const HeddleCudaDType dtype : {kF32, kHeddleCudaBFloat16}) {
+      ExpectSameAgain(stream, dtype, Rounded(dtype, first), [&, n = n, rows = rows](const DeviceArray& y) {
+        const HeddleCudaMatmul op = {
+            .x = operands.X(rows), .weight = operands.Weight(), .bias = nullptr, .y = Matrix(y, dtype, rows, n)};
+        return Api().matmul(stream.get(), &op);
+      });
     }
-    EXPECT_OK(Api().capture_end(stream.get(), &graph));
-    for (int i = 0; i < 20; ++i) EXPECT_OK(Api().graph_launch(stream.get(), graph));
-    for (const DeviceArray& y : ys) EXPECT_TRUE(SameBits(y.ToHost(), first));
-    EXPECT_OK(Api().graph_destroy(graph));
+  }
+}
+
+void ExpectGatedRepeats(const Kind& kind) {
+  TestStream stream;
+  const Operands operands(stream, kind, kHeddleCudaBFloat16, 4096, 14344);
+  for (const int64_t rows : {32, 100}) {
+    const std::vector<float> first = GatedMatmul(stream, operands, rows, kHeddleCudaSilu, true);
+    const std::vector<int64_t> edges = EdgesOfTiles(rows);
+    ExpectClose(Picked(first, edges, 2048), Gated(operands, operands.Expected(edges), kHeddleCudaSilu, true),
+                2 * Tolerance(kHeddleCudaBFloat16), operands.Name(rows) + " gated");
+    ExpectSameAgain(stream, kHeddleCudaBFloat16, first, [&](const DeviceArray& y) {
+      const HeddleCudaGatedMatmul op = {.x = operands.X(rows),
+                                        .gate_up = operands.Weight(),
+                                        .bias = operands.Bias(),
+                                        .activation = kHeddleCudaSilu,
+                                        .y = Matrix(y, kHeddleCudaBFloat16, rows, 2048)};
+      return Api().gated_matmul(stream.get(), &op);
+    });
   }
 }
 
@@ -371,14 +411,20 @@ void ExpectZeroRows(const Kind& kind) {
 TEST(CudaW8A8, "is right for 9 rows and more, any size, stride and type") { ExpectProducts(kW8A8); }
 TEST(CudaW8A8, "adds a bias and rounds once") { ExpectBias(kW8A8); }
 TEST(CudaW8A8, "gates its sums with every activation") { ExpectGated(kW8A8); }
-TEST(CudaW8A8, "gives the same bits over and over, in a graph too") { ExpectRepeats(kW8A8); }
+TEST(CudaW8A8, "gives the same bits over and over, in a graph too") {
+  ExpectRepeats(kW8A8);
+  ExpectGatedRepeats(kW8A8);
+}
 TEST(CudaW8A8, "keeps NaN and infinity in the rows that have them") { ExpectNaNStays(kW8A8); }
 TEST(CudaW8A8, "gives zeros for a row of zeros") { ExpectZeroRows(kW8A8); }
 
 TEST(CudaInt8Weight, "is right for 9 rows and more, any size, stride and type") { ExpectProducts(kInt8); }
 TEST(CudaInt8Weight, "adds a bias and rounds once") { ExpectBias(kInt8); }
 TEST(CudaInt8Weight, "gates its sums with every activation") { ExpectGated(kInt8); }
-TEST(CudaInt8Weight, "gives the same bits over and over, in a graph too") { ExpectRepeats(kInt8); }
+TEST(CudaInt8Weight, "gives the same bits over and over, in a graph too") {
+  ExpectRepeats(kInt8);
+  ExpectGatedRepeats(kInt8);
+}
 TEST(CudaInt8Weight, "keeps NaN and infinity in the rows that have them") { ExpectNaNStays(kInt8); }
 TEST(CudaInt8Weight, "gives zeros for a row of zeros") { ExpectZeroRows(kInt8); }
 
@@ -410,21 +456,30 @@ TEST(CudaLlmInt8, "gives zeros for a row of zeros") {
 TEST(CudaSparseWeight, "is right for 9 rows and more, any size, stride and type") { ExpectProducts(kSparse); }
 TEST(CudaSparseWeight, "adds a bias and rounds once") { ExpectBias(kSparse); }
 TEST(CudaSparseWeight, "gates its sums with every activation") { ExpectGated(kSparse); }
-TEST(CudaSparseWeight, "gives the same bits over and over, in a graph too") { ExpectRepeats(kSparse); }
+TEST(CudaSparseWeight, "gives the same bits over and over, in a graph too") {
+  ExpectRepeats(kSparse);
+  ExpectGatedRepeats(kSparse);
+}
 TEST(CudaSparseWeight, "keeps NaN and infinity in the rows that have them") { ExpectNaNStays(kSparse); }
 TEST(CudaSparseWeight, "gives zeros for a row of zeros") { ExpectZeroRows(kSparse); }
 
 TEST(CudaSparseInt8Weight, "is right for 9 rows and more, any size, stride and type") { ExpectProducts(kSparseInt8); }
 TEST(CudaSparseInt8Weight, "adds a bias and rounds once") { ExpectBias(kSparseInt8); }
 TEST(CudaSparseInt8Weight, "gates its sums with every activation") { ExpectGated(kSparseInt8); }
-TEST(CudaSparseInt8Weight, "gives the same bits over and over, in a graph too") { ExpectRepeats(kSparseInt8); }
+TEST(CudaSparseInt8Weight, "gives the same bits over and over, in a graph too") {
+  ExpectRepeats(kSparseInt8);
+  ExpectGatedRepeats(kSparseInt8);
+}
 TEST(CudaSparseInt8Weight, "keeps NaN and infinity in the rows that have them") { ExpectNaNStays(kSparseInt8); }
 TEST(CudaSparseInt8Weight, "gives zeros for a row of zeros") { ExpectZeroRows(kSparseInt8); }
 
 TEST(CudaSparseW8A8, "is right for 9 rows and more, any size, stride and type") { ExpectProducts(kSparseW8A8); }
 TEST(CudaSparseW8A8, "adds a bias and rounds once") { ExpectBias(kSparseW8A8); }
 TEST(CudaSparseW8A8, "gates its sums with every activation") { ExpectGated(kSparseW8A8); }
-TEST(CudaSparseW8A8, "gives the same bits over and over, in a graph too") { ExpectRepeats(kSparseW8A8); }
+TEST(CudaSparseW8A8, "gives the same bits over and over, in a graph too") {
+  ExpectRepeats(kSparseW8A8);
+  ExpectGatedRepeats(kSparseW8A8);
+}
 TEST(CudaSparseW8A8, "keeps NaN and infinity in the rows that have them") { ExpectNaNStays(kSparseW8A8); }
 TEST(CudaSparseW8A8, "gives zeros for a row of zeros") { ExpectZeroRows(kSparseW8A8); }
 
