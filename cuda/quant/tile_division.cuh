@@ -41,7 +41,7 @@ constexpr double StepMicroseconds(int num_blocks) {
 // Tiles one after another by each block, or by each cluster.
 template <class Products>
 TileDivision InTurns(TileDivision division, int most_blocks, int num_splits) {
-  constexpr double kExchange = 3.0;
+  constexpr double kExchange = 4.0;
   division.num_splits = num_splits;
   division.num_blocks = std::min(division.num_tiles * num_splits, most_blocks / num_splits * num_splits);
   const int64_t turns = CeilDiv(int64_t{division.num_tiles} * num_splits, division.num_blocks);
@@ -53,7 +53,7 @@ TileDivision InTurns(TileDivision division, int most_blocks, int num_splits) {
 // The tiles that do not go round evenly, with a tile more for each block, so that none is cut into many pieces.
 template <class Products>
 TileDivision Shared(TileDivision division, int most_blocks) {
-  constexpr double kJoin = 5.8;
+  constexpr double kJoin = 7.0;
   constexpr double kJoinOfXRow = 0.08;
   division.num_splits = 1;
   // Each has a step at least.

@@ -48,7 +48,7 @@ template <int kRows>
 struct Int8Products : TileShape<kRows, 128, 1> {
   using Shape = TileShape<kRows, 128, 1>;
   using Sum = int32_t;
-  static constexpr double kXRowMicroseconds = 0.0018;
+  static constexpr double kXRowMicroseconds = 0.0020;
   static constexpr int kValues = 128;
   static constexpr int kXBoxElements = 128;
 
@@ -133,7 +133,7 @@ template <typename T, int kRows, int kStep = kRows == 256 ? 64 : 128>
 struct ConvertedProducts : TileShape<kRows, kStep, kStep / 64> {
   using Shape = TileShape<kRows, kStep, kStep / 64>;
   using Sum = float;
-  static constexpr double kXRowMicroseconds = 0.0037 * kStep / 128;
+  static constexpr double kXRowMicroseconds = 0.0030 * kStep / 128;
   static constexpr int kGroups = kConvertedUnderWay;
   static constexpr int kValues = kStep;
   static constexpr int kXBoxElements = 64;

@@ -38,7 +38,7 @@ template <typename T, int kRows>
 struct SparseProducts : TileShape<kRows, 128, 2, 16> {
   using Shape = TileShape<kRows, 128, 2, 16>;
   using Sum = float;
-  static constexpr double kXRowMicroseconds = 0.0005;
+  static constexpr double kXRowMicroseconds = 0.0007;
   static constexpr int kGroups = 0;
   static constexpr int kValues = 64;
   static constexpr int kXBoxElements = 64;
@@ -66,7 +66,7 @@ template <int kRows>
 struct SparseInt8Products : TileShape<kRows, 128, 2, 32> {
   using Shape = TileShape<kRows, 128, 2, 32>;
   using Sum = int32_t;
-  static constexpr double kXRowMicroseconds = 0.0018;
+  static constexpr double kXRowMicroseconds = 0.0011;
   static constexpr int kGroups = 0;
   static constexpr int kValues = 128;
   static constexpr int kXBoxElements = 128;
@@ -112,7 +112,7 @@ template <typename T, int kRows>
 struct SparseConvertedProducts : TileShape<kRows, 64, 2, 16> {
   using Shape = TileShape<kRows, 64, 2, 16>;
   using Sum = float;
-  static constexpr double kXRowMicroseconds = 0.0029;
+  static constexpr double kXRowMicroseconds = 0.0035;
   static constexpr int kGroups = 0;
   static constexpr int kValues = 64;
   static constexpr int kXBoxElements = 64;
