@@ -41,6 +41,7 @@ class TileConsumer {
   using Sum = typename Products::Sum;
   static constexpr int kXRows = Products::kXRows;
   static constexpr int kTiles = kXRows / 8;
+  static constexpr int kBuffers = NumStoreBuffers(kXRows);
 
   __device__ __forceinline__ void MultiplySteps(int num_steps, Sum (&sums)[kTiles][4]) {
     RingPosition last;
@@ -89,7 +90,7 @@ class TileConsumer {
 
   __device__ __forceinline__ void Join(int first_block, int last_block, const TilePiece& piece) {
     constexpr int kRows = kXRows < 256 ? 16 : 32;  // of a part
-    TileOutput<Sum, kRows> output(p_, p_.row_scales, piece.weight_tile, consumer_, buffers_);
+    TileOutput<Sum, kRows, kBuffers> output(p_, p_.row_scales, piece.weight_tile, consumer_, buffers_);
     partial_.ForShare(piece.tile, first_block, last_block, kXRows / kRows, [&](int part) {
       Sum sums[kRows / 8][4] = {};
       partial_.template Add<kXRows>(sums, first_block, last_block, part * kRows);
@@ -183,7 +184,7 @@ class TileConsumer {
   template <typename Value, int kSize>
   __device__ __forceinline__ void Write(const float* row_scales, const TilePiece& piece, int row,
                                         const Value (&sums)[kSize][4]) {
-    TileOutput<Value, kSize * 8>(p_, row_scales, piece.weight_tile, consumer_, buffers_)
+    TileOutput<Value, kSize * 8, kBuffers>(p_, row_scales, piece.weight_tile, consumer_, buffers_)
         .Write(FirstRow(piece) + row, sums);
   }
 

@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) TileKernel(const __grid_const
   const uint32_t misalignment = SharedAddress(shared_bytes) % 1024;
   uint8_t* const shared = shared_bytes + (1024 - misalignment) % 1024;
   uint8_t* const buffers = shared + p.num_stages * Products::kStageBytes;
-  constexpr int kBufferBytes = 2 * StoreBufferBytes(Products::kXRows);  // of a consumer
+  constexpr int kBufferBytes = StoreBytes(Products::kXRows);  // of a consumer
   auto& barriers = *reinterpret_cast<TileBarriers*>(buffers + kTileConsumers * kBufferBytes);
   auto* const flags = reinterpret_cast<uint32_t*>(&barriers + 1);
   TileRing<Products> ring(p, shared, barriers);

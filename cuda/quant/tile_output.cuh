@@ -25,8 +25,8 @@ __device__ __forceinline__ float2 RowScalesOf(const float* row_scales, int first
   return *reinterpret_cast<const float2*>(row_scales + first_row + j * 8 + threadIdx.x % 4 * 2);
 }
 
-// By all threads of a consumer. `buffers` are its two.
-template <typename Sum, int kXRows>
+// By all threads of a consumer, whose buffers these are: kBuffers of them, each large enough for kXRows.
+template <typename Sum, int kXRows, int kBuffers>
 class TileOutput {
  public:
   // `row_scales` are those of x that the sums still lack; null: 1.
@@ -91,14 +91,14 @@ class TileOutput {
   __device__ __forceinline__ void WriteBoxes(const Sum (&sums)[kXRows / 8][4]) {
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
-      uint8_t* const buffer = buffers_ + num_stored_ % 2 * StoreBufferBytes(kXRows);
+      uint8_t* const buffer = buffers_ + num_stored_ % kBuffers * StoreBufferBytes(kXRows);
       const bool stores = threadIdx.x % 128 == 0;
       if (stores) {
         // Others may have stored from elsewhere in the buffers.
         if (num_stored_ == 0) {
           hopper::WaitForStoresToRead<0>();
         } else {
-          hopper::WaitForStoresToRead<1>();
+          hopper::WaitForStoresToRead<kBuffers - 1>();
         }
       }
       hopper::SyncNamed(barrier_, 128);

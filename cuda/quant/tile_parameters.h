@@ -20,10 +20,13 @@ inline constexpr int kTileThreads = (kTileConsumers + 1) * 128;
 inline constexpr int kMaxTileStages = 12;
 // Values of a row of the weight that a part of outliers needs, of 8 bits.
 inline constexpr int kOutlierValues = 64;
-// Rows of x whose outputs are stored at once, of 64 outputs or fewer of 16 bits, in two buffers a warpgroup.
+// Rows of x whose outputs are stored at once, of 64 outputs or fewer of 16 bits, from a buffer of a warpgroup. It has
+// two, but for tiles of 256 rows, where the ring needs the room more.
 constexpr int StoredRows(int x_rows) { return x_rows < 64 ? x_rows : 64; }
 inline constexpr int kStoredBoxRows = 16;  // of these, those of a box
 constexpr int StoreBufferBytes(int x_rows) { return StoredRows(x_rows) * 128; }
+constexpr int NumStoreBuffers(int x_rows) { return x_rows == 256 ? 1 : 2; }
+constexpr int StoreBytes(int x_rows) { return NumStoreBuffers(x_rows) * StoreBufferBytes(x_rows); }
 
 struct TileParameters {
   CUtensorMap x;         // boxes of a tile's rows of x

@@ -31,7 +31,7 @@ struct RingPosition {
 template <class Products>
 constexpr int TileSharedBytes(int num_stages) {
   constexpr int kAlignment = 1024;
-  return kAlignment + num_stages * Products::kStageBytes + kTileConsumers * 2 * StoreBufferBytes(Products::kXRows) +
+  return kAlignment + num_stages * Products::kStageBytes + kTileConsumers * StoreBytes(Products::kXRows) +
          static_cast<int>(sizeof(TileBarriers)) + kTileConsumers * static_cast<int>(sizeof(uint32_t));
 }
 
