@@ -82,8 +82,8 @@ Partition<Cache> PartitionAt(const AttentionArgs& args, const AttentionTask& tas
         partition.key_scales[c] = key_scales;
         partition.value_scales[c] = value_scales;
       } else {
-        __builtin_prefetch(key_scales);
-        __builtin_prefetch(value_scales);
+        Prefetch(key_scales);
+        Prefetch(value_scales);
       }
     }
   }

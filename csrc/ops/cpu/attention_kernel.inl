@@ -83,7 +83,7 @@ inline void MultiplyAdd(const float* const (&weights)[kRows], const Walk<Cache, 
     F32x16 vector[kVectors];
     for (int v = 0; v < kVectors; ++v) {
       vector[v] = Cache::LoadVector(walk.vectors[v] + i * walk.stride);
-      __builtin_prefetch(walk.ahead[v] + i * walk.ahead_stride);
+      Prefetch(walk.ahead[v] + i * walk.ahead_stride);
     }
     for (int r = 0; r < kRows; ++r) {
       const F32x16 weight = Set1(weights[r][i]);

@@ -50,7 +50,7 @@ void SumSlices(int num_slices, int64_t count, float* sums, const Multiply& multi
 // Asks for one of `parts` shares of `bytes` of weights that are needed soon: a share with each of so many tiles.
 inline void PrefetchShare(const char* weight, int64_t bytes, int64_t part, int64_t parts) {
   for (int64_t at = bytes * part / parts / kCacheLine * kCacheLine; at < bytes * (part + 1) / parts; at += kCacheLine) {
-    __builtin_prefetch(weight + at, 0, 2);
+    Prefetch(weight + at);
   }
 }
 

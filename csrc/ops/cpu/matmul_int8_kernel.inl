@@ -93,7 +93,7 @@ void MultiplyTile(const TileArgs& args) {
       const char* panel = args.weight + p * args.panel_bytes;
       if constexpr (kStream) {
         const int64_t bytes = kSparse ? sparse::BlockBytes(1) / sparse::kBlockQuads : kQuadBytes;
-        __builtin_prefetch(panel + quad * bytes + kPrefetchBytes);
+        Prefetch(panel + quad * bytes + kPrefetchBytes);
       }
       weights[p] = LoadWeights<kSparse>(panel, quad);
     }

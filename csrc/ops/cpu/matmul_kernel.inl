@@ -74,7 +74,7 @@ void StreamTile(const StreamArgs& args) {
     for (int p = 0; p < kPanels; ++p) {
       const char* panel = args.weight + p * args.panel_bytes;
       const char* ahead = panel + i * Weights::kBytes + kPrefetchBytes;
-      for (int64_t line = 0; line < Weights::kBytes; line += kCacheLine) __builtin_prefetch(ahead + line);
+      for (int64_t line = 0; line < Weights::kBytes; line += kCacheLine) Prefetch(ahead + line);
       const typename Weights::Group group = Weights::Load(panel, i);
       for (int r = 0; r < kRows; ++r) sums[r][p] = Weights::MultiplyAdd(rows[r], group, sums[r][p]);
     }

@@ -74,7 +74,7 @@ constexpr int kLinesOfTile = 16;
 
 template <int kLines>
 inline void PrefetchLines(const char* at) {
-  for (int line = 0; line < kLines; ++line) __builtin_prefetch(at + line * kCacheLine, 0, 2);
+  for (int line = 0; line < kLines; ++line) Prefetch(at + line * kCacheLine);
 }
 
 // Adds to the tile registers. With each tile of weights kLines of those to come are asked for: all 16 of a tile where

@@ -89,7 +89,7 @@ void MultiplyTile(const TileArgs& args) {
     __m512i w[kPanels][Weights::kTogether];
     for (int p = 0; p < kPanels; ++p) {
       const char* panel = args.weight + p * args.panel_bytes;
-      if constexpr (kStream) __builtin_prefetch(panel + i * Weights::kBytes + kPrefetchBytes);
+      if constexpr (kStream) Prefetch(panel + i * Weights::kBytes + kPrefetchBytes);
       Weights::Load(panel, i, w[p]);
     }
     for (int j = 0; j < Weights::kTogether; ++j) {

@@ -30,6 +30,10 @@
 
 namespace heddle::ops::cpu::HEDDLE_ISA {
 
+// Asks for a cache line that is read soon, into the second level: the first has few places for lines on their way from
+// memory, and the reads themselves want them.
+inline void Prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+
 #if defined(__AVX512F__)
 
 struct F32x16 {
