@@ -67,6 +67,9 @@ void StreamTile(const StreamArgs& args) {
   for (int r = 0; r < kRows; ++r) {
     for (int p = 0; p < kPanels; ++p) sums[r][p] = Zero();
   }
+  // Of a sparse group's 72 bytes one: the line in nine that this leaves out costs less than asking for all others
+  // twice.
+  constexpr int64_t kLines = Weights::kBytes < kCacheLine ? 1 : Weights::kBytes / kCacheLine;
   const int64_t num_groups = args.k / Weights::kSize;
   for (int64_t i = 0; i < num_groups; ++i) {
     typename Weights::Row rows[kRows];
@@ -74,7 +77,7 @@ void StreamTile(const StreamArgs& args) {
     for (int p = 0; p < kPanels; ++p) {
       const char* panel = args.weight + p * args.panel_bytes;
       const char* ahead = panel + i * Weights::kBytes + kPrefetchBytes;
-      for (int64_t line = 0; line < Weights::kBytes; line += kCacheLine) Prefetch(ahead + line);
+      for (int64_t line = 0; line < kLines; ++line) Prefetch(ahead + line * kCacheLine);
       const typename Weights::Group group = Weights::Load(panel, i);
       for (int r = 0; r < kRows; ++r) sums[r][p] = Weights::MultiplyAdd(rows[r], group, sums[r][p]);
     }
