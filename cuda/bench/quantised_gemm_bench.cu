@@ -36,31 +36,37 @@ struct Kind {
   bool sparse;
   HeddleCudaXQuantization x_quantization;
   float threshold;
+  bool outliers_everywhere = false;
 };
 constexpr Kind kBfloat16 = {"bf16", false, false, kHeddleCudaKeepX, 0};
 constexpr Kind kKinds[] = {{"w8a8", true, false, kHeddleCudaQuantizeX, INFINITY},
                            {"int8", true, false, kHeddleCudaKeepX, 0},
                            {"llm-int8", true, false, kHeddleCudaQuantizeX, 6},
+                           {"llm-int8 with outliers everywhere", true, false, kHeddleCudaQuantizeX, 6, true},
                            {"2:4", false, true, kHeddleCudaKeepX, 0},
                            {"2:4 int8", true, true, kHeddleCudaKeepX, 0},
                            {"2:4 w8a8", true, true, kHeddleCudaQuantizeX, INFINITY},
                            {"2:4 llm-int8", true, true, kHeddleCudaQuantizeX, 6},
+                           {"2:4 llm-int8 with outliers everywhere", true, true, kHeddleCudaQuantizeX, 6, true},
                            {"llm-int8 by bitsandbytes", true, false, kHeddleCudaBitsAndBytesX, 6}};
 
 bool IsHere(const Kind& kind) {
   return kind.x_quantization != kHeddleCudaBitsAndBytesX || Api().bitsandbytes_check() == kHeddleCudaOk;
 }
 
+// So that neighbours have nothing in common.
+__device__ uint32_t Mixed(uint32_t index) {
+  uint32_t word = index * 0x9e3779b9u;
+  word = (word ^ word >> 16) * 0x85ebca6bu;
+  word = (word ^ word >> 13) * 0xc2b2ae35u;
+  return word ^ word >> 16;
+}
+
 __global__ void FillBytes(uint4* to, int64_t count) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= count) return;
   uint32_t words[4];
-  for (int j = 0; j < 4; ++j) {
-    auto word = static_cast<uint32_t>(i * 4 + j) * 0x9e3779b9u;
-    word = (word ^ word >> 16) * 0x85ebca6bu;
-    word = (word ^ word >> 13) * 0xc2b2ae35u;
-    words[j] = word ^ word >> 16;
-  }
+  for (int j = 0; j < 4; ++j) words[j] = Mixed(static_cast<uint32_t>(i * 4 + j));
   to[i] = {words[0], words[1], words[2], words[3]};
 }
 
@@ -71,6 +77,14 @@ __global__ void PlantOutliers(uint16_t* x, int64_t columns) {
     x[blockIdx.x * columns + (2 * threadIdx.x + 1) * columns / (2 * kOutliers)] = 0x41a0;  // 20
 }
 
+// As random weights make them of what goes into the down projection: one element of a thousand, anywhere.
+__global__ void ScatterOutliers(uint16_t* x, int64_t columns) {
+  const int64_t first = blockIdx.x * columns;
+  for (int64_t i = threadIdx.x; i < columns; i += blockDim.x) {
+    if (Mixed(static_cast<uint32_t>(first + i)) < 0xffffffffu / 1000) x[first + i] = 0x41a0;  // 20
+  }
+}
+
 class Bench {
  public:
   Bench()
@@ -79,8 +93,8 @@ class Bench {
         weights_(device_.Random(kWeightBytes / 8192, 4096, 0.02f).data),
         bytes_(device_.Allocate(kWeightBytes)),
         metadata_(device_.Allocate(kWeightBytes / 4)),
-        narrow_x_(X(4096)),
-        wide_x_(X(14336)),
+        narrow_x_{X(4096, false), X(4096, true)},
+        wide_x_{X(14336, false), X(14336, true)},
         y_(device_.Allocate(kMaxRows * kMaxOutputs * 2)),
         scales_(device_.Array(std::vector<float>(kMaxOutputs, 0.001f))) {
     // The first and the last of each four.
@@ -106,10 +120,14 @@ class Bench {
   }
 
  private:
-  void* X(int64_t columns) {
+  void* X(int64_t columns, bool outliers_everywhere) {
     void* const x = device_.Random(kMaxRows, columns).data;
     Check(Api().stream_synchronize(device_.stream()));
-    PlantOutliers<<<kMaxRows, 32>>>(static_cast<uint16_t*>(x), columns);
+    if (outliers_everywhere) {
+      ScatterOutliers<<<kMaxRows, 256>>>(static_cast<uint16_t*>(x), columns);
+    } else {
+      PlantOutliers<<<kMaxRows, 32>>>(static_cast<uint16_t*>(x), columns);
+    }
     CheckCuda(cudaGetLastError());
     return x;
   }
@@ -129,7 +147,8 @@ class Bench {
 
   void Multiply(const Kind& kind, const Shape& shape, int64_t offset, int64_t rows) {
     const int64_t size = shape.gated ? shape.n / 2 : shape.n;
-    const HeddleCudaMatrix from = {shape.k == 4096 ? narrow_x_ : wide_x_, kBf16, rows, shape.k, shape.k};
+    const HeddleCudaMatrix from = {(shape.k == 4096 ? narrow_x_ : wide_x_)[kind.outliers_everywhere], kBf16, rows,
+                                   shape.k, shape.k};
     const HeddleCudaMatrix to = {y_, kBf16, rows, size, size};
     const int64_t columns = shape.k / (kind.sparse ? 2 : 1);
     const HeddleCudaWeight weight = {
@@ -169,8 +188,8 @@ class Bench {
   void* const weights_;
   void* const bytes_;
   void* const metadata_;
-  void* const narrow_x_;
-  void* const wide_x_;
+  void* const narrow_x_[2];  // with six columns of outliers, and with some everywhere
+  void* const wide_x_[2];
   void* const y_;
   const float* const scales_;
 };
