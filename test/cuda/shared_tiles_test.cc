@@ -85,6 +85,12 @@ class Waiting {
 
   void Meet() { AllReduce(stream_, 0); }
 
+  // After both streams were synchronised: nobody waited in vain.
+  void ExpectMet() const {
+    EXPECT_OK(Api().peer_group_async_error(group_));
+    for (const DeviceArray& values : values_) EXPECT_EQ(values.ToHost()[0], 2.0f);
+  }
+
  private:
   static constexpr int64_t kBytes = 256 << 10;
 
@@ -110,6 +116,7 @@ TEST(CudaSharedTiles, "are added where another rank's kernel has some multiproce
     waiting.Meet();
     EXPECT_TRUE(SameBits(y.ToHost(), expected));
     waiting_stream.Synchronize();
+    waiting.ExpectMet();
     // And nothing is left of it.
     EXPECT_TRUE(SameBits(product.Run(stream, kBf16), expected));
   }
