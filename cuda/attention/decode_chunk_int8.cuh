@@ -139,6 +139,7 @@ struct ChunkStage<T, int8_t, kHeadDim> {
     const int lane = threadIdx.x % 32;
     uint32_t packed[4];
     LoadMatricesTransposed(packed, values + lane % 16 * kRowBytes + lane / 16 * 16 + pair * 32);
+    static_assert(kInt8FloatUnit<Value> == 1.0f);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       v[i / 2][i % 2 * 2] = Int8PairToFloats<Value, 0, 2>(packed[i]);

@@ -23,6 +23,8 @@ namespace heddle::cuda {
 // kMetadataUnits: how many 16 bytes that part is, 0 to 2.
 template <int kMetadataUnits, int kGroups, int kStages, bool kGated>
 class WeightRing {
+  static_assert(kGroups == 1 || kGroups == 2);
+
  public:
   static constexpr int kStageBytes = kGroupBytes + kMetadataUnits * kGroupRows * 16;
   static constexpr int kBytes = kStages * kStageBytes;

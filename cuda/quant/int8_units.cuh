@@ -1,5 +1,5 @@
-// Products of int8 values as 16-bit floats, 16 stored bytes of 16 rows at a time: what weight-only products consist of,
-// and what outliers of a quantised x are multiplied by.
+// Products of int8 values as 16-bit floats, times kInt8FloatUnit of their type, 16 stored bytes of 16 rows at a time:
+// what weight-only products consist of, and what outliers of a quantised x are multiplied by.
 //
 // The values become floats in registers.
 #pragma once
@@ -24,8 +24,8 @@ class DenseInt8Units {
   static __device__ __forceinline__ Metadata MetadataOfPair(uint32_t, int) { return {}; }
   static __device__ __forceinline__ Metadata MetadataOf(uint32_t, int) { return {}; }
 
-  // Adds the products of values `low` (row g) and `high` (row g + 8) and the unit's columns of x, which begin at `x` in
-  // row g of x. kSecond: the metadata are those of the pair, and the unit is its second.
+  // Adds kInt8FloatUnit times the products of values `low` (row g) and `high` (row g + 8) and the unit's columns of x,
+  // which begin at `x` in row g of x. kSecond: the metadata are those of the pair, and the unit is its second.
   template <int kSecond>
   static __device__ __forceinline__ void Add(float (&sums)[4], uint32_t low, uint32_t high, uint32_t x, Metadata) {
     const uint2 a = Int8ToFloats<T>(low);

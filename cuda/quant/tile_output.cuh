@@ -66,6 +66,7 @@ class TileOutput {
   static constexpr int kBufferRows = StoredRows(kXRows);
   static constexpr int kTilesOfBuffer = kBufferRows / 8;
   static constexpr int kParts = kXRows / kBufferRows;
+  static_assert(kXRows % kBufferRows == 0 && kBufferRows % kStoredBoxRows == 0);
 
   __device__ __forceinline__ float2 RowScales(int j) const {
     return row_scales_ == nullptr ? float2{1.0f, 1.0f} : RowScalesOf(row_scales_, first_row_, j);

@@ -4,7 +4,7 @@
 //
 // Nearly always all blocks of a grid run at the same time, but not where ranks share a device and another's kernel,
 // which may wait for this very rank, has some of the multiprocessors. So a block waits for some time and then leaves
-// the tile to the others, of whom the last to announce does not wait.
+// the tile to the others, of whom the last to announce never waits.
 #pragma once
 
 #include <type_traits>
