@@ -1,7 +1,6 @@
 // LLM.int8 products by the library of bitsandbytes, against what heddle_cuda.h promises of them and against ours.
 #include <cmath>
 #include <cstdlib>
-#include <cstring>
 #include <limits>
 #include <random>
 #include <string>
@@ -146,10 +145,6 @@ void ExpectClose(const std::vector<float>& actual, const std::vector<double>& ex
                  const std::string& name) {
   const double error = RelativeError(actual, expected);
   if (!(error <= tolerance)) Fail(__FILE__, __LINE__, name + ": error " + Show(error));
-}
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 void ExpectSaid(const std::string& part) {

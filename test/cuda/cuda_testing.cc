@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <limits>
 #include <random>
@@ -234,6 +235,10 @@ double MaxError(const std::vector<float>& actual, const std::vector<double>& exp
     worst = std::max(worst, error);
   }
   return worst;
+}
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 double Tolerance(HeddleCudaDType dtype) {

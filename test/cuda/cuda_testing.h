@@ -95,6 +95,8 @@ bool GapsAreNaN(const std::vector<float>& array, int64_t rows, int64_t size, int
 double RelativeError(const std::vector<float>& actual, const std::vector<double>& expected);
 // The largest |actual - expected|; NaN likewise.
 double MaxError(const std::vector<float>& actual, const std::vector<double>& expected);
+// NaN is the same as NaN of the same bits.
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b);
 // Of RelativeError, for results that were rounded to `dtype`.
 double Tolerance(HeddleCudaDType dtype);
 

@@ -4,7 +4,6 @@
 // an error of 1 / sqrt(k), far beyond what float32 sums are allowed, and a sum that happens to be near zero is no
 // trouble.
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <string>
 
@@ -263,10 +262,6 @@ TEST(CudaGatedMatmul, "runs in parts where the workspace does not hold all rows"
   TestStream stream(int64_t{512} << 10);
   NeedManyRows(stream);
   ExpectGated(stream, {300});
-}
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 TEST(CudaMatmul, "gives a row the same bits alone and beside up to 7 others") {

@@ -45,7 +45,7 @@ class PeerRanks : public Ranks {
 };
 
 // The same numbers, and zeros of the same sign.
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+bool SameNumbers(const std::vector<float>& a, const std::vector<float>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(),
                     [](float x, float y) { return x == y && std::signbit(x) == std::signbit(y); });
 }
@@ -72,7 +72,7 @@ TEST(OneShotAllReduce, "sums in tree order, bit for bit, on every rank, whatever
         for (std::vector<float>& sum : sums) {
           EXPECT_EQ(std::count(sum.end() - kGuards, sum.end(), 3.0f), static_cast<int64_t>(kGuards));
           sum.resize(count);
-          EXPECT_TRUE(SameBits(sum, expected));
+          EXPECT_TRUE(SameNumbers(sum, expected));
         }
       }
     }
@@ -168,8 +168,8 @@ void ExpectNorm(PeerRanks& ranks, const NormCase& c) {
   EXPECT_TRUE(RelativeError(first, NormOf(c, residual)) <= Tolerance(c.dtype));
   for (size_t rank = 0; rank < ys.size(); ++rank) {
     // With what lies between the rows.
-    EXPECT_TRUE(SameBits(residuals[rank], residual));
-    EXPECT_TRUE(SameBits(RowsOf(ys[rank], c.rows, c.hidden, c.stride()), first));
+    EXPECT_TRUE(SameNumbers(residuals[rank], residual));
+    EXPECT_TRUE(SameNumbers(RowsOf(ys[rank], c.rows, c.hidden, c.stride()), first));
     EXPECT_TRUE(c.in_place || GapsAreNaN(ys[rank], c.rows, c.hidden, c.stride()));
   }
 }
@@ -199,7 +199,7 @@ TEST(OneShotAllReduce, "with AddRmsNorm is as one after the other") {
     MustSucceed(Api().one_shot_all_reduce_add_rms_norm(stream.get(), ranks.group(), rank, &fused.op), "fused");
     ranks.AllReduce(rank, Matrix(parts.x, c.dtype, 1, static_cast<int64_t>(c.count())));
     MustSucceed(Api().add_rms_norm(stream.get(), &parts.op), "add_rms_norm");
-    Must(SameBits(fused.residual.ToHost(), parts.residual.ToHost()), "another residual");
+    Must(SameNumbers(fused.residual.ToHost(), parts.residual.ToHost()), "another residual");
     const std::vector<float> expected = RowsOf(parts.y.ToHost(), c.rows, c.hidden, c.stride());
     const std::vector<float> actual = RowsOf(fused.y.ToHost(), c.rows, c.hidden, c.stride());
     Must(RelativeError(actual, Doubles(expected)) <= Tolerance(c.dtype), "another y");
@@ -233,7 +233,7 @@ TEST(OneShotAllReduce, "in a graph on every rank's thread sums anew in each of 1
         const DeviceArray input = DeviceArray::From(stream, c.dtype, values[replay][static_cast<size_t>(rank)]);
         MustSucceed(Api().copy(stream.get(), x.data(), input.data(), count * 2), "copy");
         graph.Launch();
-        Must(SameBits(x.ToHost(), sums[replay]), "a replay has another sum");
+        Must(SameNumbers(x.ToHost(), sums[replay]), "a replay has another sum");
       }
     });
     EXPECT_OK(Api().peer_group_async_error(ranks.group()));

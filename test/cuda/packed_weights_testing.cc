@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 namespace heddle::test {
@@ -82,10 +81,6 @@ void ExpectWithin(const std::vector<float>& actual, const std::vector<double>& e
              Show(allowed));
     return;
   }
-}
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
 }
 
 double Activate(HeddleCudaActivation activation, double x) {

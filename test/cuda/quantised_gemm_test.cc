@@ -297,10 +297,6 @@ void ExpectGated(const Kind& kind) {
   }
 }
 
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
-
 // The first and the last rows of x that tiles of any size have.
 std::vector<int64_t> EdgesOfTiles(int64_t rows) {
   std::vector<int64_t> edges;

@@ -1,6 +1,5 @@
 // Products some of whose tiles several thread blocks have pieces of.
 #include <chrono>
-#include <cstring>
 #include <limits>
 #include <random>
 #include <thread>
@@ -22,30 +21,30 @@ class Product {
         k_(k),
         quantize_x_(quantize_x),
         x_(DeviceArray::From(stream, kBf16, RandomFloats(static_cast<size_t>(rows * k), 1))),
-        weight_(DeviceArray::Ints(stream, RandomBytes(static_cast<size_t>(n * k)))),
+        weight_(DeviceArray::Bytes(stream, RandomBytes(static_cast<size_t>(n * k)))),
         scales_(DeviceArray::From(stream, kHeddleCudaFloat32, std::vector<float>(static_cast<size_t>(n), 0.001f))) {}
 
   int64_t rows() const { return rows_; }
   int64_t n() const { return n_; }
 
-  std::vector<float> Run(TestStream& stream, HeddleCudaDType dtype) const {
-    const DeviceArray y = DeviceArray::Poisoned(stream, dtype, static_cast<size_t>(rows_ * n_));
-    Launch(stream, y, dtype);
+  std::vector<float> Run(TestStream& stream) const {
+    const DeviceArray y = DeviceArray::Poisoned(stream, kBf16, static_cast<size_t>(rows_ * n_));
+    Launch(stream, y);
     return y.ToHost();
   }
 
-  void Launch(TestStream& stream, const DeviceArray& y, HeddleCudaDType dtype) const {
+  void Launch(TestStream& stream, const DeviceArray& y) const {
     const HeddleCudaMatmul op = {
-        .x = Matrix(x_, kBf16, rows_, k_), .weight = Weight(), .bias = nullptr, .y = Matrix(y, dtype, rows_, n_)};
+        .x = Matrix(x_, kBf16, rows_, k_), .weight = Weight(), .bias = nullptr, .y = Matrix(y, kBf16, rows_, n_)};
     MustSucceed(Api().matmul(stream.get(), &op), "matmul");
   }
 
  private:
-  static std::vector<int32_t> RandomBytes(size_t count) {
+  static std::vector<uint8_t> RandomBytes(size_t count) {
     std::mt19937 random(7);
-    std::vector<int32_t> words((count + 3) / 4);
-    for (int32_t& word : words) word = static_cast<int32_t>(random());
-    return words;
+    std::vector<uint8_t> bytes(count);
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+    return bytes;
   }
 
   HeddleCudaWeight Weight() const {
@@ -61,10 +60,6 @@ class Product {
   bool quantize_x_;
   DeviceArray x_, weight_, scales_;
 };
-
-bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 // Two ranks on the device, of which one waits in a kernel until the other has called Meet.
 class Waiting {
@@ -109,16 +104,16 @@ TEST(CudaSharedTiles, "are added where another rank's kernel has some multiproce
   for (const bool quantize_x : {false, true}) {
     // Of float32 and of int32 sums; shapes whose tiles are shared out.
     const Product product(stream, quantize_x ? 256 : 128, 4096, quantize_x ? 28672 : 14336, quantize_x);
-    const std::vector<float> expected = product.Run(stream, kBf16);
+    const std::vector<float> expected = product.Run(stream);
     const DeviceArray y = DeviceArray::Poisoned(stream, kBf16, static_cast<size_t>(product.rows() * product.n()));
     Waiting waiting(stream, waiting_stream);
-    for (int i = 0; i < 3; ++i) product.Launch(stream, y, kBf16);
+    for (int i = 0; i < 3; ++i) product.Launch(stream, y);
     waiting.Meet();
     EXPECT_TRUE(SameBits(y.ToHost(), expected));
     waiting_stream.Synchronize();
     waiting.ExpectMet();
     // And nothing is left of it.
-    EXPECT_TRUE(SameBits(product.Run(stream, kBf16), expected));
+    EXPECT_TRUE(SameBits(product.Run(stream), expected));
   }
 }
 
