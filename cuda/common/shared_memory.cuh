@@ -78,6 +78,11 @@ __device__ __forceinline__ uint32_t LoadSharedWord(uint32_t from) {
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(from) : "memory");
   return value;
 }
+__device__ __forceinline__ uint16_t LoadSharedHalfWord(uint32_t from) {
+  uint16_t value;
+  asm volatile("ld.shared.u16 %0, [%1];" : "=h"(value) : "r"(from) : "memory");
+  return value;
+}
 __device__ __forceinline__ uint2 LoadSharedPair(uint32_t from) {
   uint2 value;
   asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(from) : "memory");

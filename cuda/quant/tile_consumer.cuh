@@ -42,6 +42,7 @@ class TileConsumer {
   static constexpr int kXRows = Products::kXRows;
   static constexpr int kTiles = kXRows / 8;
   static constexpr int kBuffers = NumStoreBuffers(kXRows);
+  static constexpr float kUnit = Products::kSumUnit;
 
   __device__ __forceinline__ void MultiplySteps(int num_steps, Sum (&sums)[kTiles][4]) {
     RingPosition last;
@@ -90,7 +91,7 @@ class TileConsumer {
 
   __device__ __forceinline__ void Join(int first_block, int last_block, const TilePiece& piece) {
     constexpr int kRows = kXRows < 256 ? 16 : 32;  // of a part
-    TileOutput<Sum, kRows, kBuffers> output(p_, p_.row_scales, piece.weight_tile, consumer_, buffers_);
+    TileOutput<Sum, kRows, kBuffers> output(p_, kUnit, p_.row_scales, piece.weight_tile, consumer_, buffers_);
     partial_.ForShare(piece.tile, first_block, last_block, kXRows / kRows, [&](int part) {
       Sum sums[kRows / 8][4] = {};
       partial_.template Add<kXRows>(sums, first_block, last_block, part * kRows);
@@ -166,7 +167,7 @@ class TileConsumer {
 
   __device__ __forceinline__ int FirstRow(const TilePiece& piece) const { return piece.x_tile * kXRows; }
 
-  // sums * scales of x's rows from first_row on.
+  // sums * scales of x's rows from first_row on, in units of kUnit as products of outliers are.
   template <int kSize>
   __device__ __forceinline__ void Scale(int first_row, const Sum (&sums)[kSize][4], float (&scaled)[kSize][4]) const {
 #pragma unroll
@@ -175,7 +176,7 @@ class TileConsumer {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
         const float row_scale = e % 2 == 0 ? row_scales.x : row_scales.y;
-        scaled[j][e] = static_cast<float>(sums[j][e]) * row_scale;
+        scaled[j][e] = static_cast<float>(sums[j][e]) * (row_scale * kUnit);
       }
     }
   }
@@ -184,7 +185,7 @@ class TileConsumer {
   template <typename Value, int kSize>
   __device__ __forceinline__ void Write(const float* row_scales, const TilePiece& piece, int row,
                                         const Value (&sums)[kSize][4]) {
-    TileOutput<Value, kSize * 8, kBuffers>(p_, row_scales, piece.weight_tile, consumer_, buffers_)
+    TileOutput<Value, kSize * 8, kBuffers>(p_, kUnit, row_scales, piece.weight_tile, consumer_, buffers_)
         .Write(FirstRow(piece) + row, sums);
   }
 

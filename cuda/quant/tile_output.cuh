@@ -29,9 +29,9 @@ __device__ __forceinline__ float2 RowScalesOf(const float* row_scales, int first
 template <typename Sum, int kXRows, int kBuffers>
 class TileOutput {
  public:
-  // `row_scales` are those of x that the sums still lack; null: 1.
-  __device__ __forceinline__ TileOutput(const TileParameters& p, const float* row_scales, int weight_tile, int consumer,
-                                        uint8_t* buffers)
+  // Of sums that are multiples of `unit`. `row_scales` are those of x that they still lack; null: 1.
+  __device__ __forceinline__ TileOutput(const TileParameters& p, float unit, const float* row_scales, int weight_tile,
+                                        int consumer, uint8_t* buffers)
       : p_(p),
         row_scales_(row_scales),
         first_output_((weight_tile * kTileConsumers + consumer) * (p.gated ? 32 : 64)),
@@ -44,7 +44,7 @@ class TileOutput {
     for (int half = 0; half < 2; ++half) {
       const int weight_row = p.gated ? output_ + half * p.num_outputs : output_ + half * 8;
       const bool valid = p.gated ? output_ < p.num_outputs : weight_row < p.num_outputs;
-      scale_[half] = p.scales != nullptr && valid ? p.scales[weight_row] : 1.0f;
+      scale_[half] = (p.scales != nullptr && valid ? p.scales[weight_row] : 1.0f) / unit;
       bias_[half] = p.bias != nullptr && valid ? p.bias[weight_row] : 0.0f;
     }
   }

@@ -3,6 +3,7 @@
 // % 2 of x.
 #pragma once
 
+#include "common/int8_floats.cuh"
 #include "common/shared_memory.cuh"
 #include "common/wgmma_quantised.cuh"
 #include "quant/tile_parameters.h"
@@ -12,7 +13,7 @@ namespace heddle::cuda {
 
 // What kinds of products have in common. A step takes kValues values of a row of the weight, kValueBytes together, and
 // kXBoxes boxes of 128 bytes of a row of x; of a 2:4 weight also kMetadataRowBytes. A stage has them in this order.
-// kXRowMicroseconds: see tile_division.cuh.
+// Sums that are floats are multiples of kSumUnit. kXRowMicroseconds: see tile_division.cuh.
 template <int kRows, int kValueBytes, int kBoxes, int kMetadataRow = 0>
 struct TileShape {
   static constexpr int kGroups = 1;
@@ -27,6 +28,7 @@ struct TileShape {
   static constexpr int kStageBytes = kMetadataBegin + kMetadataBytes;
 
   static constexpr bool kHasOutliers = false;
+  static constexpr float kSumUnit = 1.0f;
 
   static __device__ __forceinline__ const uint8_t* Weights(const uint8_t* stage, int consumer) {
     return stage + consumer * (kWeightBytes / kTileConsumers);
@@ -63,26 +65,6 @@ struct Int8Products : TileShape<kRows, 128, 1> {
   }
 };
 
-// The int8 in the low two bytes of `bytes` as T, exactly.
-template <typename T>
-__device__ __forceinline__ uint32_t PairFromInt8(uint32_t bytes);
-template <>
-__device__ __forceinline__ uint32_t PairFromInt8<__half>(uint32_t bytes) {
-  // In a number from 1024 on the low bits count ones: 1024 + 128 + value, less 1152.
-  const uint32_t raised = __byte_perm(bytes ^ 0x8080u, 0x64u, 0x4140);
-  uint32_t pair;
-  asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(raised), "r"(0x64806480u));
-  return pair;
-}
-template <>
-__device__ __forceinline__ uint32_t PairFromInt8<__nv_bfloat16>(uint32_t bytes) {
-  // From 128 on the low seven bits do: 128 + the value without its sign bit, less 128, or 256 for a set sign bit.
-  const uint32_t raised = __byte_perm(bytes, 0x43u, 0x4140);
-  uint32_t pair;
-  asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(pair) : "r"(raised & 0xff7fff7fu), "r"(raised & 0xff80ff80u));
-  return pair;
-}
-
 // The thread's part of 64 rows of int8 weights in shared memory, swizzled as boxes of rows of so many bytes are: 16
 // columns at a time, as wgmma takes them from registers.
 template <int kRowBytes>
@@ -91,36 +73,37 @@ class Int8Rows {
   __device__ __forceinline__ explicit Int8Rows(const uint8_t* rows) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const int row = static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane / 4;
-    swizzle_ = kRowBytes == 128 ? row % 8 : row / 2 % 4;
-    from_ = rows + row * kRowBytes + lane % 4 * 2;
+    const int swizzle = kRowBytes == 128 ? row % 8 : row / 2 % 4;
+    from_ = SharedAddress(rows) + row * kRowBytes + swizzle * 16 + lane % 4 * 2;
   }
 
-  // Columns from 16 `chunk` on.
-  template <typename T>
-  __device__ __forceinline__ void Load(int chunk, uint32_t (&left)[4]) const {
-    const uint8_t* const from = from_ + (chunk ^ swizzle_) * 16;
+  // Columns from 16 `chunk` on, two int8 in the low bytes of each.
+  __device__ __forceinline__ void Load(int chunk, uint32_t (&pairs)[4]) const {
+    const uint32_t from = from_ ^ chunk * 16;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      left[i] = PairFromInt8<T>(*reinterpret_cast<const uint16_t*>(from + i % 2 * 8 * kRowBytes + i / 2 * 8));
-    }
+    for (int i = 0; i < 4; ++i) pairs[i] = LoadSharedHalfWord(from + i % 2 * 8 * kRowBytes + i / 2 * 8);
   }
 
  private:
-  int swizzle_;
-  const uint8_t* from_;
+  uint32_t from_;  // of chunk 0
 };
 
-// Products of kChunks times 16 columns of weights, converted to T while those before are under way: multiply(left, i)
-// begins one, a group by itself. kConvertedUnderWay may be under way when this returns.
+// Products of kChunks times 16 columns of weights, converted to T times kInt8FloatUnit<T> while those before are under
+// way and those after on their way: multiply(left, i) begins one, a group by itself. kConvertedUnderWay may be under
+// way when this returns.
 inline constexpr int kConvertedUnderWay = 3;
 
 template <typename T, int kChunks, int kRowBytes, typename Body>
 __device__ __forceinline__ void MultiplyConverted(const Int8Rows<kRowBytes>& rows, const Body& multiply) {
   uint32_t left[kConvertedUnderWay + 1][4];
+  uint32_t pairs[4];
+  rows.Load(0, pairs);
 #pragma unroll
   for (int i = 0; i < kChunks; ++i) {
     auto& mine = left[i % (kConvertedUnderWay + 1)];
-    rows.template Load<T>(i, mine);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) mine[j] = Int8PairToFloats<T, 0, 1>(pairs[j]);
+    if (i + 1 < kChunks) rows.Load(i + 1, pairs);
     hopper::BeginProducts();
     multiply(mine, i);
     hopper::CommitProducts();
@@ -133,6 +116,7 @@ template <typename T, int kRows, int kStep = kRows == 256 ? 64 : 128>
 struct ConvertedProducts : TileShape<kRows, kStep, kStep / 64> {
   using Shape = TileShape<kRows, kStep, kStep / 64>;
   using Sum = float;
+  static constexpr float kSumUnit = kInt8FloatUnit<T>;
   static constexpr double kXRowMicroseconds = 0.0030 * kStep / 128;
   static constexpr int kGroups = kConvertedUnderWay;
   static constexpr int kValues = kStep;
@@ -151,6 +135,7 @@ struct ConvertedProducts : TileShape<kRows, kStep, kStep / 64> {
 template <typename T, int kRows>
 struct OutlierProducts : Int8Products<kRows> {
   using Shape = typename Int8Products<kRows>::Shape;
+  static constexpr float kSumUnit = kInt8FloatUnit<T>;
   static constexpr double kXRowMicroseconds = 0.0011;
   static constexpr bool kHasOutliers = true;
   static constexpr int kOutlierColumns = cuda::kOutlierColumns;

@@ -112,6 +112,7 @@ template <typename T, int kRows>
 struct SparseConvertedProducts : TileShape<kRows, 64, 2, 16> {
   using Shape = TileShape<kRows, 64, 2, 16>;
   using Sum = float;
+  static constexpr float kSumUnit = kInt8FloatUnit<T>;
   static constexpr double kXRowMicroseconds = 0.0035;
   static constexpr int kGroups = 0;
   static constexpr int kValues = 64;
@@ -128,6 +129,7 @@ template <typename T, int kRows>
 struct SparseOutlierProducts : SparseInt8Products<kRows> {
   using Shape = typename SparseInt8Products<kRows>::Shape;
   static constexpr bool kHasOutliers = true;
+  static constexpr float kSumUnit = kInt8FloatUnit<T>;
   static constexpr int kOutlierColumns = kSparseOutlierColumns;
 
   static __device__ __forceinline__ void MultiplyOutliers(float (&sums)[kRows / 8][4], const uint8_t* stage,
