@@ -44,7 +44,8 @@ struct GemvArguments {
 
   int num_tiles = 0;
   int num_rounds = 0;          // over row_bytes
-  int num_slabs = 1;           // of x: slab s begins with round s * num_rounds / num_slabs
+  int num_slabs = 1;           // of x
+  int slab_rounds = 0;         // of each slab but the last, which may have fewer
   int x_shared_pitch = 0;      // bytes between rows of x in shared memory
   int num_outlier_slots = -1;  // negative: there are no outliers
 };

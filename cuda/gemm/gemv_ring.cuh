@@ -37,8 +37,6 @@ class WeightRing {
         policy_(ReadOncePolicy()),
         group_step_(kGated ? arguments.num_outputs : kGroupRows),
         tile_(blockIdx.x) {
-    const int num_tiles = (arguments.num_tiles - 1 - static_cast<int>(blockIdx.x)) / static_cast<int>(gridDim.x) + 1;
-    stages_left_ = num_tiles * arguments.num_rounds * kGroups;
     EnterTile();
 #pragma unroll 1
     for (int i = 0; i < kStages; ++i) {
@@ -66,7 +64,7 @@ class WeightRing {
   static constexpr int kStagesAtFirst = 3;  // 48 KiB of a block: with them an H100 reads at 99 % of its speed
 
   __device__ __forceinline__ void Start(int slot) {
-    if (stages_left_ > 0) {
+    if (tile_ < arguments_.num_tiles) {
       CopyValues(memory_ + slot);
       if constexpr (kMetadataUnits > 0) CopyMetadata(memory_ + slot + kGroupBytes);
       Advance();
@@ -125,7 +123,6 @@ class WeightRing {
 
   // Groups 0 and 1 of a gated tile are 16 rows of gate and the same of up.
   __device__ __forceinline__ void Advance() {
-    --stages_left_;
     if constexpr (kGroups == 2) {
       group_ ^= 1;
       const int rows = group_ == 1 ? group_step_ : -group_step_;
@@ -156,7 +153,6 @@ class WeightRing {
   int rows_left_;                            // of the weight, or of gate or up, from its group on; may be none or less
   const unsigned char* values_;              // the lane's first unit
   const unsigned char* metadata_ = nullptr;  // the lane's
-  int stages_left_;
 };
 
 }  // namespace heddle::cuda

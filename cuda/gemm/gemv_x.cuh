@@ -28,16 +28,16 @@ class XSlabs {
     __device__ __forceinline__ void Next() { address += kXRoundBytes; }
   };
 
-  // Cuts k into slabs that fit in `max_bytes`, even in rounds. False where x is to stay whole and does not fit.
+  // Cuts k into slabs that fit in `max_bytes`. False where x is to stay whole and does not fit.
   static bool Divide(int max_bytes, bool whole, GemvArguments& arguments) {
     // Of one slab where there are several.
     const int max_rounds = (max_bytes / (whole ? 1 : 2) / arguments.num_rows - kPaddingBytes) / kXRoundBytes;
     if (max_rounds < 1) return false;
-    const int num_slabs = static_cast<int>(CeilDiv(arguments.num_rounds, max_rounds));
-    if (whole && num_slabs > 1) return false;
-    arguments.num_slabs = num_slabs;
-    arguments.x_shared_pitch =
-        static_cast<int>(CeilDiv(arguments.num_rounds, num_slabs)) * kXRoundBytes + kPaddingBytes;
+    const int64_t fewest_slabs = CeilDiv(arguments.num_rounds, max_rounds);
+    if (whole && fewest_slabs > 1) return false;
+    arguments.slab_rounds = static_cast<int>(CeilDiv(arguments.num_rounds, fewest_slabs));
+    arguments.num_slabs = static_cast<int>(CeilDiv(arguments.num_rounds, arguments.slab_rounds));
+    arguments.x_shared_pitch = arguments.slab_rounds * kXRoundBytes + kPaddingBytes;
     return true;
   }
 
@@ -49,7 +49,9 @@ class XSlabs {
       : arguments_(arguments), memory_(SharedAddress(memory)) {}
 
   // Rounds of slab `slab`: [Begin(slab), Begin(slab + 1)).
-  __device__ __forceinline__ int Begin(int slab) const { return slab * arguments_.num_rounds / arguments_.num_slabs; }
+  __device__ __forceinline__ int Begin(int slab) const {
+    return min(slab * arguments_.slab_rounds, arguments_.num_rounds);
+  }
 
   // Makes slab 0 current. The calling thread has no copies in an open group.
   __device__ __forceinline__ void LoadFirst() {
@@ -143,13 +145,14 @@ class XSlabs {
   __device__ __forceinline__ void Copy(int slab, int buffer) const {
     const int begin = Begin(slab) * kUnitsPerRound;
     const int units = Begin(slab + 1) * kUnitsPerRound - begin;
-    const int total = arguments_.num_rows * units;
+    int unit = threadIdx.x;
 #pragma unroll 1
-    for (int index = threadIdx.x; index < total; index += kGemvThreads) {
-      const int row = index / units;
-      const int unit = index % units;
-      const int num_bytes = min(max(arguments_.x_row_bytes - (begin + unit) * 16, 0), 16);
-      CopyAsync(Place(buffer, row, unit), num_bytes > 0 ? Source(row, begin + unit) : arguments_.x, num_bytes);
+    for (int row = 0; row < arguments_.num_rows; unit -= units, ++row) {
+#pragma unroll 1
+      for (; unit < units; unit += kGemvThreads) {
+        const int num_bytes = min(max(arguments_.x_row_bytes - (begin + unit) * 16, 0), 16);
+        CopyAsync(Place(buffer, row, unit), num_bytes > 0 ? Source(row, begin + unit) : arguments_.x, num_bytes);
+      }
     }
   }
 
