@@ -1,52 +1,30 @@
-// Instructions of compute capability 9.0a, one function each: barriers in shared memory, copies by the tensor memory
-// accelerator, and products of a warpgroup, four warps that act as one.
+// Instructions of compute capability 9.0a, one function each: copies by the tensor memory accelerator, and products of
+// a warpgroup, four warps that act as one.
 #pragma once
 
 #include <cuda.h>
 
 #include <cstdint>
 
+#include "common/barrier.cuh"
 #include "common/numeric.cuh"
 #include "common/shared_memory.cuh"
 
 namespace heddle::cuda::hopper {
 
-// A barrier in shared memory: its phase ends when `arrivals` threads have arrived and all bytes that were announced
-// have been copied. Phases alternate in parity, beginning with 0.
-using Barrier = uint64_t;
-
-__device__ __forceinline__ void InitBarrier(Barrier* barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(arrivals) : "memory");
-}
+using cuda::Arrive;
+using cuda::Barrier;
+using cuda::InitBarrier;
+using cuda::Wait;
 
 // Once, after barriers were initialised and before others are told.
 __device__ __forceinline__ void FenceBarrierInit() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-__device__ __forceinline__ void Arrive(Barrier* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
-}
-
 __device__ __forceinline__ void ArriveAndExpect(Barrier* barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes)
                : "memory");
-}
-
-// Until the phase of this parity has ended.
-__device__ __forceinline__ void Wait(Barrier* barrier, uint32_t parity) {
-  uint32_t done = 0;
-  while (done == 0) {
-    asm volatile(
-        "{\n"
-        ".reg .pred p;\n"
-        "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
-        "selp.u32 %0, 1, 0, p;\n"
-        "}\n"
-        : "=r"(done)
-        : "r"(SharedAddress(barrier)), "r"(parity)
-        : "memory");
-  }
 }
 
 // Copies `bytes` bytes; all three are multiples of 16. Announces them as copied at `barrier`.

@@ -5,6 +5,8 @@
 // warp c % 8's. The chunks of one group, with the metadata of as many values, are a stage of a warp's ring.
 #pragma once
 
+#include <cuda.h>
+
 #include <cstdint>
 
 #include "heddle_cuda.h"
@@ -20,6 +22,9 @@ inline constexpr int kGroupBytes = kGroupRows * kChunkBytes;
 inline constexpr int kRoundBytes = kGemvWarps * kChunkBytes;
 
 struct GemvArguments {
+  // From compute capability 9.0 on: boxes of a stage, in bytes.
+  CUtensorMap weight_map;
+  CUtensorMap metadata_map;
   const unsigned char* x = nullptr;
   const unsigned char* weight = nullptr;    // its values
   const unsigned char* metadata = nullptr;  // of 2:4

@@ -107,13 +107,15 @@ __global__ void __launch_bounds__(kGemvThreads, 2) GemvKernel(const __grid_const
   static_assert(!kGated || kGroups == 2);
   using Ring = WeightRing<Form::kMetadataUnits, kGroups, kStages, kGated>;
   using X = typename Form::X;
-  extern __shared__ __align__(128) unsigned char shared[];
-  auto* const partial = reinterpret_cast<typename X::Sum*>(shared + kGemvWarps * Ring::kBytes);
+  extern __shared__ __align__(128) unsigned char shared_bytes[];
+  unsigned char* const shared =
+      shared_bytes + (kRingAlignment - SharedAddress(shared_bytes) % kRingAlignment) % kRingAlignment;
+  auto* const partial = reinterpret_cast<typename X::Sum*>(shared + RingMemory<Form::kMetadataUnits, kStages>::kBytes);
   unsigned char* const x_memory =
       reinterpret_cast<unsigned char*>(partial + kGemvWarps * arguments.num_rows * kGroups * kGroupRows);
 
   AllowNext();
-  Ring ring(arguments, SharedAddress(shared) + threadIdx.x / 32 * Ring::kBytes);
+  Ring ring(arguments, shared);
   X x(arguments, x_memory);
   WaitForPrevious();
   x.LoadFirst();
@@ -127,7 +129,7 @@ __global__ void __launch_bounds__(kGemvThreads, 2) GemvKernel(const __grid_const
       const int end = x.Begin(slab + 1);
       if constexpr (X::kInSlabs) {
         if (arguments.num_slabs > 1) {
-          if (stages_of_slab > 0) x.template Turn<kStages>(stages_of_slab);
+          if (stages_of_slab > 0) x.template Turn<Ring::kCopyGroups>(stages_of_slab);
           const bool last_of_tile = slab + 1 == arguments.num_slabs;
           const bool last_tile = static_cast<int>(tile + gridDim.x) >= arguments.num_tiles;
           if (!last_of_tile || !last_tile) x.Start(last_of_tile ? 0 : slab + 1);

@@ -5,6 +5,7 @@
 
 #include "common/checks.h"
 #include "common/rounding.h"
+#include "common/tensor_map.h"
 #include "gemm/gemv_kernel.cuh"
 
 namespace heddle::cuda {
@@ -29,6 +30,20 @@ inline constexpr GemvDivision kGemvDivisions[] = {
 template <typename Form>
 constexpr int StagesOf(int ring_bytes) {
   return ring_bytes / kGemvWarps / (kGroupBytes + Form::kMetadataUnits * kGroupRows * 16);
+}
+
+// Of all warps' rings, where stages take ring_bytes at most.
+template <typename Form>
+int RingBytes(int ring_bytes) {
+  const auto of_stages = [&]<int kLimit>() { return RingMemory<Form::kMetadataUnits, StagesOf<Form>(kLimit)>::kBytes; };
+  switch (ring_bytes) {
+    case kLongRingBytes:
+      return of_stages.template operator()<kLongRingBytes>();
+    case kMediumRingBytes:
+      return of_stages.template operator()<kMediumRingBytes>();
+    default:
+      return of_stages.template operator()<kShortRingBytes>();
+  }
 }
 
 template <typename Form, int kStages, bool kGated>
@@ -57,7 +72,7 @@ bool TryGemv(const HeddleCudaStream& stream, GemvArguments arguments) {
   arguments.num_rounds = static_cast<int>(CeilDiv(arguments.row_bytes, kRoundBytes));
   for (const GemvDivision& division : kGemvDivisions) {
     const auto fixed_bytes = [&](int groups) {
-      return kGemvWarps * StagesOf<Form>(division.ring_bytes) * (kGroupBytes + Form::kMetadataUnits * kGroupRows * 16) +
+      return kRingAlignment + RingBytes<Form>(division.ring_bytes) +
              kGemvWarps * arguments.num_rows * groups * kGroupRows * static_cast<int>(sizeof(typename Form::X::Sum));
     };
     // Low tiles spread evenly and read memory in order; but each tile reads x again where that does not stay.
@@ -76,9 +91,21 @@ bool TryGemv(const HeddleCudaStream& stream, GemvArguments arguments) {
   return false;
 }
 
+// Of 16 rows of so many bytes each, of a matrix of bytes.
+inline CUtensorMap StageMap(const void* data, int64_t row_bytes, int64_t num_rows, int64_t pitch, int box_bytes) {
+  return TensorMapOf({.base = data,
+                      .dtype = kHeddleCudaInt8,
+                      .rank = 2,
+                      .size = {static_cast<uint64_t>(row_bytes), static_cast<uint64_t>(num_rows)},
+                      // A single row has any stride, but a map is asked for a good one.
+                      .stride_bytes = {static_cast<uint64_t>(num_rows == 1 ? RoundUp(row_bytes, 16) : pitch)},
+                      .box = {static_cast<uint32_t>(box_bytes), kGroupRows}});
+}
+
 // Arguments of a product without what TryGemv fills in.
-inline GemvArguments GemvArgumentsOf(const HeddleCudaMatrix& x, const HeddleCudaWeight& weight, const float* bias,
-                                     const HeddleCudaMatrix& y) {
+template <typename Form>
+GemvArguments GemvArgumentsOf(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaWeight& weight,
+                              const float* bias, const HeddleCudaMatrix& y) {
   // Offsets within a row and numbers of rows are 32-bit in the kernel.
   Require(x.size <= (1 << 24) && weight.values.num_rows <= (1 << 30),
           "matmul: a weight of more than 2^24 columns or 2^30 rows");
@@ -98,6 +125,15 @@ inline GemvArguments GemvArgumentsOf(const HeddleCudaMatrix& x, const HeddleCuda
   arguments.row_bytes = static_cast<int>(weight.values.size * SizeOf(weight.values.dtype));
   arguments.x_row_bytes = static_cast<int>(x.size * SizeOf(x.dtype));
   arguments.float32_output = y.dtype == kHeddleCudaFloat32;
+  if (stream.properties.major >= 9) {
+    const int64_t num_rows = weight.values.num_rows;
+    arguments.weight_map =
+        StageMap(arguments.weight, arguments.row_bytes, num_rows, arguments.weight_pitch, kChunkBytes);
+    if constexpr (Form::kMetadataUnits > 0) {
+      arguments.metadata_map = StageMap(arguments.metadata, arguments.metadata_pitch, num_rows,
+                                        arguments.metadata_pitch, Form::kMetadataUnits * 16);
+    }
+  }
   return arguments;
 }
 
@@ -123,13 +159,13 @@ void LaunchGemv(const HeddleCudaStream& stream, const GemvArguments& arguments) 
 // An op, whose arguments are first completed by complete(arguments).
 template <typename Form, typename Complete>
 void LaunchGemv(const HeddleCudaStream& stream, const HeddleCudaMatmul& op, const Complete& complete) {
-  GemvArguments arguments = GemvArgumentsOf(op.x, op.weight, op.bias, op.y);
+  GemvArguments arguments = GemvArgumentsOf<Form>(stream, op.x, op.weight, op.bias, op.y);
   complete(arguments);
   LaunchGemv<Form, false>(stream, arguments);
 }
 template <typename Form, typename Complete>
 void LaunchGemv(const HeddleCudaStream& stream, const HeddleCudaGatedMatmul& op, const Complete& complete) {
-  GemvArguments arguments = GemvArgumentsOf(op.x, op.gate_up, op.bias, op.y);
+  GemvArguments arguments = GemvArgumentsOf<Form>(stream, op.x, op.gate_up, op.bias, op.y);
   arguments.activation = op.activation;
   complete(arguments);
   LaunchGemv<Form, true>(stream, arguments);

@@ -1,9 +1,10 @@
-// How weights reach a warp: through a ring of its own in shared memory, filled by asynchronous copies.
+// How weights reach a warp: through a ring of its own in shared memory, filled by asynchronous copies. What is on its
+// way needs no registers, so that the ring stays full across tiles, across reductions, and while the kernel waits for
+// the one before it.
 //
-// Copies of 16 bytes a lane (cp.async) rather than bulk copies: a stage is 16 pieces of 128 bytes, a whole line each,
-// of which one instruction of a warp moves four and a bulk copy one; a k that is no multiple of anything costs a byte
-// count; and sm_80 has them. What is on its way needs no registers, so that the ring stays full across tiles, across
-// reductions, and while the kernel waits for the one before it.
+// From compute capability 9.0 on the tensor memory accelerator copies a stage, told by one lane; before, lanes copy 16
+// bytes at a time (cp.async). These cost most of the instructions beside the products themselves, and share the way to
+// shared memory with what the products read.
 //
 // While it waits, other kernels work, on little data and one after another: what counts for them is latency. So a ring
 // is first filled with no more on its way than keeps memory busy, or each of their reads would queue behind all of it.
@@ -11,29 +12,147 @@
 // layer.
 #pragma once
 
+#include "common/barrier.cuh"
+#include "common/hopper.cuh"
 #include "common/shared_memory.cuh"
 #include "gemm/gemv_arguments.h"
 #include "gemm/gemv_sums.cuh"
 
 namespace heddle::cuda {
 
-// A stage is 16 rows of values, as UnitOffset places them, and then, of 2:4, their metadata: for each 16 bytes of a
-// row's part those of all 16 rows.
+inline constexpr int kRingAlignment = 1024;
+
+// Shared memory of a block's rings: of all warps' stages the values, as UnitOffset places them, then the metadata, then
+// what TensorRing waits for. `memory` begins on kRingAlignment bytes.
 //
-// kMetadataUnits: how many 16 bytes that part is, 0 to 2.
+// kMetadataUnits: for a row's values of a stage, so many 16 bytes, 0 to 2.
+template <int kMetadataUnits, int kStages>
+struct RingMemory {
+  static constexpr int kValueBytes = kGroupBytes;  // of a stage
+  static constexpr int kMetadataBytes = kMetadataUnits * kGroupRows * 16;
+  static constexpr int kBytes =
+      kGemvWarps * kStages * (kValueBytes + kMetadataBytes + static_cast<int>(sizeof(Barrier)));
+
+  // Of the calling warp's first stage.
+  static __device__ __forceinline__ unsigned char* Values(unsigned char* memory) {
+    return memory + static_cast<int>(threadIdx.x) / 32 * kStages * kValueBytes;
+  }
+  static __device__ __forceinline__ unsigned char* Metadata(unsigned char* memory) {
+    return memory + kGemvWarps * kStages * kValueBytes + static_cast<int>(threadIdx.x) / 32 * kStages * kMetadataBytes;
+  }
+  static __device__ __forceinline__ Barrier* Barriers(unsigned char* memory) {
+    return reinterpret_cast<Barrier*>(memory + kGemvWarps * kStages * (kValueBytes + kMetadataBytes)) +
+           static_cast<int>(threadIdx.x) / 32 * kStages;
+  }
+};
+
+inline constexpr int kStagesAtFirst = 3;  // 48 KiB of a block: with them an H100 reads at 99 % of its speed
+
+// A ring of kStages stages of a warp, whose functions all of its lanes call:
+//   Ring(arguments, memory)  starts the first stages, and returns when few of them are still on their way; reads
+//   weights
+//                            and nothing else
+//   Front()                  the oldest stage, once it is there
+//   Pop()                    gives it back and starts another in its place
+//   kCopyGroups              how many groups of the thread's own copies (cp.async) its stages are
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+// By the tensor memory accelerator.
 template <int kMetadataUnits, int kGroups, int kStages, bool kGated>
-class WeightRing {
-  static_assert(kGroups == 1 || kGroups == 2);
+class TensorRing {
+  using Memory = RingMemory<kMetadataUnits, kStages>;
 
  public:
-  static constexpr int kStageBytes = kGroupBytes + kMetadataUnits * kGroupRows * 16;
-  static constexpr int kBytes = kStages * kStageBytes;
+  static constexpr int kCopyGroups = 0;
 
-  // `memory`: kBytes of the warp's own. Starts the first kStages stages, and returns when few of them
-  // are still on their way; reads weights and nothing else.
-  __device__ __forceinline__ WeightRing(const GemvArguments& arguments, uint32_t memory)
+  __device__ __forceinline__ TensorRing(const GemvArguments& arguments, unsigned char* memory)
       : arguments_(arguments),
-        memory_(memory),
+        values_(Memory::Values(memory)),
+        metadata_(Memory::Metadata(memory)),
+        full_(Memory::Barriers(memory)),
+        policy_(ReadOncePolicy()),
+        tile_(blockIdx.x) {
+    if (IsFirstLane()) {
+      for (int i = 0; i < kStages; ++i) InitBarrier(&full_[i], 1);
+      hopper::FenceBarrierInit();
+      hopper::FenceAsyncProxy();
+    }
+    __syncwarp();
+#pragma unroll 1
+    for (int i = 0; i < kStages && tile_ < arguments_.num_tiles; ++i) {
+      if (i >= kStagesAtFirst) Wait(&full_[i - kStagesAtFirst], 0);
+      Start(i);
+    }
+  }
+
+  __device__ __forceinline__ WeightStage Front() const {
+    Wait(&full_[front_], parity_);
+    return {SharedAddress(values_) + front_ * Memory::kValueBytes,
+            SharedAddress(metadata_) + front_ * Memory::kMetadataBytes};
+  }
+
+  __device__ __forceinline__ void Pop() {
+    __syncwarp();
+    Start(front_);
+    if (++front_ == kStages) {
+      front_ = 0;
+      parity_ ^= 1;
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ bool IsFirstLane() { return threadIdx.x % 32 == 0; }
+
+  __device__ __forceinline__ void Start(int stage) {
+    if (tile_ >= arguments_.num_tiles) return;
+    if (IsFirstLane()) {
+      Barrier* const full = &full_[stage];
+      const int chunk = round_ * kGemvWarps + static_cast<int>(threadIdx.x) / 32;
+      const int row =
+          kGated ? tile_ * kGroupRows + group_ * arguments_.num_outputs : (tile_ * kGroups + group_) * kGroupRows;
+      hopper::ArriveAndExpect(full, Memory::kValueBytes + Memory::kMetadataBytes);
+      hopper::CopyBoxWith(policy_, values_ + stage * Memory::kValueBytes, arguments_.weight_map, full,
+                          chunk * kChunkBytes, row);
+      if constexpr (kMetadataUnits > 0) {
+        hopper::CopyBoxWith(policy_, metadata_ + stage * Memory::kMetadataBytes, arguments_.metadata_map, full,
+                            chunk * kMetadataUnits * 16, row);
+      }
+    }
+    if (++group_ < kGroups) return;
+    group_ = 0;
+    if (++round_ < arguments_.num_rounds) return;
+    round_ = 0;
+    tile_ += gridDim.x;
+  }
+
+  const GemvArguments& arguments_;
+  unsigned char* const values_;
+  unsigned char* const metadata_;
+  Barrier* const full_;
+  const uint64_t policy_;
+  int front_ = 0;
+  uint32_t parity_ = 0;
+  // The next stage to start.
+  int tile_;
+  int round_ = 0;
+  int group_ = 0;
+};
+
+template <int kMetadataUnits, int kGroups, int kStages, bool kGated>
+using WeightRing = TensorRing<kMetadataUnits, kGroups, kStages, kGated>;
+#else
+// By copies of 16 bytes a lane.
+template <int kMetadataUnits, int kGroups, int kStages, bool kGated>
+class CopyRing {
+  using Memory = RingMemory<kMetadataUnits, kStages>;
+
+ public:
+  static constexpr int kCopyGroups = kStages;
+
+  __device__ __forceinline__ CopyRing(const GemvArguments& arguments, unsigned char* memory)
+      : arguments_(arguments),
+        values_memory_(SharedAddress(Memory::Values(memory))),
+        metadata_memory_(SharedAddress(Memory::Metadata(memory))),
         policy_(ReadOncePolicy()),
         group_step_(kGated ? arguments.num_outputs : kGroupRows),
         tile_(blockIdx.x) {
@@ -41,32 +160,29 @@ class WeightRing {
 #pragma unroll 1
     for (int i = 0; i < kStages; ++i) {
       if (i >= kStagesAtFirst) WaitForCopies<kStagesAtFirst - 1>();
-      Start(i * kStageBytes);
+      Start(i);
     }
   }
 
-  // The oldest stage, once it is there.
-  __device__ __forceinline__ uint32_t Front() const {
+  __device__ __forceinline__ WeightStage Front() const {
     WaitForCopies<kStages - 1>();
     __syncwarp();
-    return memory_ + front_;
+    return {values_memory_ + front_ * Memory::kValueBytes, metadata_memory_ + front_ * Memory::kMetadataBytes};
   }
 
-  // Gives the oldest stage back and starts another in its place.
   __device__ __forceinline__ void Pop() {
     __syncwarp();
     Start(front_);
-    front_ = front_ + kStageBytes == kBytes ? 0 : front_ + kStageBytes;
+    front_ = front_ + 1 == kStages ? 0 : front_ + 1;
   }
 
  private:
   static constexpr int kRowsAtOnce = 32 / kChunkUnits;
-  static constexpr int kStagesAtFirst = 3;  // 48 KiB of a block: with them an H100 reads at 99 % of its speed
 
-  __device__ __forceinline__ void Start(int slot) {
+  __device__ __forceinline__ void Start(int stage) {
     if (tile_ < arguments_.num_tiles) {
-      CopyValues(memory_ + slot);
-      if constexpr (kMetadataUnits > 0) CopyMetadata(memory_ + slot + kGroupBytes);
+      CopyValues(values_memory_ + stage * Memory::kValueBytes);
+      if constexpr (kMetadataUnits > 0) CopyMetadata(metadata_memory_ + stage * Memory::kMetadataBytes);
       Advance();
     }
     CommitCopies();
@@ -99,7 +215,8 @@ class WeightRing {
     const int lane = threadIdx.x % 32;
     if (lane >= kMetadataUnits * kGroupRows) return;
     const bool inside = lane % kGroupRows < rows_left_ && MetadataColumn() < arguments_.metadata_pitch;
-    CopyAsyncWith(policy_, to + lane * 16, inside ? metadata_ : arguments_.metadata, inside ? 16 : 0);
+    const int unit = lane % kGroupRows * kMetadataUnits + lane / kGroupRows;
+    CopyAsyncWith(policy_, to + unit * 16, inside ? metadata_ : arguments_.metadata, inside ? 16 : 0);
   }
 
   // The first byte of the lane's metadata in its row.
@@ -142,7 +259,8 @@ class WeightRing {
   }
 
   const GemvArguments& arguments_;
-  const uint32_t memory_;
+  const uint32_t values_memory_;  // of the warp's first stage
+  const uint32_t metadata_memory_;
   const uint64_t policy_;
   const int group_step_;  // rows of the weight from a tile's first group to its second
   int front_ = 0;
@@ -154,5 +272,9 @@ class WeightRing {
   const unsigned char* values_;              // the lane's first unit
   const unsigned char* metadata_ = nullptr;  // the lane's
 };
+
+template <int kMetadataUnits, int kGroups, int kStages, bool kGated>
+using WeightRing = CopyRing<kMetadataUnits, kGroups, kStages, kGated>;
+#endif
 
 }  // namespace heddle::cuda

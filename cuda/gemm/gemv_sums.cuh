@@ -24,15 +24,21 @@ struct SharedX {
   __device__ __forceinline__ uint32_t Row(int row) const { return address + min(row, num_rows - 1) * pitch; }
 };
 
-// Where 16-byte unit `unit` of `row` lies in a stage: units are permuted so that those of eight rows, which are read at
-// a time, lie in different banks.
+// A stage of weights in shared memory: values as UnitOffset places them and, of 2:4, their metadata, row after row.
+struct WeightStage {
+  uint32_t values;
+  uint32_t metadata;
+};
+
+// Where 16-byte unit `unit` of `row` lies among a stage's values: units are permuted so that those of eight rows, which
+// are read at a time, lie in different banks.
 __device__ __forceinline__ int UnitOffset(int row, int unit) { return row * kChunkBytes + (unit ^ row % 8) * 16; }
 
 template <typename T>
 class GroupSums {
  public:
-  // Adds the products of a stage: 16 weight rows of a chunk, as UnitOffset places them.
-  __device__ __forceinline__ void Add(uint32_t stage, const SharedX& x) {
+  // Adds the products of a stage: 16 weight rows of a chunk.
+  __device__ __forceinline__ void Add(const WeightStage& stage, const SharedX& x) {
     const int lane = threadIdx.x % 32;
     const uint32_t x_row = x.Row(lane % 8) + lane / 8 * 16;
 #pragma unroll
@@ -42,7 +48,7 @@ class GroupSums {
 #pragma unroll
       for (int i = 0; i < 4; i += 2) {
         uint32_t a[4];
-        LoadMatrices(a, stage + UnitOffset(lane % 16, unit + i + lane / 16));
+        LoadMatrices(a, stage.values + UnitOffset(lane % 16, unit + i + lane / 16));
         MultiplyAdd16x8x16<T>(sums_, a, b[i], b[i + 1]);
       }
     }
@@ -63,13 +69,13 @@ class GroupSums {
 template <>
 class GroupSums<float> {
  public:
-  __device__ __forceinline__ void Add(uint32_t stage, const SharedX& x) {
+  __device__ __forceinline__ void Add(const WeightStage& stage, const SharedX& x) {
     const int row = threadIdx.x % 32 / 4;
 #pragma unroll
     for (int i = 0; i < kChunkUnits; i += 4) {
       const int unit = i + threadIdx.x % 4;
-      const float4 low = LoadShared(stage + UnitOffset(row, unit));
-      const float4 high = LoadShared(stage + UnitOffset(row + 8, unit));
+      const float4 low = LoadShared(stage.values + UnitOffset(row, unit));
+      const float4 high = LoadShared(stage.values + UnitOffset(row + 8, unit));
 #pragma unroll
       for (int column = 0; column < kRows; ++column) {
         if (column < x.num_rows) {

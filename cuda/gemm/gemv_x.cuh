@@ -69,12 +69,13 @@ class XSlabs {
   // Brings slab `slab` on its way to the other buffer. Its copies belong to the calling thread's next group.
   __device__ __forceinline__ void Start(int slab) { Copy(slab, buffer_ ^ 1); }
 
-  // Makes the slab that was started last current. kStages is that of the calling warp's ring, `stages` the number of
-  // stages it popped since then.
-  template <int kStages>
+  // Makes the slab that was started last current. kCopyGroups is that of the calling warp's ring, `stages` the number
+  // of stages it popped since then.
+  template <int kCopyGroups>
   __device__ __forceinline__ void Turn(int stages) {
-    if (stages >= kStages) {
-      WaitForCopies<kStages - 1>();
+    if constexpr (kCopyGroups == 0) CommitCopies();
+    if (kCopyGroups > 0 && stages >= kCopyGroups) {
+      WaitForCopies<kCopyGroups == 0 ? 0 : kCopyGroups - 1>();
     } else {
       WaitForCopies<0>();
     }

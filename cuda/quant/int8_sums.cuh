@@ -14,15 +14,15 @@ namespace heddle::cuda {
 template <typename Units>
 class Int8Sums {
  public:
-  __device__ __forceinline__ void Add(uint32_t stage, const SharedX& x) {
+  __device__ __forceinline__ void Add(const WeightStage& stage, const SharedX& x) {
     const int lane = threadIdx.x % 32;
     const uint32_t x_row = x.Row(lane / 4);
 #pragma unroll
     for (int unit = 0; unit < kChunkUnits; unit += 2) {
       constexpr int kUnitBytes = Units::kColumns * 2;
       uint32_t a[4];
-      LoadMatrices(a, stage + UnitOffset(lane % 16, unit + lane / 16));
-      const auto metadata = Units::MetadataOfPair(stage + kGroupBytes, unit);
+      LoadMatrices(a, stage.values + UnitOffset(lane % 16, unit + lane / 16));
+      const auto metadata = Units::MetadataOfPair(stage.metadata, unit);
       Units::template Add<0>(even_, a[0], a[1], x_row + unit * kUnitBytes, metadata);
       Units::template Add<1>(odd_, a[2], a[3], x_row + (unit + 1) * kUnitBytes, metadata);
     }
@@ -47,7 +47,7 @@ class QuantizedSums {
  public:
   using Chunk = typename QuantizedX<typename Units::T, Units::kColumns>::Chunk;
 
-  __device__ __forceinline__ void Add(uint32_t stage, const Chunk& x) {
+  __device__ __forceinline__ void Add(const WeightStage& stage, const Chunk& x) {
     AddInliers(stage, x.quantized);
     if (const uint32_t units = x.UnitsWithOutliers(); units != 0) AddOutliers(stage, x, units);
   }
@@ -58,11 +58,11 @@ class QuantizedSums {
   }
 
  private:
-  __device__ __forceinline__ void AddInliers(uint32_t stage, const SharedX& x) {
+  __device__ __forceinline__ void AddInliers(const WeightStage& stage, const SharedX& x) {
     const int lane = threadIdx.x % 32;
     const uint32_t x_row = x.Row(lane % 8) + lane / 8 * 16;
     const auto load = [&](uint32_t(&a)[4], int unit) {
-      LoadMatrices(a, stage + UnitOffset(lane % 16, unit + lane / 16));
+      LoadMatrices(a, stage.values + UnitOffset(lane % 16, unit + lane / 16));
     };
     if constexpr (Units::kMetadataUnits == 0) {
 #pragma unroll
@@ -83,22 +83,22 @@ class QuantizedSums {
         uint32_t b[4];
         LoadMatrices(b, x_row + unit * 32);
         load(a, unit);
-        MultiplyAddSparse16x8x64(inliers_, a, b, Units::MetadataOfInt8Pair(stage + kGroupBytes, unit));
+        MultiplyAddSparse16x8x64(inliers_, a, b, Units::MetadataOfInt8Pair(stage.metadata, unit));
       }
     }
   }
 
   // A few of many units, of all lanes the same: not worth much code.
-  __device__ __forceinline__ void AddOutliers(uint32_t stage, const Chunk& x, uint32_t units) {
+  __device__ __forceinline__ void AddOutliers(const WeightStage& stage, const Chunk& x, uint32_t units) {
     const int row = threadIdx.x % 32 / 4;
     const int column = threadIdx.x % 4 * 4;
 #pragma unroll 1
     for (; units != 0; units &= units - 1) {
       const int unit = __ffs(static_cast<int>(units)) - 1;
       const SharedX outliers = x.OutliersOf(unit);
-      Units::template Add<0>(outliers_, LoadSharedWord(stage + UnitOffset(row, unit) + column),
-                             LoadSharedWord(stage + UnitOffset(row + 8, unit) + column), outliers.Row(row),
-                             Units::MetadataOf(stage + kGroupBytes, unit));
+      Units::template Add<0>(outliers_, LoadSharedWord(stage.values + UnitOffset(row, unit) + column),
+                             LoadSharedWord(stage.values + UnitOffset(row + 8, unit) + column), outliers.Row(row),
+                             Units::MetadataOf(stage.metadata, unit));
       __syncwarp();  // before OutliersOf another overwrites them
     }
   }

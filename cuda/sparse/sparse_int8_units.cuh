@@ -52,7 +52,7 @@ class SparseInt8Units {
  private:
   // Where the four bytes of a unit lie.
   static __device__ __forceinline__ uint32_t Place(uint32_t metadata, int row, int unit) {
-    return metadata + (unit / 4 * kGroupRows + row) * 16 + unit % 4 * 4;
+    return metadata + row * kMetadataUnits * 16 + unit * 4;
   }
 };
 

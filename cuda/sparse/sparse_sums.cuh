@@ -9,14 +9,14 @@ namespace heddle::cuda {
 template <typename T>
 class SparseSums {
  public:
-  __device__ __forceinline__ void Add(uint32_t stage, const SharedX& x) {
+  __device__ __forceinline__ void Add(const WeightStage& stage, const SharedX& x) {
     const int lane = threadIdx.x % 32;
     const uint32_t x_row = x.Row(lane % 8) + lane / 8 * 16;
 #pragma unroll
     for (int unit = 0; unit < kChunkUnits; unit += 4) {
-      const uint32_t metadata = MetadataOf(stage + kGroupBytes + unit * 2);
-      AddPair<0>(stage, unit, x_row, metadata);
-      AddPair<1>(stage, unit + 2, x_row, metadata);
+      const uint32_t metadata = MetadataOf(stage.metadata + unit * 2);
+      AddPair<0>(stage.values, unit, x_row, metadata);
+      AddPair<1>(stage.values, unit + 2, x_row, metadata);
     }
   }
 
@@ -37,11 +37,11 @@ class SparseSums {
 
   // Two units, 32 columns.
   template <int kHalf>
-  __device__ __forceinline__ void AddPair(uint32_t stage, int unit, uint32_t x_row, uint32_t metadata) {
+  __device__ __forceinline__ void AddPair(uint32_t values, int unit, uint32_t x_row, uint32_t metadata) {
     const int lane = threadIdx.x % 32;
     uint32_t a[4];
     uint32_t b[4];
-    LoadMatrices(a, stage + UnitOffset(lane % 16, unit + lane / 16));
+    LoadMatrices(a, values + UnitOffset(lane % 16, unit + lane / 16));
     LoadMatrices(b, x_row + unit * 32);
     MultiplyAddSparse16x8x32<T, kHalf>(sums_, a, b, metadata);
   }
