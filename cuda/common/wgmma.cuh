@@ -23,6 +23,11 @@ __device__ __forceinline__ uint64_t Describe(uint32_t shared_address, int column
          (shared_address & 0x3ffff) >> 4;
 }
 
+// What `description` describes, so many units on. Only the address changes, which has no carry.
+__device__ __forceinline__ uint64_t Advance(uint64_t description, int units) {
+  return (description & 0xffffffff00000000) | (static_cast<uint32_t>(description) + units);
+}
+
 // Before the first product, and again after its registers were written otherwise.
 __device__ __forceinline__ void BeginProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 

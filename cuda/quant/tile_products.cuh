@@ -89,45 +89,58 @@ class Int8Rows {
 };
 
 // Products of kChunks times 16 columns of weights, converted to T times kInt8FloatUnit<T> while those before are under
-// way and those after on their way: multiply(left, i) begins one, a group by itself. kConvertedUnderWay may be under
-// way when this returns.
-inline constexpr int kConvertedUnderWay = 3;
-
-template <typename T, int kChunks, int kRowBytes, typename Body>
+// way and those after on their way: multiply(left, i) begins one. kGroupChunks of them are a group, of which kUnderWay
+// are under way when this returns. The compiler knows until when an operand is read, but not across branches: where
+// registers are so few that what is read stays where it is from step to step, they may be under way across one.
+template <typename T, int kGroupChunks, int kUnderWay, int kChunks, int kRowBytes, typename Body>
 __device__ __forceinline__ void MultiplyConverted(const Int8Rows<kRowBytes>& rows, const Body& multiply) {
-  uint32_t left[kConvertedUnderWay + 1][4];
-  uint32_t pairs[4];
-  rows.Load(0, pairs);
+  static_assert(kChunks % kGroupChunks == 0);
+  uint32_t left[kUnderWay + 1][kGroupChunks][4];
+  uint32_t pairs[kGroupChunks][4];
+  const auto load = [&](int first) {
 #pragma unroll
-  for (int i = 0; i < kChunks; ++i) {
-    auto& mine = left[i % (kConvertedUnderWay + 1)];
+    for (int i = 0; i < kGroupChunks; ++i) rows.Load(first + i, pairs[i]);
+  };
+  load(0);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) mine[j] = Int8PairToFloats<T, 0, 1>(pairs[j]);
-    if (i + 1 < kChunks) rows.Load(i + 1, pairs);
+  for (int first = 0; first < kChunks; first += kGroupChunks) {
+    auto& mine = left[first / kGroupChunks % (kUnderWay + 1)];
+#pragma unroll
+    for (int i = 0; i < kGroupChunks; ++i) {
+#pragma unroll
+      for (int j = 0; j < 4; ++j) mine[i][j] = Int8PairToFloats<T, 0, 1>(pairs[i][j]);
+    }
+    if (first + kGroupChunks < kChunks) load(first + kGroupChunks);
     hopper::BeginProducts();
-    multiply(mine, i);
+#pragma unroll
+    for (int i = 0; i < kGroupChunks; ++i) multiply(mine[i], first + i);
     hopper::CommitProducts();
-    hopper::WaitForProducts<kConvertedUnderWay>();
+    hopper::WaitForProducts<kUnderWay>();
   }
 }
 
-// Int8 weights as T by x of T. Of 256 rows of x the ring has room for shorter steps only.
+// Int8 weights as T by x of T. Of 256 rows of x the ring has room for shorter steps only, at whose ends products do not
+// wait for each other.
 template <typename T, int kRows, int kStep = kRows == 256 ? 64 : 128>
 struct ConvertedProducts : TileShape<kRows, kStep, kStep / 64> {
   using Shape = TileShape<kRows, kStep, kStep / 64>;
   using Sum = float;
   static constexpr float kSumUnit = kInt8FloatUnit<T>;
   static constexpr double kXRowMicroseconds = 0.0030 * kStep / 128;
-  static constexpr int kGroups = kConvertedUnderWay;
+  static constexpr int kGroupChunks = kRows == 256 ? 1 : kRows == 128 ? 2 : 4;
+  static constexpr int kUnderWay = kRows == 256 ? 3 : 1;
+  static constexpr int kGroups = kRows == 256 ? kUnderWay : 0;
   static constexpr int kValues = kStep;
   static constexpr int kXBoxElements = 64;
 
   static __device__ __forceinline__ void Multiply(Sum (&sums)[kRows / 8][4], const uint8_t* stage, int consumer) {
     const uint64_t x = Shape::X(stage);
     const Int8Rows<kStep> rows(Shape::Weights(stage, consumer));
-    MultiplyConverted<T, kStep / 16>(rows, [&](const uint32_t(&left)[4], int i) {
-      hopper::MultiplyAddTransposed<T>(sums, left, x + i / 4 * (Shape::kXBoxBytes / 16) + i % 4 * 2);
+    MultiplyConverted<T, kGroupChunks, kUnderWay, kStep / 16>(rows, [&](const uint32_t(&left)[4], int i) {
+      const int offset = i / 4 * (Shape::kXBoxBytes / 16) + i % 4 * 2;
+      hopper::MultiplyAddTransposed<T>(sums, left, hopper::Advance(x, offset));
     });
+    if constexpr (kGroups == 0) hopper::WaitForProducts<0>();
   }
 };
 
@@ -144,8 +157,9 @@ struct OutlierProducts : Int8Products<kRows> {
                                                           int consumer) {
     const uint64_t x = Shape::X(stage);
     const Int8Rows<kOutlierValues> rows(Shape::OutlierWeights(stage, consumer));
-    MultiplyConverted<T, kOutlierColumns / 16>(
-        rows, [&](const uint32_t(&left)[4], int i) { hopper::MultiplyAddTransposed<T>(sums, left, x + i * 2); });
+    MultiplyConverted<T, 4, 1, kOutlierColumns / 16>(rows, [&](const uint32_t(&left)[4], int i) {
+      hopper::MultiplyAddTransposed<T>(sums, left, hopper::Advance(x, i * 2));
+    });
   }
 };
 

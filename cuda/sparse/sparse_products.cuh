@@ -100,8 +100,9 @@ __device__ __forceinline__ void MultiplySparseConverted(float (&sums)[kTiles][4]
                                                         const Int8Rows<64>& rows) {
   uint32_t of_products[4];
   metadata.Load(of_products);
-  MultiplyConverted<T, 4>(rows, [&](const uint32_t(&left)[4], int i) {
-    hopper::MultiplyAddSparse<T>(sums, left, x + i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4, of_products[i]);
+  MultiplyConverted<T, 2, 1, 4>(rows, [&](const uint32_t(&left)[4], int i) {
+    const int offset = i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4;
+    hopper::MultiplyAddSparse<T>(sums, left, hopper::Advance(x, offset), of_products[i]);
   });
   hopper::WaitForProducts<0>();
   hopper::KeepMetadata(of_products);
