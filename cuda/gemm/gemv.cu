@@ -14,6 +14,7 @@ struct DenseForm {
   using Sums = GroupSums<T>;
   static constexpr int kMetadataUnits = 0;
   static constexpr bool kScaled = false;
+  static constexpr bool kTensorRing = true;
 };
 
 }  // namespace

@@ -10,6 +10,7 @@
 //   Sums            of 16 weight rows in a warp's registers
 //   kMetadataUnits  16 bytes of metadata beside a row's chunk
 //   kScaled         whether sums are multiplied by a scale for each weight row
+//   kTensorRing     whether the tensor memory accelerator copies weights, from compute capability 9.0 on
 #pragma once
 
 #include "common/launch.h"
@@ -105,12 +106,14 @@ __device__ __forceinline__ void FinishTile(const GemvArguments& arguments, const
 template <typename Form, int kGroups, int kStages, bool kGated>
 __global__ void __launch_bounds__(kGemvThreads, 2) GemvKernel(const __grid_constant__ GemvArguments arguments) {
   static_assert(!kGated || kGroups == 2);
-  using Ring = WeightRing<Form::kMetadataUnits, kGroups, kStages, kGated>;
+  using Ring = WeightRing<Form, kGroups, kStages, kGated>;
   using X = typename Form::X;
   extern __shared__ __align__(128) unsigned char shared_bytes[];
   unsigned char* const shared =
-      shared_bytes + (kRingAlignment - SharedAddress(shared_bytes) % kRingAlignment) % kRingAlignment;
-  auto* const partial = reinterpret_cast<typename X::Sum*>(shared + RingMemory<Form::kMetadataUnits, kStages>::kBytes);
+      shared_bytes +
+      (Form::kTensorRing ? (kRingAlignment - SharedAddress(shared_bytes) % kRingAlignment) % kRingAlignment : 0);
+  auto* const partial =
+      reinterpret_cast<typename X::Sum*>(shared + RingMemory<Form::kMetadataUnits, kStages>::Bytes(Form::kTensorRing));
   unsigned char* const x_memory =
       reinterpret_cast<unsigned char*>(partial + kGemvWarps * arguments.num_rows * kGroups * kGroupRows);
 

@@ -35,7 +35,9 @@ constexpr int StagesOf(int ring_bytes) {
 // Of all warps' rings, where stages take ring_bytes at most.
 template <typename Form>
 int RingBytes(int ring_bytes) {
-  const auto of_stages = [&]<int kLimit>() { return RingMemory<Form::kMetadataUnits, StagesOf<Form>(kLimit)>::kBytes; };
+  const auto of_stages = [&]<int kLimit>() {
+    return RingMemory<Form::kMetadataUnits, StagesOf<Form>(kLimit)>::Bytes(Form::kTensorRing);
+  };
   switch (ring_bytes) {
     case kLongRingBytes:
       return of_stages.template operator()<kLongRingBytes>();
@@ -72,7 +74,7 @@ bool TryGemv(const HeddleCudaStream& stream, GemvArguments arguments) {
   arguments.num_rounds = static_cast<int>(CeilDiv(arguments.row_bytes, kRoundBytes));
   for (const GemvDivision& division : kGemvDivisions) {
     const auto fixed_bytes = [&](int groups) {
-      return kRingAlignment + RingBytes<Form>(division.ring_bytes) +
+      return (Form::kTensorRing ? kRingAlignment : 0) + RingBytes<Form>(division.ring_bytes) +
              kGemvWarps * arguments.num_rows * groups * kGroupRows * static_cast<int>(sizeof(typename Form::X::Sum));
     };
     // Low tiles spread evenly and read memory in order; but each tile reads x again where that does not stay.
@@ -125,7 +127,7 @@ GemvArguments GemvArgumentsOf(const HeddleCudaStream& stream, const HeddleCudaMa
   arguments.row_bytes = static_cast<int>(weight.values.size * SizeOf(weight.values.dtype));
   arguments.x_row_bytes = static_cast<int>(x.size * SizeOf(x.dtype));
   arguments.float32_output = y.dtype == kHeddleCudaFloat32;
-  if (stream.properties.major >= 9) {
+  if (Form::kTensorRing && stream.properties.major >= 9) {
     const int64_t num_rows = weight.values.num_rows;
     arguments.weight_map =
         StageMap(arguments.weight, arguments.row_bytes, num_rows, arguments.weight_pitch, kChunkBytes);

@@ -2,15 +2,17 @@
 // way needs no registers, so that the ring stays full across tiles, across reductions, and while the kernel waits for
 // the one before it.
 //
-// From compute capability 9.0 on the tensor memory accelerator copies a stage, told by one lane; before, lanes copy 16
-// bytes at a time (cp.async). These cost most of the instructions beside the products themselves, and share the way to
-// shared memory with what the products read.
+// From compute capability 9.0 on the tensor memory accelerator copies a stage, told by one lane, for most forms; else
+// lanes copy 16 bytes at a time (cp.async). These cost most of the instructions beside the products themselves, and
+// share the way to shared memory with what the products read.
 //
 // While it waits, other kernels work, on little data and one after another: what counts for them is latency. So a ring
 // is first filled with no more on its way than keeps memory busy, or each of their reads would queue behind all of it.
 // For the same reason weights are the first to leave L2: what those kernels read, their code too, stays for the next
 // layer.
 #pragma once
+
+#include <type_traits>
 
 #include "common/barrier.cuh"
 #include "common/hopper.cuh"
@@ -23,15 +25,18 @@ namespace heddle::cuda {
 inline constexpr int kRingAlignment = 1024;
 
 // Shared memory of a block's rings: of all warps' stages the values, as UnitOffset places them, then the metadata, then
-// what TensorRing waits for. `memory` begins on kRingAlignment bytes.
+// what TensorRing waits for. For that `memory` begins on kRingAlignment bytes, otherwise on 128.
 //
 // kMetadataUnits: for a row's values of a stage, so many 16 bytes, 0 to 2.
 template <int kMetadataUnits, int kStages>
 struct RingMemory {
   static constexpr int kValueBytes = kGroupBytes;  // of a stage
   static constexpr int kMetadataBytes = kMetadataUnits * kGroupRows * 16;
-  static constexpr int kBytes =
-      kGemvWarps * kStages * (kValueBytes + kMetadataBytes + static_cast<int>(sizeof(Barrier)));
+
+  // With barriers, or without.
+  static constexpr int Bytes(bool tensor) {
+    return kGemvWarps * kStages * (kValueBytes + kMetadataBytes + (tensor ? static_cast<int>(sizeof(Barrier)) : 0));
+  }
 
   // Of the calling warp's first stage.
   static __device__ __forceinline__ unsigned char* Values(unsigned char* memory) {
@@ -49,13 +54,10 @@ struct RingMemory {
 inline constexpr int kStagesAtFirst = 3;  // 48 KiB of a block: with them an H100 reads at 99 % of its speed
 
 // A ring of kStages stages of a warp, whose functions all of its lanes call:
-//   Ring(arguments, memory)  starts the first stages, and returns when few of them are still on their way; reads
-//   weights
-//                            and nothing else
+//   Ring(arguments, memory)  starts the first stages; returns when few are still on their way; reads weights only
 //   Front()                  the oldest stage, once it is there
 //   Pop()                    gives it back and starts another in its place
 //   kCopyGroups              how many groups of the thread's own copies (cp.async) its stages are
-
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 // By the tensor memory accelerator.
 template <int kMetadataUnits, int kGroups, int kStages, bool kGated>
@@ -138,9 +140,8 @@ class TensorRing {
   int group_ = 0;
 };
 
-template <int kMetadataUnits, int kGroups, int kStages, bool kGated>
-using WeightRing = TensorRing<kMetadataUnits, kGroups, kStages, kGated>;
-#else
+#endif
+
 // By copies of 16 bytes a lane.
 template <int kMetadataUnits, int kGroups, int kStages, bool kGated>
 class CopyRing {
@@ -273,8 +274,14 @@ class CopyRing {
   const unsigned char* metadata_ = nullptr;  // the lane's
 };
 
-template <int kMetadataUnits, int kGroups, int kStages, bool kGated>
-using WeightRing = CopyRing<kMetadataUnits, kGroups, kStages, kGated>;
+// The ring of a form's kernel: see kTensorRing in gemv_kernel.cuh.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+template <typename Form, int kGroups, int kStages, bool kGated>
+using WeightRing = std::conditional_t<Form::kTensorRing, TensorRing<Form::kMetadataUnits, kGroups, kStages, kGated>,
+                                      CopyRing<Form::kMetadataUnits, kGroups, kStages, kGated>>;
+#else
+template <typename Form, int kGroups, int kStages, bool kGated>
+using WeightRing = CopyRing<Form::kMetadataUnits, kGroups, kStages, kGated>;
 #endif
 
 }  // namespace heddle::cuda

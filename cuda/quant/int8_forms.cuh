@@ -15,6 +15,7 @@ struct Int8Form {
   using Sums = Int8Sums<Units>;
   static constexpr int kMetadataUnits = Units::kMetadataUnits;
   static constexpr bool kScaled = true;
+  static constexpr bool kTensorRing = true;
 };
 
 template <typename Units>
@@ -24,6 +25,7 @@ struct QuantizedForm {
   using Sums = QuantizedSums<Units>;
   static constexpr int kMetadataUnits = Units::kMetadataUnits;
   static constexpr bool kScaled = true;
+  static constexpr bool kTensorRing = false;  // outliers need the room
 };
 
 // An op with x of 16 bits, by the forms of Units<T>.

@@ -14,6 +14,7 @@ struct SparseForm {
   using Sums = SparseSums<T>;
   static constexpr int kMetadataUnits = 1;
   static constexpr bool kScaled = false;
+  static constexpr bool kTensorRing = true;
 };
 
 template <typename Op>
