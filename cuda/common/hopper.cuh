@@ -1,5 +1,5 @@
-// Instructions of compute capability 9.0a, one function each: copies by the tensor memory accelerator, and products of
-// a warpgroup, four warps that act as one.
+// Instructions of compute capability 9.0, one function each: copies by the tensor memory accelerator, and what products
+// of a warpgroup, four warps that act as one, need besides. Registers are given up and taken from 9.0a on alone.
 #pragma once
 
 #include <cuda.h>

@@ -23,8 +23,8 @@ inline constexpr int kRoundBytes = kGemvWarps * kChunkBytes;
 
 struct GemvArguments {
   // From compute capability 9.0 on: boxes of a stage, in bytes.
-  CUtensorMap weight_map;
-  CUtensorMap metadata_map;
+  CUtensorMap weight_map{};
+  CUtensorMap metadata_map{};
   const unsigned char* x = nullptr;
   const unsigned char* weight = nullptr;    // its values
   const unsigned char* metadata = nullptr;  // of 2:4

@@ -6,41 +6,51 @@
 //
 // A Form says how weights are stored:
 //   T               the type of x, and of y unless that is float32
-//   X               rows of x in shared memory (XSlabs, QuantizedX)
+//   X               rows of x in shared memory (XSlabs, DigitX, QuantizedX)
 //   Sums            of 16 weight rows in a warp's registers
 //   kMetadataUnits  16 bytes of metadata beside a row's chunk
 //   kScaled         whether sums are multiplied by a scale for each weight row
 //   kTensorRing     whether the tensor memory accelerator copies weights, from compute capability 9.0 on
+//   Otherwise       the form for what X has no room for; a form that has none goes through x in parts
 #pragma once
 
 #include "common/launch.h"
 #include "gemm/activation.cuh"
+#include "gemm/gemv.h"
 #include "gemm/gemv_ring.cuh"
 
 namespace heddle::cuda {
 
-// A scale and a bias for what the calling thread writes of a tile: one output of each row, of a gated product from two
-// sums. Asked for when the tile begins, as they come from device memory.
+// A scale and a bias for what the calling thread writes of a tile: one output of a row, of a gated product from two
+// sums. They come from device memory, and so are asked for as early as a thread can.
 template <bool kScaled, int kGroups, bool kGated>
 class OutputTerms {
  public:
   static constexpr int kOutputs = kGated ? kGroupRows : kGroups * kGroupRows;
+  static_assert(kGemvThreads / kOutputs >= kMaxGemvRows);
 
-  __device__ __forceinline__ OutputTerms(const GemvArguments& arguments, int tile)
-      : output(tile * kOutputs + static_cast<int>(threadIdx.x) % kOutputs) {
-    if (output >= arguments.num_outputs) return;
+  // What the thread writes of `tile`: output Output(tile) of row Row(), unless there is no such row or output.
+  static __device__ __forceinline__ int Row() { return static_cast<int>(threadIdx.x) / kOutputs; }
+  static __device__ __forceinline__ int Output(int tile) {
+    return tile * kOutputs + static_cast<int>(threadIdx.x) % kOutputs;
+  }
+  static __device__ __forceinline__ bool Writes(const GemvArguments& arguments, int tile) {
+    return Row() < arguments.num_rows && Output(tile) < arguments.num_outputs;
+  }
+
+  __device__ __forceinline__ void Load(const GemvArguments& arguments, int tile) {
+    if (!Writes(arguments, tile)) return;
 #pragma unroll
     for (int i = 0; i < kSums; ++i) {
-      if (kScaled) scales_[i] = __ldg(arguments.scales + i * arguments.num_outputs + output);
-      if (arguments.bias != nullptr) biases_[i] = __ldg(arguments.bias + i * arguments.num_outputs + output);
+      const int index = i * arguments.num_outputs + Output(tile);
+      if (kScaled) scales_[i] = __ldg(arguments.scales + index);
+      if (arguments.bias != nullptr) biases_[i] = __ldg(arguments.bias + index);
     }
   }
 
   __device__ __forceinline__ float Apply(float sum, int i) const {
     return (kScaled ? sum * scales_[i] : sum) + biases_[i];
   }
-
-  const int output;
 
  private:
   static constexpr int kSums = kGated ? 2 : 1;
@@ -58,11 +68,12 @@ __device__ __forceinline__ void Store(const GemvArguments& arguments, int row, i
   }
 }
 
-// Adds the sums of all warps and writes the tile's outputs. `partial` holds, for each warp, [num_rows, kGroups * 16].
+// Adds the sums of all warps and writes the tile's outputs; `terms` become those of the block's next tile. `partial`
+// holds, for each warp, [num_rows, kGroups * 16].
 template <typename Form, int kGroups, bool kGated>
-__device__ __forceinline__ void FinishTile(const GemvArguments& arguments, const typename Form::X& x,
+__device__ __forceinline__ void FinishTile(const GemvArguments& arguments, int tile, const typename Form::X& x,
                                            const typename Form::Sums (&sums)[kGroups],
-                                           const OutputTerms<Form::kScaled, kGroups, kGated>& terms,
+                                           OutputTerms<Form::kScaled, kGroups, kGated>& terms,
                                            typename Form::X::Sum* partial) {
   using Sum = typename Form::X::Sum;
   constexpr int kTileRows = kGroups * kGroupRows;
@@ -88,19 +99,19 @@ __device__ __forceinline__ void FinishTile(const GemvArguments& arguments, const
   }
   __syncthreads();
 
-  if (terms.output >= arguments.num_outputs) return;
-  for (int row = threadIdx.x / kOutputs; row < arguments.num_rows; row += kGemvThreads / kOutputs) {
-    const auto sum = [&](int i) {
-      const Sum* const from = partial + row * kTileRows + i * kGroupRows + static_cast<int>(threadIdx.x) % kOutputs;
-      Sum total{};
+  if (!terms.Writes(arguments, tile)) return;
+  const auto sum = [&](int i) {
+    const Sum* const from =
+        partial + terms.Row() * kTileRows + i * kGroupRows + static_cast<int>(threadIdx.x) % kOutputs;
+    Sum total{};
 #pragma unroll
-      for (int warp = 0; warp < kGemvWarps; ++warp) total += from[warp * sums_per_warp];
-      return terms.Apply(x.ValueOf(total, row), i);
-    };
-    float value = sum(0);
-    if constexpr (kGated) value = Activate(arguments.activation, value) * sum(1);
-    Store<typename Form::T>(arguments, row, terms.output, value);
-  }
+    for (int warp = 0; warp < kGemvWarps; ++warp) total += from[warp * sums_per_warp];
+    return terms.Apply(x.ValueOf(total, terms.Row()), i);
+  };
+  float value = sum(0);
+  if constexpr (kGated) value = Activate(arguments.activation, value) * sum(1);
+  Store<typename Form::T>(arguments, terms.Row(), terms.Output(tile), value);
+  terms.Load(arguments, tile + static_cast<int>(gridDim.x));
 }
 
 template <typename Form, int kGroups, int kStages, bool kGated>
@@ -120,14 +131,16 @@ __global__ void __launch_bounds__(kGemvThreads, 2) GemvKernel(const __grid_const
   AllowNext();
   Ring ring(arguments, shared);
   X x(arguments, x_memory);
+  OutputTerms<Form::kScaled, kGroups, kGated> terms;
+  terms.Load(arguments, blockIdx.x);
   WaitForPrevious();
   x.LoadFirst();
 
   int stages_of_slab = 0;
   for (int tile = blockIdx.x; tile < arguments.num_tiles; tile += gridDim.x) {
-    const OutputTerms<Form::kScaled, kGroups, kGated> terms(arguments, tile);
     typename Form::Sums sums[kGroups];
-    for (int slab = 0; slab < arguments.num_slabs; ++slab) {
+    const int num_slabs = X::kInSlabs ? arguments.num_slabs : 1;
+    for (int slab = 0; slab < num_slabs; ++slab) {
       const int begin = x.Begin(slab);
       const int end = x.Begin(slab + 1);
       if constexpr (X::kInSlabs) {
@@ -140,6 +153,7 @@ __global__ void __launch_bounds__(kGemvThreads, 2) GemvKernel(const __grid_const
         }
       }
       auto chunk = x.First();
+#pragma unroll 1
       for (int round = begin; round < end; ++round) {
 #pragma unroll
         for (int group = 0; group < kGroups; ++group) {
@@ -149,7 +163,7 @@ __global__ void __launch_bounds__(kGemvThreads, 2) GemvKernel(const __grid_const
         chunk.Next();
       }
     }
-    FinishTile<Form, kGroups, kGated>(arguments, x, sums, terms, partial);
+    FinishTile<Form, kGroups, kGated>(arguments, tile, x, sums, terms, partial);
   }
 }
 

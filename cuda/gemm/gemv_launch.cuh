@@ -143,6 +143,10 @@ GemvArguments GemvArgumentsOf(const HeddleCudaStream& stream, const HeddleCudaMa
 template <typename Form, bool kGated>
 void LaunchGemv(const HeddleCudaStream& stream, const GemvArguments& arguments) {
   if (TryGemv<Form, kGated>(stream, arguments)) return;
+  if constexpr (requires { typename Form::Otherwise; }) {
+    LaunchGemv<typename Form::Otherwise, kGated>(stream, arguments);
+    return;
+  }
   Require(arguments.num_rows > 1, "matmul: the device has too little shared memory");
   GemvArguments half = arguments;
   half.num_rows = arguments.num_rows / 2;

@@ -56,7 +56,8 @@ inline constexpr int kStagesAtFirst = 3;  // 48 KiB of a block: with them an H10
 // A ring of kStages stages of a warp, whose functions all of its lanes call:
 //   Ring(arguments, memory)  starts the first stages; returns when few are still on their way; reads weights only
 //   Front()                  the oldest stage, once it is there
-//   Pop()                    gives it back and starts another in its place
+//   Pop()                    gives it back and starts another in its place; ends the thread's open group of copies
+//                            where kCopyGroups > 0, whether there is another or not: X may have put copies in it
 //   kCopyGroups              how many groups of the thread's own copies (cp.async) its stages are
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 // By the tensor memory accelerator.
@@ -71,18 +72,22 @@ class TensorRing {
       : arguments_(arguments),
         values_(Memory::Values(memory)),
         metadata_(Memory::Metadata(memory)),
-        full_(Memory::Barriers(memory)),
+        full_(InRegister(Memory::Barriers(memory))),
         policy_(ReadOncePolicy()),
         tile_(blockIdx.x) {
     if (IsFirstLane()) {
-      for (int i = 0; i < kStages; ++i) InitBarrier(&full_[i], 1);
-      hopper::FenceBarrierInit();
-      hopper::FenceAsyncProxy();
+      hopper::PrefetchMap(arguments.weight_map);
+      if constexpr (kMetadataUnits > 0) hopper::PrefetchMap(arguments.metadata_map);
     }
-    __syncwarp();
+    // Copies begin before all barriers are there: making one takes some 40 cycles.
+    constexpr int kFirst = kStages < kStagesAtFirst ? kStages : kStagesAtFirst;
+    InitBarriers(0, kFirst);
 #pragma unroll 1
-    for (int i = 0; i < kStages && tile_ < arguments_.num_tiles; ++i) {
-      if (i >= kStagesAtFirst) Wait(&full_[i - kStagesAtFirst], 0);
+    for (int i = 0; i < kFirst; ++i) Start(i);
+    InitBarriers(kFirst, kStages);
+#pragma unroll 1
+    for (int i = kFirst; i < kStages && tile_ < arguments_.num_tiles; ++i) {
+      Wait(&full_[i - kStagesAtFirst], 0);
       Start(i);
     }
   }
@@ -103,6 +108,22 @@ class TensorRing {
   }
 
  private:
+  // The compiler would find out at each stage anew where shared memory lies.
+  static __device__ __forceinline__ Barrier* InRegister(Barrier* barriers) {
+    asm volatile("" : "+l"(barriers));
+    return barriers;
+  }
+
+  // Those of stages `begin` to `end`.
+  __device__ __forceinline__ void InitBarriers(int begin, int end) const {
+    if (IsFirstLane()) {
+      for (int i = begin; i < end; ++i) InitBarrier(&full_[i], 1);
+      hopper::FenceBarrierInit();
+      hopper::FenceAsyncProxy();
+    }
+    __syncwarp();
+  }
+
   static __device__ __forceinline__ bool IsFirstLane() { return threadIdx.x % 32 == 0; }
 
   __device__ __forceinline__ void Start(int stage) {
@@ -145,6 +166,7 @@ class TensorRing {
 // By copies of 16 bytes a lane.
 template <int kMetadataUnits, int kGroups, int kStages, bool kGated>
 class CopyRing {
+  static_assert(kGroups == 1 || kGroups == 2);
   using Memory = RingMemory<kMetadataUnits, kStages>;
 
  public:

@@ -19,6 +19,17 @@ struct Int8Form {
 };
 
 template <typename Units>
+struct DigitForm {
+  using T = typename Units::T;
+  using X = DigitX<T, Units::kColumns>;
+  using Sums = DigitSums<Units>;
+  using Otherwise = Int8Form<Units>;
+  static constexpr int kMetadataUnits = Units::kMetadataUnits;
+  static constexpr bool kScaled = true;
+  static constexpr bool kTensorRing = true;
+};
+
+template <typename Units>
 struct QuantizedForm {
   using T = typename Units::T;
   using X = QuantizedX<T, Units::kColumns>;
@@ -33,7 +44,7 @@ template <template <typename> typename Units, typename Op>
 void LaunchInt8Gemv(const HeddleCudaStream& stream, const Op& op, const HeddleCudaWeight& weight) {
   const auto launch = [&]<typename T>() {
     if (weight.x_quantization == kHeddleCudaKeepX) {
-      LaunchGemv<Int8Form<Units<T>>>(stream, op);
+      LaunchGemv<DigitForm<Units<T>>>(stream, op);
     } else {
       using Form = QuantizedForm<Units<T>>;
       LaunchGemv<Form>(stream, op, [&](GemvArguments& arguments) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "gemm/gemv_sums.cuh"
+#include "quant/digit_x.cuh"
 #include "quant/int8_units.cuh"
 #include "quant/quantized_x.cuh"
 
@@ -41,24 +42,11 @@ class Int8Sums {
   float odd_[4] = {};
 };
 
-// x as int8, and outliers of it as they are.
+// Of a stage with rows of int8, in two sums: products that wait for each other would take longer than they need to.
 template <typename Units>
-class QuantizedSums {
+class IntegerSums {
  public:
-  using Chunk = typename QuantizedX<typename Units::T, Units::kColumns>::Chunk;
-
-  __device__ __forceinline__ void Add(const WeightStage& stage, const Chunk& x) {
-    AddInliers(stage, x.quantized);
-    if (const uint32_t units = x.UnitsWithOutliers(); units != 0) AddOutliers(stage, x, units);
-  }
-
-  __device__ __forceinline__ void Get(QuantizedSum (&sums)[4]) const {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) sums[i] = {inliers_[i], outliers_[i] * kFromUnit};
-  }
-
- private:
-  __device__ __forceinline__ void AddInliers(const WeightStage& stage, const SharedX& x) {
+  __device__ __forceinline__ void Add(const WeightStage& stage, const SharedX& x) {
     const int lane = threadIdx.x % 32;
     const uint32_t x_row = x.Row(lane % 8) + lane / 8 * 16;
     const auto load = [&](uint32_t(&a)[4], int unit) {
@@ -73,7 +61,7 @@ class QuantizedSums {
         for (int i = 0; i < 4; i += 2) {
           uint32_t a[4];
           load(a, unit + i);
-          MultiplyAdd16x8x32(inliers_, a, b[i], b[i + 1]);
+          MultiplyAdd16x8x32(sums_[i / 2], a, b[i], b[i + 1]);
         }
       }
     } else {
@@ -83,11 +71,64 @@ class QuantizedSums {
         uint32_t b[4];
         LoadMatrices(b, x_row + unit * 32);
         load(a, unit);
-        MultiplyAddSparse16x8x64(inliers_, a, b, Units::MetadataOfInt8Pair(stage.metadata, unit));
+        MultiplyAddSparse16x8x64(sums_[unit / 2 % 2], a, b, Units::MetadataOfInt8Pair(stage.metadata, unit));
       }
     }
   }
 
+  // As GroupSums::Get has them.
+  __device__ __forceinline__ int32_t operator[](int i) const { return sums_[0][i] + sums_[1][i]; }
+
+ private:
+  int32_t sums_[2][4] = {};
+};
+
+// One row of x as digits, whose sums are exact.
+template <typename Units>
+class DigitSums {
+ public:
+  using Chunk = typename DigitX<typename Units::T, Units::kColumns>::Chunk;
+
+  __device__ __forceinline__ void Add(const WeightStage& stage, const Chunk& x) {
+    sums_.Add(stage, x.digits);
+    unit_ = x.unit;
+  }
+
+  // As GroupSums::Get, of one row. By all lanes of the warp.
+  __device__ __forceinline__ void Get(float (&sums)[4]) const {
+    static_assert(kDigits == 3);
+#pragma unroll
+    for (int i = 0; i < 4; i += 2) {
+      // Lane 4 g has digits 0 and 1, the next one has digit 2.
+      float sum = static_cast<float>(sums_[i]);
+      sum = threadIdx.x % 2 == 0 ? fmaf(static_cast<float>(sums_[i + 1]), 0x1p8f, sum) : sum * 0x1p16f;
+      sums[i] = (sum + __shfl_xor_sync(0xffffffffu, sum, 1)) * unit_;
+      sums[i + 1] = 0;
+    }
+  }
+
+ private:
+  IntegerSums<Units> sums_;
+  float unit_ = 0;
+};
+
+// x as int8, and outliers of it as they are.
+template <typename Units>
+class QuantizedSums {
+ public:
+  using Chunk = typename QuantizedX<typename Units::T, Units::kColumns>::Chunk;
+
+  __device__ __forceinline__ void Add(const WeightStage& stage, const Chunk& x) {
+    inliers_.Add(stage, x.quantized);
+    if (const uint32_t units = x.UnitsWithOutliers(); units != 0) AddOutliers(stage, x, units);
+  }
+
+  __device__ __forceinline__ void Get(QuantizedSum (&sums)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sums[i] = {inliers_[i], outliers_[i] * kFromUnit};
+  }
+
+ private:
   // A few of many units, of all lanes the same: not worth much code.
   __device__ __forceinline__ void AddOutliers(const WeightStage& stage, const Chunk& x, uint32_t units) {
     const int row = threadIdx.x % 32 / 4;
@@ -104,7 +145,7 @@ class QuantizedSums {
   }
 
   static constexpr float kFromUnit = 1 / kInt8FloatUnit<typename Units::T>;
-  int32_t inliers_[4] = {};
+  IntegerSums<Units> inliers_;
   float outliers_[4] = {};
 };
 

@@ -100,6 +100,11 @@ std::vector<Sizes> SizesFor(const PackedWeight::Kind& kind) {
   return {{1, 1}, {7, 8}, {16, 63}, {100, 1032}, {20, 2056}, {2113, 136}, {33, 4104}, {40, 14336}, {17, 60008}};
 }
 
+// One row of x by such weights is.
+bool IsMultipliedAsDigits(const PackedWeight::Kind& kind) {
+  return kind.int8 && kind.x_quantization == kHeddleCudaKeepX;
+}
+
 }  // namespace
 
 void ExpectPackedProducts(const std::vector<PackedWeight::Kind>& kinds) {
@@ -195,11 +200,41 @@ void ExpectPackedRowsAlone(const std::vector<PackedWeight::Kind>& kinds) {
             Multiply(stream, weight, dtype, x_on_device.data(), kMaxRows, {.in_graph = true});
         EXPECT_TRUE(SameBits(all, in_graph));
         for (const int64_t row : {int64_t{0}, int64_t{1}, int64_t{5}}) {
-          for (const int64_t rows : {int64_t{1}, int64_t{3}}) {
-            const auto from = x_on_device.As<uint16_t>() + row * XStride(k);
-            const std::vector<float> some = Multiply(stream, weight, dtype, from, rows);
-            EXPECT_TRUE(SameBits(Head(some, n), {all.begin() + row * n, all.begin() + (row + 1) * n}));
-          }
+          const auto from = x_on_device.As<uint16_t>() + row * XStride(k);
+          const auto first_of = [&](int64_t rows, bool graph) {
+            return Head(Multiply(stream, weight, dtype, from, rows, {.in_graph = graph}), n);
+          };
+          const std::vector<float> among_all = {all.begin() + row * n, all.begin() + (row + 1) * n};
+          const std::vector<float> alone = first_of(1, false);
+          EXPECT_TRUE(SameBits(first_of(3, false), among_all));
+          EXPECT_TRUE(SameBits(first_of(1, true), alone));
+          if (!IsMultipliedAsDigits(kind)) EXPECT_TRUE(SameBits(alone, among_all));
+        }
+      }
+    }
+  }
+}
+
+void ExpectPackedMagnitudes(const std::vector<PackedWeight::Kind>& kinds) {
+  TestStream stream;
+  constexpr int64_t kN = 40;
+  constexpr int64_t kK = 4104;
+  for (const HeddleCudaDType dtype : kXDTypes) {
+    const int most = dtype == kHeddleCudaFloat16 ? 7 : 90;
+    for (const PackedWeight::Kind& kind : kinds) {
+      const PackedWeight weight(stream, dtype, kind, kN, kK);
+      const std::vector<float> random = RandomX(dtype, kK);
+      for (const int exponent : {-most, most}) {
+        std::vector<float> x;
+        for (const float value : random) x.push_back(std::ldexp(value, exponent));
+        // A few that are much larger than others.
+        for (int64_t i = 5; i < kMaxRows * kK; i += 333) x[i] *= 64;
+        x = Rounded(dtype, x);
+        const PackedWeight::Product expected = weight.Multiply(x);
+        for (const int64_t rows : {int64_t{1}, int64_t{2}, kMaxRows}) {
+          const DeviceArray x_on_device = XOnDevice(stream, dtype, x, kMaxRows, kK);
+          ExpectWithin(Multiply(stream, weight, dtype, x_on_device.data(), rows), expected.y, expected.error, kF32,
+                       NameOfProduct(weight, dtype, rows) + " times 2^" + std::to_string(exponent));
         }
       }
     }
@@ -228,6 +263,12 @@ void ExpectPackedNotFinite(const std::vector<PackedWeight::Kind>& kinds) {
         } else {
           EXPECT_EQ(y[i], clean[i]);
         }
+      }
+      for (const float value : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+        const std::vector<float> row(kK, value);
+        const std::vector<float> alone =
+            Multiply(stream, weight, dtype, XOnDevice(stream, dtype, row, 1, kK).data(), 1);
+        for (const float element : alone) EXPECT_TRUE(!std::isfinite(element));
       }
       // One alone is enough for a row that is quantised, whatever the weights beside it are.
       if (kind.x_quantization != kHeddleCudaQuantizeX) continue;

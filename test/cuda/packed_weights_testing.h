@@ -12,7 +12,10 @@ namespace heddle::test {
 void ExpectPackedProducts(const std::vector<PackedWeight::Kind>& kinds);
 // Gated products, every activation, with and without a bias.
 void ExpectPackedGatedProducts(const std::vector<PackedWeight::Kind>& kinds);
-// A row gets the same bits alone, beside others whatever they hold, and in a graph.
+// Very small and very large rows of x, with elements that are larger than others beside them.
+void ExpectPackedMagnitudes(const std::vector<PackedWeight::Kind>& kinds);
+// A row gets the same bits beside others, whatever they hold, and in a graph; alone too, but where x stays as it is and
+// weights are int8, which a single row is multiplied by in another way.
 void ExpectPackedRowsAlone(const std::vector<PackedWeight::Kind>& kinds);
 // NaN and infinity spoil the row of x that holds them, and no other.
 void ExpectPackedNotFinite(const std::vector<PackedWeight::Kind>& kinds);

@@ -31,6 +31,7 @@ TEST(CudaSparseMatmul, "is right for 1 to 8 rows and any size, with int8 weights
 TEST(CudaSparseMatmul, "gives a row the same bits alone, beside others and in a graph") {
   ExpectPackedRowsAlone(kKinds);
 }
+TEST(CudaSparseMatmul, "is right for rows of any magnitude") { ExpectPackedMagnitudes({kFloats, kKept}); }
 TEST(CudaSparseMatmul, "keeps NaN and infinity in the rows that have them") { ExpectPackedNotFinite(kKinds); }
 TEST(CudaSparseMatmul, "waits for the x that is being written") {
   ExpectPackedInOrder({kFloats, kKept, Quantized(kInfinity), Quantized(2.75f)});
