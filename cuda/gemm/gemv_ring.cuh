@@ -12,6 +12,7 @@
 // layer.
 #pragma once
 
+#include <algorithm>
 #include <type_traits>
 
 #include "common/barrier.cuh"
@@ -24,6 +25,9 @@ namespace heddle::cuda {
 
 inline constexpr int kRingAlignment = 1024;
 
+// Of all rings on their way at first: with so many bytes an H100 reads at 99 % of its speed.
+inline constexpr int kBytesAtFirst = 48 * 1024;
+
 // Shared memory of a block's rings: of all warps' stages the values, as UnitOffset places them, then the metadata, then
 // what TensorRing waits for. For that `memory` begins on kRingAlignment bytes, otherwise on 128.
 //
@@ -32,6 +36,8 @@ template <int kMetadataUnits, int kStages>
 struct RingMemory {
   static constexpr int kValueBytes = kGroupBytes;  // of a stage
   static constexpr int kMetadataBytes = kMetadataUnits * kGroupRows * 16;
+  static constexpr int kStageBytes = kValueBytes + kMetadataBytes;
+  static constexpr int kStagesAtFirst = std::min(kStages, (kBytesAtFirst / kGemvWarps + kStageBytes / 2) / kStageBytes);
 
   // With barriers, or without.
   static constexpr int Bytes(bool tensor) {
@@ -50,8 +56,6 @@ struct RingMemory {
            static_cast<int>(threadIdx.x) / 32 * kStages;
   }
 };
-
-inline constexpr int kStagesAtFirst = 3;  // 48 KiB of a block: with them an H100 reads at 99 % of its speed
 
 // A ring of kStages stages of a warp, whose functions all of its lanes call:
 //   Ring(arguments, memory)  starts the first stages; returns when few are still on their way; reads weights only
@@ -80,14 +84,13 @@ class TensorRing {
       if constexpr (kMetadataUnits > 0) hopper::PrefetchMap(arguments.metadata_map);
     }
     // Copies begin before all barriers are there: making one takes some 40 cycles.
-    constexpr int kFirst = kStages < kStagesAtFirst ? kStages : kStagesAtFirst;
-    InitBarriers(0, kFirst);
+    InitBarriers(0, Memory::kStagesAtFirst);
 #pragma unroll 1
-    for (int i = 0; i < kFirst; ++i) Start(i);
-    InitBarriers(kFirst, kStages);
+    for (int i = 0; i < Memory::kStagesAtFirst; ++i) Start(i);
+    InitBarriers(Memory::kStagesAtFirst, kStages);
 #pragma unroll 1
-    for (int i = kFirst; i < kStages && tile_ < arguments_.num_tiles; ++i) {
-      Wait(&full_[i - kStagesAtFirst], 0);
+    for (int i = Memory::kStagesAtFirst; i < kStages && tile_ < arguments_.num_tiles; ++i) {
+      Wait(&full_[i - Memory::kStagesAtFirst], 0);
       Start(i);
     }
   }
@@ -182,7 +185,7 @@ class CopyRing {
     EnterTile();
 #pragma unroll 1
     for (int i = 0; i < kStages; ++i) {
-      if (i >= kStagesAtFirst) WaitForCopies<kStagesAtFirst - 1>();
+      if (i >= Memory::kStagesAtFirst) WaitForCopies<Memory::kStagesAtFirst - 1>();
       Start(i);
     }
   }
