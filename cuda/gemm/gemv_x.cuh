@@ -73,9 +73,11 @@ class XSlabs {
   // of stages it popped since then.
   template <int kCopyGroups>
   __device__ __forceinline__ void Turn(int stages) {
-    if constexpr (kCopyGroups == 0) CommitCopies();
-    if (kCopyGroups > 0 && stages >= kCopyGroups) {
-      WaitForCopies<kCopyGroups == 0 ? 0 : kCopyGroups - 1>();
+    if constexpr (kCopyGroups == 0) {
+      CommitCopies();
+      WaitForCopies<0>();
+    } else if (stages >= kCopyGroups) {
+      WaitForCopies<kCopyGroups - 1>();
     } else {
       WaitForCopies<0>();
     }

@@ -29,7 +29,7 @@ __device__ __forceinline__ float2 RowScalesOf(const float* row_scales, int first
 template <typename Sum, int kXRows, int kBuffers>
 class TileOutput {
  public:
-  // Of sums that are multiples of `unit`. `row_scales` are those of x that they still lack; null: 1.
+  // Of sums that are `unit` times what they stand for. `row_scales` are those of x that they still lack; null: 1.
   __device__ __forceinline__ TileOutput(const TileParameters& p, float unit, const float* row_scales, int weight_tile,
                                         int consumer, uint8_t* buffers)
       : p_(p),

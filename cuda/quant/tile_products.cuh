@@ -13,7 +13,7 @@ namespace heddle::cuda {
 
 // What kinds of products have in common. A step takes kValues values of a row of the weight, kValueBytes together, and
 // kXBoxes boxes of 128 bytes of a row of x; of a 2:4 weight also kMetadataRowBytes. A stage has them in this order.
-// Sums that are floats are multiples of kSumUnit. kXRowMicroseconds: see tile_division.cuh.
+// Sums that are floats are kSumUnit times what they stand for. kXRowMicroseconds: see tile_division.cuh.
 template <int kRows, int kValueBytes, int kBoxes, int kMetadataRow = 0>
 struct TileShape {
   static constexpr int kGroups = 1;
@@ -90,8 +90,9 @@ class Int8Rows {
 
 // Products of kChunks times 16 columns of weights, converted to T times kInt8FloatUnit<T> while those before are under
 // way and those after on their way: multiply(left, i) begins one. kGroupChunks of them are a group, of which kUnderWay
-// are under way when this returns. The compiler knows until when an operand is read, but not across branches: where
-// registers are so few that what is read stays where it is from step to step, they may be under way across one.
+// are under way when this returns. The compiler knows until when an operand is read, but not across branches, so that
+// nothing in the source keeps operands of products that are still under way then: `npm run check:wgmma` looks whether
+// the compiler did.
 template <typename T, int kGroupChunks, int kUnderWay, int kChunks, int kRowBytes, typename Body>
 __device__ __forceinline__ void MultiplyConverted(const Int8Rows<kRowBytes>& rows, const Body& multiply) {
   static_assert(kChunks % kGroupChunks == 0);
