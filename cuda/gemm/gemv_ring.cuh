@@ -102,7 +102,7 @@ class TensorRing {
   }
 
   __device__ __forceinline__ void Pop() {
-    // Products have what they read in registers when they are issued, so that no lane reads the stage any more.
+    // Loads by lanes come before this, which orders them before the copy.
     __syncwarp();
     Start(front_);
     if (++front_ == kStages) {

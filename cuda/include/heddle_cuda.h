@@ -127,8 +127,8 @@ typedef enum {
 //   y = (sum of q[j] * value[j] in int32, as float32, * (a / 127) + sum over outliers of x[j] * value[j]) * scale
 // where k is at most 2^17, and a row of x that holds a NaN or infinity gives NaN. Kept, x gives
 //   y = (sum of x[j] * value[j]) * scale
-// and a single row of it by int8 may go in as multiples of 2^-21 times the largest power of two in each of a few parts
-// of the row, the nearest ones; one that holds a NaN or infinity then gives NaN.
+// and a single row of it by int8 may go in as multiples of 2^-21 times the largest power of two (but no less than
+// 2^-96) in each of a few parts of the row, the nearest ones; one that holds a NaN or infinity then gives NaN.
 //
 // By bitsandbytes, x goes in as float16, q is made by a division that is not exact in its last bits, and the first sum,
 // scaled, comes out as float16; a gated product's sums are rounded to T before bias and activation. A column in which

@@ -12,8 +12,8 @@
 
 namespace heddle::cuda {
 
-// An element goes in as the nearest multiple of 2^-21 times the largest power of two among the warp's columns: sums of
-// float32 would lose as much.
+// An element goes in as the nearest multiple of 2^-21 times the largest power of two among the warp's columns: what
+// float32 loses of sums in which the largest counts, but more where its weight is next to nothing.
 //
 // kUnitColumns: of x, what belongs to 16 bytes of weights.
 template <typename T, int kUnitColumns>
