@@ -11,7 +11,7 @@
 //   kMetadataUnits  16 bytes of metadata beside a row's chunk
 //   kScaled         whether sums are multiplied by a scale for each weight row
 //   kTensorRing     whether the tensor memory accelerator copies weights, from compute capability 9.0 on
-//   Otherwise       the form for what X has no room for; a form that has none goes through x in parts
+//   Otherwise       the form for what X does not take; a form that has none goes through x in parts
 #pragma once
 
 #include "common/launch.h"

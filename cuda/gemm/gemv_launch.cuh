@@ -139,14 +139,12 @@ GemvArguments GemvArgumentsOf(const HeddleCudaStream& stream, const HeddleCudaMa
   return arguments;
 }
 
-// A product by arguments that GemvArgumentsOf made, in as few launches as the device's shared memory allows.
 template <typename Form, bool kGated>
-void LaunchGemv(const HeddleCudaStream& stream, const GemvArguments& arguments) {
-  if (TryGemv<Form, kGated>(stream, arguments)) return;
-  if constexpr (requires { typename Form::Otherwise; }) {
-    LaunchGemv<typename Form::Otherwise, kGated>(stream, arguments);
-    return;
-  }
+void LaunchGemv(const HeddleCudaStream& stream, const GemvArguments& arguments);
+
+// The first half of the rows, then the others.
+template <typename Form, bool kGated>
+void LaunchGemvInHalves(const HeddleCudaStream& stream, const GemvArguments& arguments) {
   Require(arguments.num_rows > 1, "matmul: the device has too little shared memory");
   GemvArguments half = arguments;
   half.num_rows = arguments.num_rows / 2;
@@ -160,6 +158,17 @@ void LaunchGemv(const HeddleCudaStream& stream, const GemvArguments& arguments) 
   half.y = static_cast<unsigned char*>(arguments.y) + half.num_rows * arguments.y_stride * y_bytes;
   half.num_rows = arguments.num_rows - half.num_rows;
   LaunchGemv<Form, kGated>(stream, half);
+}
+
+// A product by arguments that GemvArgumentsOf made, in as few launches as the device's shared memory allows.
+template <typename Form, bool kGated>
+void LaunchGemv(const HeddleCudaStream& stream, const GemvArguments& arguments) {
+  if (TryGemv<Form, kGated>(stream, arguments)) return;
+  if constexpr (requires { typename Form::Otherwise; }) {
+    LaunchGemv<typename Form::Otherwise, kGated>(stream, arguments);
+  } else {
+    LaunchGemvInHalves<Form, kGated>(stream, arguments);
+  }
 }
 
 // An op, whose arguments are first completed by complete(arguments).

@@ -25,7 +25,7 @@ namespace heddle::cuda {
 
 inline constexpr int kRingAlignment = 1024;
 
-// Of all rings on their way at first: with so many bytes an H100 reads at 99 % of its speed.
+// Of all rings on their way at first, but for whole stages: with so many bytes an H100 reads at 99 % of its speed.
 inline constexpr int kBytesAtFirst = 48 * 1024;
 
 // Shared memory of a block's rings: of all warps' stages the values, as UnitOffset places them, then the metadata, then
@@ -41,7 +41,7 @@ struct RingMemory {
 
   // With barriers, or without.
   static constexpr int Bytes(bool tensor) {
-    return kGemvWarps * kStages * (kValueBytes + kMetadataBytes + (tensor ? static_cast<int>(sizeof(Barrier)) : 0));
+    return kGemvWarps * kStages * (kStageBytes + (tensor ? static_cast<int>(sizeof(Barrier)) : 0));
   }
 
   // Of the calling warp's first stage.
@@ -52,7 +52,7 @@ struct RingMemory {
     return memory + kGemvWarps * kStages * kValueBytes + static_cast<int>(threadIdx.x) / 32 * kStages * kMetadataBytes;
   }
   static __device__ __forceinline__ Barrier* Barriers(unsigned char* memory) {
-    return reinterpret_cast<Barrier*>(memory + kGemvWarps * kStages * (kValueBytes + kMetadataBytes)) +
+    return reinterpret_cast<Barrier*>(memory + kGemvWarps * kStages * kStageBytes) +
            static_cast<int>(threadIdx.x) / 32 * kStages;
   }
 };

@@ -70,11 +70,7 @@ struct QuantizedPiece {
       const int left = row_bytes - begin - half * 16;
       const unsigned char* const from = row + begin + half * 16;
       if (left >= 16) {
-        const uint4 loaded = __ldcg(reinterpret_cast<const uint4*>(from));
-        words[half * 4] = loaded.x;
-        words[half * 4 + 1] = loaded.y;
-        words[half * 4 + 2] = loaded.z;
-        words[half * 4 + 3] = loaded.w;
+        Put(half, __ldcg(reinterpret_cast<const uint4*>(from)));
       } else if (left > 0) {
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
@@ -91,10 +87,7 @@ struct QuantizedPiece {
     for (int half = 0; half < 2; ++half) {
       uint4 loaded{};
       if (begin + half * 16 < row_bytes) loaded = __ldcg(reinterpret_cast<const uint4*>(row + begin + half * 16));
-      words[half * 4] = loaded.x;
-      words[half * 4 + 1] = loaded.y;
-      words[half * 4 + 2] = loaded.z;
-      words[half * 4 + 3] = loaded.w;
+      Put(half, loaded);
     }
   }
 
@@ -148,6 +141,13 @@ struct QuantizedPiece {
   }
 
  private:
+  __device__ __forceinline__ void Put(int half, const uint4& loaded) {
+    words[half * 4] = loaded.x;
+    words[half * 4 + 1] = loaded.y;
+    words[half * 4 + 2] = loaded.z;
+    words[half * 4 + 3] = loaded.w;
+  }
+
   static constexpr float kIntegers = 12582912.0f;  // 1.5 * 2^23: floats of this size are integers
 
   // The lowest first.

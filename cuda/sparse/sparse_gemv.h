@@ -1,4 +1,5 @@
-// Products of 2:4 weights, of x's type or int8, with few rows of x: what Gemv is for others.
+// Products of 2:4 weights, of x's type or int8, with few rows of x: what Gemv is for others,
+// but that a single row of kept x may be rounded otherwise by int8 weights than beside others (digit_x.cuh).
 #pragma once
 
 #include "common/stream.h"
