@@ -6,6 +6,13 @@
 
 namespace heddle::cuda::hopper {
 
+// Describes a right operand whose rows have 16 elements, all that a product takes, without a swizzle: the first 8 of
+// all rows, 16 bytes a row, and `half_bytes` further the others.
+__device__ __forceinline__ uint64_t DescribeHalves(uint32_t shared_address, int half_bytes) {
+  constexpr uint64_t kBytesOf8Rows = 128;
+  return (kBytesOf8Rows >> 4) << 32 | static_cast<uint64_t>(half_bytes >> 4) << 16 | (shared_address & 0x3ffff) >> 4;
+}
+
 template <int kTiles>
 __device__ __forceinline__ void Settle(int32_t (&d)[kTiles][4]) {
 #pragma unroll

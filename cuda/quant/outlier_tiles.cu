@@ -4,15 +4,20 @@
 
 namespace heddle::cuda {
 
+// Above, tiles of 256 rows take less time, although they multiply outliers after everything else. As in prompts; the
+// model of times knows sequences that decode.
+constexpr int64_t kMostRowsOfSmallTiles = 512;
+
 int64_t RowsOfOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product) {
   using T = __half;  // either type takes as long
-  using Kinds = Cheapest<OutlierProducts<T, 16>, OutlierProducts<T, 32>, OutlierProducts<T, 64>,
-                         OutlierProducts<T, 128>, OutlierProducts<T, 256>>;
+  if (product.y.num_rows > kMostRowsOfSmallTiles) return 256;
+  using Kinds =
+      Cheapest<OutlierProducts<T, 16>, OutlierProducts<T, 32>, OutlierProducts<T, 64>, OutlierProducts<T, 128>>;
   return Kinds::Rows(stream, product);
 }
 
 void LaunchOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product) {
-  DispatchFloat(product.outliers.values.dtype, [&]<typename T>() {
+  DispatchFloat(product.outliers.dtype, [&]<typename T>() {
     if constexpr (!std::is_same_v<T, float>) {
       switch (product.outliers.rows_of_group) {
         case 16:

@@ -12,7 +12,7 @@ namespace heddle::cuda {
 void QuantizeRows(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, const HeddleCudaMatrix& q, float* scales);
 
 // The same but for outliers, elements of `threshold` or more, which do not count for a and whose q is 0: they go to
-// `outliers`, whose rows lie on 16 bytes like those of q.
+// `outliers`, whose panels lie on 16 bytes.
 void QuantizeRowsButOutliers(const HeddleCudaStream& stream, const HeddleCudaMatrix& x, float threshold,
                              const HeddleCudaMatrix& q, float* scales, const Outliers& outliers);
 

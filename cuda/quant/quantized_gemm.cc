@@ -8,6 +8,7 @@
 #include "common/scratch_memory.h"
 #include "gemm/gemv.h"
 #include "gemm/skinny.h"
+#include "quant/outlier_panel.h"
 #include "quant/quantize_rows.h"
 #include "quant/tile_product.h"
 
@@ -33,12 +34,17 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
     return LaunchInt8Tiles(stream, product);
   }
   Outliers& outliers = product.outliers;
-  outliers.columns_of_part = sparse ? kSparseOutlierColumns : kOutlierColumns;
+  outliers.dtype = x.dtype;
+  outliers.columns_of_step = sparse ? kSparseColumnsOfStep : kColumnsOfStep;
+  product.scratch_bytes = memory.RestBytes();
   outliers.rows_of_group = sparse ? RowsOfSparseOutlierTiles(stream, product) : RowsOfOutlierTiles(stream, product);
-  outliers.values = {memory.Take<uint16_t>(x.num_rows * stride), x.dtype, x.num_rows, x.size, stride};
-  const int64_t groups = CeilDiv(x.num_rows, outliers.rows_of_group);
-  outliers.num_parts = memory.Take<int32_t>(groups);
-  outliers.parts = memory.Take<int32_t>(groups * CeilDiv(x.size, outliers.columns_of_part));
+  const int64_t num_groups = CeilDiv(x.num_rows, outliers.rows_of_group);
+  const int64_t num_steps = CeilDiv(x.size, outliers.columns_of_step);
+  outliers.num_panels = memory.Take<uint8_t>(num_groups * PanelCountStride(num_steps));
+  outliers.panels = memory.Take<uint8_t>(num_groups * num_steps * (outliers.columns_of_step / kPanelColumns) *
+                                         PanelBytes(static_cast<int>(outliers.rows_of_group)));
+  product.scratch = memory.Rest();
+  product.scratch_bytes = memory.RestBytes();
   QuantizeRowsButOutliers(stream, x, product.weight.outlier_threshold, product.x, row_scales, outliers);
   sparse ? LaunchSparseOutlierTiles(stream, product) : LaunchOutlierTiles(stream, product);
 }
@@ -46,13 +52,14 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
 // As many rows at a time as leave room in the workspace for the sums of tiles that blocks share, or half of it.
 void MultiplyQuantizedX(const HeddleCudaStream& stream, const TileProduct& whole) {
   const bool has_outliers = !std::isinf(whole.weight.outlier_threshold);
-  const int64_t bytes_of_element = has_outliers ? 1 + 2 : 1;
-  const int64_t row_bytes = RoundUp(whole.x.size, 16) * bytes_of_element + whole.x.size / 64 + 64;
-  // Beside rounding up; tiles with outliers are not shared.
-  const int64_t most_for_sums = int64_t{has_outliers ? 1 : 40} << 20;
+  // Of whole groups of rows, of columns of whole steps; a column of a panel takes a byte, of 16 rows or more.
+  const int64_t outlier_bytes = has_outliers ? RoundUp(whole.x.size, kSparseColumnsOfStep) * 33 / 16 : 0;
+  const int64_t row_bytes = RoundUp(whole.x.size, 16) + outlier_bytes + 64;
+  const int64_t most_for_sums = int64_t{40} << 20;
   const int64_t available = stream.workspace_bytes - std::min(most_for_sums, stream.workspace_bytes / 2);
-  const int64_t fit = std::max<int64_t>(available / row_bytes, 1);
-  const int64_t most = fit < kMaxTileXRows ? fit : fit / kMaxTileXRows * kMaxTileXRows;
+  const int64_t fit = available / row_bytes;
+  const int64_t most =
+      fit < kMaxTileXRows ? std::max<int64_t>(fit - (has_outliers ? 127 : 0), 1) : fit / kMaxTileXRows * kMaxTileXRows;
   for (int64_t first = 0; first < whole.x.num_rows; first += most) {
     TileProduct part = whole;
     const int64_t count = std::min(most, whole.x.num_rows - first);

@@ -87,9 +87,7 @@ TileDivision DivideTiles(const HeddleCudaStream& stream, const TileProduct& prod
   };
   if (has_places(2, stream.properties.most_clusters_of_2)) consider(InTurns<Products>(tiles, most_blocks, 2));
   if (has_places(4, stream.properties.most_clusters_of_4)) consider(InTurns<Products>(tiles, most_blocks, 4));
-  // A block that begins a tile would have all of its outliers, and the others would wait.
-  if (!Products::kHasOutliers && tiles.num_tiles % most_blocks != 0 &&
-      SumsBytes<Products>(most_blocks) <= product.scratch_bytes) {
+  if (tiles.num_tiles % most_blocks != 0 && SumsBytes<Products>(most_blocks) <= product.scratch_bytes) {
     consider(Shared<Products>(tiles, most_blocks));
   }
   return best;

@@ -70,12 +70,8 @@ void LaunchTiles(const HeddleCudaStream& stream, const TileProduct& product) {
   p.num_splits = division.num_splits;
   p.num_shared_tiles = division.num_shared_tiles;
   if constexpr (Products::kHasOutliers) {
-    const Outliers& outliers = product.outliers;
-    p.outliers = TensorMapOf(RowsShape(outliers.values, 64, Products::kXRows));
-    p.outlier_weight = TensorMapOf(WeightShape(product.weight.values, kOutlierValues, product.gated));
-    p.num_outlier_parts = outliers.num_parts;
-    p.outlier_parts = outliers.parts;
-    p.outlier_stride = static_cast<int>(CeilDiv(x.size, outliers.columns_of_part));
+    p.num_panels = product.outliers.num_panels;
+    p.panels = product.outliers.panels;
   }
   if (y.dtype != kHeddleCudaFloat32) {
     p.y = TensorMapOf(RowsShape(y, product.gated ? 32 : 64, kStoredBoxRows));

@@ -18,8 +18,6 @@ inline constexpr int kBoxRowBytes = 128;  // of x
 inline constexpr int kTileConsumers = 2;  // warpgroups, each with 64 rows of the weight
 inline constexpr int kTileThreads = (kTileConsumers + 1) * 128;
 inline constexpr int kMaxTileStages = 12;
-// Values of a row of the weight that a part of outliers needs, of 8 bits.
-inline constexpr int kOutlierValues = 64;
 // Rows of x whose outputs are stored at once, of 64 outputs or fewer of 16 bits, from a buffer of a warpgroup. It has
 // two, but for tiles of 256 rows, where the ring needs the room more.
 constexpr int StoredRows(int x_rows) { return x_rows < 64 ? x_rows : 64; }
@@ -29,13 +27,10 @@ constexpr int NumStoreBuffers(int x_rows) { return x_rows == 256 ? 1 : 2; }
 constexpr int StoreBytes(int x_rows) { return NumStoreBuffers(x_rows) * StoreBufferBytes(x_rows); }
 
 struct TileParameters {
-  CUtensorMap x;         // boxes of a tile's rows of x
-  CUtensorMap weight;    // boxes of a tile's rows; of a gated one 8 of the gate, then 8 of up, 8 times
-  CUtensorMap metadata;  // of a 2:4 weight, in boxes like the weight's
-  CUtensorMap y;         // boxes of kStoredBoxRows, of 64 outputs, or 32 if gated; unless float32
-  // Where products have outliers: those of x, as x, in boxes of 64 columns, and the weight in boxes of kOutlierValues.
-  CUtensorMap outliers;
-  CUtensorMap outlier_weight;
+  CUtensorMap x;            // boxes of a tile's rows of x
+  CUtensorMap weight;       // boxes of a tile's rows; of a gated one 8 of the gate, then 8 of up, 8 times
+  CUtensorMap metadata;     // of a 2:4 weight, in boxes like the weight's
+  CUtensorMap y;            // boxes of kStoredBoxRows, of 64 outputs, or 32 if gated; unless float32
   const float* row_scales;  // of x, for whole tiles of rows; null: 1
   const float* scales;      // of the weight's rows; null: 1
   const float* bias;        // may be null
@@ -54,10 +49,9 @@ struct TileParameters {
   int num_shared_tiles;  // the first ones, cut along k, where a cluster is one block
   uint32_t* counters;    // for each consumer of each shared tile, zero between ops
   void* partial_sums;    // [blocks, 2, consumers, 64 * rows of x]: of pieces of shared tiles
-  // Which parts of 64 columns have outliers, for each tile of rows of x: their number, and which.
-  const int32_t* num_outlier_parts;  // [num_x_tiles]
-  const int32_t* outlier_parts;      // [num_x_tiles, outlier_stride]
-  int outlier_stride;
+  // Where products have outliers: see Outliers. Its groups are tiles of rows of x.
+  const uint8_t* num_panels;
+  const uint8_t* panels;
 };
 
 }  // namespace heddle::cuda

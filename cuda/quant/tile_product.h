@@ -5,14 +5,14 @@
 
 namespace heddle::cuda {
 
-// What QuantizeRows leaves of x beside its int8: T where an element is an outlier, else zero; and which parts of so
-// many columns have any, for groups of so many rows.
+// What QuantizeRowsButOutliers leaves of x beside its int8. Its rows are in groups, those of a tile, and its columns in
+// steps; of each group's step, those columns in which any of the rows has an outlier are panels: see outlier_panel.h.
 struct Outliers {
-  HeddleCudaMatrix values;
-  int64_t columns_of_part;
-  int64_t rows_of_group;
-  int32_t* num_parts;  // [groups]
-  int32_t* parts;      // [groups, parts of a row], in ascending order
+  HeddleCudaDType dtype;
+  int64_t rows_of_group;    // a power of two from 16 on
+  int64_t columns_of_step;  // 128 or 256
+  uint8_t* num_panels;      // [groups, PanelCountStride(steps)]
+  uint8_t* panels;          // [groups, steps, as many as a step's columns can be, PanelBytes(rows_of_group)]
 };
 
 // Matmul or GatedMatmul, for all of x at once.
@@ -35,8 +35,8 @@ inline constexpr int64_t kMaxTileXRows = 256;
 // Int8 weights by int8 x; the former where this has up to kMaxSkinnyRows rows.
 void LaunchInt8Skinny(const HeddleCudaStream& stream, const TileProduct& product);
 void LaunchInt8Tiles(const HeddleCudaStream& stream, const TileProduct& product);
-// Int8 weights by int8 x and its outliers, in groups and parts of these sizes.
-inline constexpr int kOutlierColumns = 64;
+// Int8 weights by int8 x and its outliers, in groups and steps of these sizes.
+inline constexpr int kColumnsOfStep = 128;
 int64_t RowsOfOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product);
 void LaunchOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product);
 // Int8 weights by x of T.
@@ -44,7 +44,7 @@ void LaunchConvertedTiles(const HeddleCudaStream& stream, const TileProduct& pro
 
 // The same of 2:4 weights, and of those whose values are T.
 void LaunchSparseInt8Tiles(const HeddleCudaStream& stream, const TileProduct& product);
-inline constexpr int kSparseOutlierColumns = 128;
+inline constexpr int kSparseColumnsOfStep = 256;
 int64_t RowsOfSparseOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product);
 void LaunchSparseOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product);
 void LaunchSparseConvertedTiles(const HeddleCudaStream& stream, const TileProduct& product);

@@ -6,6 +6,7 @@
 #include "common/int8_floats.cuh"
 #include "common/shared_memory.cuh"
 #include "common/wgmma_quantised.cuh"
+#include "quant/outlier_panel.h"
 #include "quant/tile_parameters.h"
 #include "quant/tile_product.h"
 
@@ -28,14 +29,14 @@ struct TileShape {
   static constexpr int kStageBytes = kMetadataBegin + kMetadataBytes;
 
   static constexpr bool kHasOutliers = false;
+  // Whether registers have no room for sums of outliers beside the others. Then a piece's panels come after its steps,
+  // in stages that have the weights of a step again and in the place of x so many of its panels.
+  static constexpr bool kPanelsAfter = kRows == 256;
+  static constexpr int kPanelsOfStage = kXBoxes * kXBoxBytes / PanelBytes(kXRows);
   static constexpr float kSumUnit = 1.0f;
 
   static __device__ __forceinline__ const uint8_t* Weights(const uint8_t* stage, int consumer) {
     return stage + consumer * (kWeightBytes / kTileConsumers);
-  }
-  // In a stage that has a part of outliers.
-  static __device__ __forceinline__ const uint8_t* OutlierWeights(const uint8_t* stage, int consumer) {
-    return stage + consumer * (kTileWeightRows * kOutlierValues / kTileConsumers);
   }
   static __device__ __forceinline__ const uint8_t* Metadata(const uint8_t* stage, int consumer) {
     return stage + kMetadataBegin + consumer * (kMetadataBytes / kTileConsumers);
@@ -145,29 +146,55 @@ struct ConvertedProducts : TileShape<kRows, kStep, kStep / 64> {
   }
 };
 
-// Int8 weights by int8 x, and by outliers of T. A stage has a step of the former, or a part of the latter.
+// The thread's part of any 16 columns of 64 rows of int8 weights in shared memory, of 128 bytes and swizzled as boxes
+// of them are: as it is loaded, and as wgmma takes it from registers.
+class Int8Columns {
+ public:
+  // `columns` has a byte for each of the thread's four.
+  __device__ __forceinline__ void Load(const uint8_t* rows, uint32_t columns) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const uint8_t* const from = rows + (static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane / 4) * kRowBytes;
+    const uint32_t places = columns ^ lane / 4 * 0x10101010u;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint8_t* const value = from + (places >> 8 * i & 0xff);
+      values_[i][0] = value[0];
+      values_[i][1] = value[8 * kRowBytes];
+    }
+  }
+
+  template <typename T>
+  __device__ __forceinline__ void Convert(uint32_t (&left)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      left[i] = Int8PairToFloats<T, 0, 1>(values_[i / 2 * 2][i % 2] | values_[i / 2 * 2 + 1][i % 2] << 8);
+    }
+  }
+
+ private:
+  static constexpr int kRowBytes = 128;
+  uint32_t values_[4][2];  // of a column, of the thread's two rows
+};
+
+// Int8 weights by int8 x, and by outliers of T: see panel_consumer.cuh.
 template <typename T, int kRows>
 struct OutlierProducts : Int8Products<kRows> {
   using Shape = typename Int8Products<kRows>::Shape;
+  using Outlier = T;
+  using Columns = Int8Columns;
+  static constexpr double kXRowMicroseconds = 0.0006;
   static constexpr float kSumUnit = kInt8FloatUnit<T>;
-  static constexpr double kXRowMicroseconds = 0.0011;
   static constexpr bool kHasOutliers = true;
-  static constexpr int kOutlierColumns = cuda::kOutlierColumns;
 
-  static __device__ __forceinline__ void MultiplyOutliers(float (&sums)[kRows / 8][4], const uint8_t* stage,
-                                                          int consumer) {
-    const uint64_t x = Shape::X(stage);
-    const Int8Rows<kOutlierValues> rows(Shape::OutlierWeights(stage, consumer));
-    MultiplyConverted<T, 4, 1, kOutlierColumns / 16>(rows, [&](const uint32_t(&left)[4], int i) {
-      hopper::MultiplyAddTransposed<T>(sums, left, hopper::Advance(x, i * 2));
-    });
+  static __device__ __forceinline__ void Load(Columns& to, const uint8_t* stage, int consumer, uint32_t columns) {
+    to.Load(Shape::Weights(stage, consumer), columns);
   }
 };
 
-// Whether a tile's sums fit registers and its rows of x divide among so many blocks.
+// Whether a tile's rows of x divide among so many blocks.
 template <class Products>
 constexpr bool CanSplit(int num_splits) {
-  return Products::kXRows >= 16 * num_splits && (!Products::kHasOutliers || Products::kXRows <= 64);
+  return Products::kXRows >= 16 * num_splits;
 }
 
 }  // namespace heddle::cuda

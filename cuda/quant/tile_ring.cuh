@@ -4,6 +4,7 @@
 
 #include "common/hopper.cuh"
 #include "common/launch.h"
+#include "quant/outlier_panel.h"
 #include "quant/tile_product.h"
 #include "quant/tile_schedule.cuh"
 
@@ -27,12 +28,11 @@ struct RingPosition {
   }
 };
 
-// Shared memory of a block: the ring, what the consumers store from, barriers.
+// Of a step of a tile of rows of x.
 template <class Products>
-constexpr int TileSharedBytes(int num_stages) {
-  constexpr int kAlignment = 1024;
-  return kAlignment + num_stages * Products::kStageBytes + kTileConsumers * StoreBytes(Products::kXRows) +
-         static_cast<int>(sizeof(TileBarriers)) + kTileConsumers * static_cast<int>(sizeof(uint32_t));
+__device__ __forceinline__ const uint8_t* PanelsOf(const TileParameters& p, int x_tile, int step) {
+  constexpr int kStepBytes = Products::kXBoxes * Products::kXBoxElements / kPanelColumns * PanelBytes(Products::kXRows);
+  return p.panels + (int64_t{x_tile} * p.num_steps + step) * kStepBytes;
 }
 
 template <class Products>
@@ -77,20 +77,14 @@ class TileRing {
         }
 #pragma unroll
         for (int box = 0; box < Products::kXBoxes; ++box) {
-          CopyX(p_.x, piece, (step * Products::kXBoxes + box) * Products::kXBoxElements, box, position);
+          CopyX(piece, (step * Products::kXBoxes + box) * Products::kXBoxElements, box, position);
         }
         position.Advance(p_.num_stages);
       }
-      if constexpr (Products::kHasOutliers) CopyOutliers(piece, position, policy);
+      if constexpr (Products::kHasOutliers && Products::kPanelsAfter) CopyPanels(piece, position, policy);
     } while (schedule.Next(piece));
   }
 
-  // Parts of the tile's outliers that are multiplied after the piece's steps: they go round among the blocks of a
-  // cluster.
-  __device__ __forceinline__ int NumOutlierParts(const TilePiece& piece) const {
-    const int all = __ldcg(p_.num_outlier_parts + piece.x_tile);
-    return (all - Rank() + p_.num_splits - 1) / p_.num_splits;
-  }
   // Of the block in its cluster.
   __device__ __forceinline__ int Rank() const { return static_cast<int>(blockIdx.x) % p_.num_splits; }
 
@@ -114,15 +108,49 @@ class TileRing {
   __device__ __forceinline__ void CopyWeights(const TilePiece& piece, int step, const RingPosition& position,
                                               uint64_t policy) {
     hopper::ArriveAndExpect(&barriers_.full[position.stage], Products::kStageBytes);
-    CopyWeightRows(p_.weight, Stage(position), piece, step * Products::kValues, position, policy);
-    CopyMetadata(piece, step * Products::kMetadataRowBytes, position, policy);
+    CopyWeightsOfStep(piece, step, position, policy);
   }
 
-  // From this byte of a row on, where there is any.
-  __device__ __forceinline__ void CopyMetadata(const TilePiece& piece, int byte, const RingPosition& position,
-                                               uint64_t policy) {
+  // Those of the piece's steps.
+  __device__ __forceinline__ void CopyPanels(const TilePiece& piece, RingPosition& position, uint64_t policy) {
+    const auto* const counts =
+        reinterpret_cast<const uint4*>(p_.num_panels + piece.x_tile * PanelCountStride(p_.num_steps));
+    const int last = (piece.end - 1) / 16;
+    int index = piece.begin / 16;
+    uint4 next = __ldcg(counts + index);
+    for (; index <= last; ++index) {
+      uint4 words = next;
+      next = __ldcg(counts + min(index + 1, last));
+      for (int step = index * 16; step < index * 16 + 16; ++step) {
+        if (step >= piece.begin && step < piece.end) CopyPanels(piece, step, words.x & 0xff, position, policy);
+        words = {__funnelshift_r(words.x, words.y, 8), __funnelshift_r(words.y, words.z, 8),
+                 __funnelshift_r(words.z, words.w, 8), words.w >> 8};
+      }
+    }
+  }
+
+  __device__ __forceinline__ void CopyPanels(const TilePiece& piece, int step, int count, RingPosition& position,
+                                             uint64_t policy) {
+    constexpr int kPanelBytes = PanelBytes(Products::kXRows);
+    const uint8_t* panels = PanelsOf<Products>(p_, piece.x_tile, step);
+    for (int rest = count; rest > 0; rest -= Products::kPanelsOfStage) {
+      hopper::Barrier* const full = &barriers_.full[position.stage];
+      const int bytes = min(rest, Products::kPanelsOfStage) * kPanelBytes;
+      WaitUntilFree(position);
+      hopper::ArriveAndExpect(full, Products::kWeightBytes + Products::kMetadataBytes + bytes);
+      CopyWeightsOfStep(piece, step, position, policy);
+      hopper::CopyBytes(Stage(position) + Products::kWeightBytes, panels, bytes, full);
+      panels += bytes;
+      position.Advance(p_.num_stages);
+    }
+  }
+
+  __device__ __forceinline__ void CopyWeightsOfStep(const TilePiece& piece, int step, const RingPosition& position,
+                                                    uint64_t policy) {
+    CopyWeightRows(p_.weight, Stage(position), piece, step * Products::kValues, position, policy);
     if constexpr (Products::kMetadataRowBytes > 0) {
-      CopyWeightRows(p_.metadata, Stage(position) + Products::kMetadataBegin, piece, byte, position, policy);
+      CopyWeightRows(p_.metadata, Stage(position) + Products::kMetadataBegin, piece, step * Products::kMetadataRowBytes,
+                     position, policy);
     }
   }
 
@@ -137,28 +165,9 @@ class TileRing {
     }
   }
 
-  __device__ __forceinline__ void CopyX(const CUtensorMap& map, const TilePiece& piece, int column, int box,
-                                        const RingPosition& position) {
+  __device__ __forceinline__ void CopyX(const TilePiece& piece, int column, int box, const RingPosition& position) {
     uint8_t* const to = Stage(position) + Products::kWeightBytes + box * Products::kXBoxBytes;
-    hopper::CopyBox(to, map, &barriers_.full[position.stage], column, piece.x_tile * Products::kXRows);
-  }
-
-  __device__ __forceinline__ void CopyOutliers(const TilePiece& piece, RingPosition& position, uint64_t policy) {
-    const int num_parts = NumOutlierParts(piece);
-    const int32_t* const parts = p_.outlier_parts + int64_t{piece.x_tile} * p_.outlier_stride + Rank();
-    constexpr int kColumns = Products::kOutlierColumns;
-    constexpr int kBoxes = kColumns / 64;
-    constexpr int kBytes = kTileWeightRows * kOutlierValues + kBoxes * Products::kXBoxBytes + Products::kMetadataBytes;
-    for (int i = 0; i < num_parts; ++i) {
-      const int part = __ldcg(parts + i * p_.num_splits);
-      WaitUntilFree(position);
-      hopper::ArriveAndExpect(&barriers_.full[position.stage], kBytes);
-      CopyWeightRows(p_.outlier_weight, Stage(position), piece, part * kOutlierValues, position, policy);
-      CopyMetadata(piece, part * kColumns / 8, position, policy);
-#pragma unroll
-      for (int box = 0; box < kBoxes; ++box) CopyX(p_.outliers, piece, part * kColumns + box * 64, box, position);
-      position.Advance(p_.num_stages);
-    }
+    hopper::CopyBox(to, p_.x, &barriers_.full[position.stage], column, piece.x_tile * Products::kXRows);
   }
 
   const TileParameters& p_;

@@ -13,7 +13,7 @@ int64_t RowsOfSparseOutlierTiles(const HeddleCudaStream& stream, const TileProdu
 }
 
 void LaunchSparseOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product) {
-  DispatchFloat(product.outliers.values.dtype, [&]<typename T>() {
+  DispatchFloat(product.outliers.dtype, [&]<typename T>() {
     if constexpr (!std::is_same_v<T, float>) {
       switch (product.outliers.rows_of_group) {
         case 16:

@@ -11,7 +11,6 @@
 namespace heddle::cuda {
 
 // The thread's metadata for products of T, of 32 columns each: see MultiplyAddSparse.
-template <int kRowBytes>
 class MetadataOfPairs {
  public:
   __device__ __forceinline__ explicit MetadataOfPairs(const uint8_t* rows) {
@@ -30,6 +29,7 @@ class MetadataOfPairs {
   }
 
  private:
+  static constexpr int kRowBytes = 16;
   const uint8_t* from_;
 };
 
@@ -44,7 +44,7 @@ struct SparseProducts : TileShape<kRows, 128, 2, 16> {
   static constexpr int kXBoxElements = 64;
 
   static __device__ __forceinline__ void Multiply(Sum (&sums)[kRows / 8][4], const uint8_t* stage, int consumer) {
-    const MetadataOfPairs<16> metadata(Shape::Metadata(stage, consumer));
+    const MetadataOfPairs metadata(Shape::Metadata(stage, consumer));
     const uint64_t weights = hopper::Describe(SharedAddress(Shape::Weights(stage, consumer)));
     const uint64_t x = Shape::X(stage);
     uint32_t of_products[4];
@@ -92,22 +92,6 @@ struct SparseInt8Products : TileShape<kRows, 128, 2, 32> {
   }
 };
 
-// Products of 64 int8 values of each row, converted to T, with the 128 columns of x that begin at `x`. They have ended
-// when this returns.
-template <typename T, class Shape, int kMetadataRowBytes, int kTiles>
-__device__ __forceinline__ void MultiplySparseConverted(float (&sums)[kTiles][4],
-                                                        const MetadataOfPairs<kMetadataRowBytes>& metadata, uint64_t x,
-                                                        const Int8Rows<64>& rows) {
-  uint32_t of_products[4];
-  metadata.Load(of_products);
-  MultiplyConverted<T, 2, 1, 4>(rows, [&](const uint32_t(&left)[4], int i) {
-    const int offset = i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4;
-    hopper::MultiplyAddSparse<T>(sums, left, hopper::Advance(x, offset), of_products[i]);
-  });
-  hopper::WaitForProducts<0>();
-  hopper::KeepMetadata(of_products);
-}
-
 // Int8 as T by T.
 template <typename T, int kRows>
 struct SparseConvertedProducts : TileShape<kRows, 64, 2, 16> {
@@ -120,23 +104,76 @@ struct SparseConvertedProducts : TileShape<kRows, 64, 2, 16> {
   static constexpr int kXBoxElements = 64;
 
   static __device__ __forceinline__ void Multiply(Sum (&sums)[kRows / 8][4], const uint8_t* stage, int consumer) {
-    MultiplySparseConverted<T, Shape>(sums, MetadataOfPairs<16>(Shape::Metadata(stage, consumer)), Shape::X(stage),
-                                      Int8Rows<64>(Shape::Weights(stage, consumer)));
+    const MetadataOfPairs metadata(Shape::Metadata(stage, consumer));
+    const uint64_t x = Shape::X(stage);
+    const Int8Rows<64> rows(Shape::Weights(stage, consumer));
+    uint32_t of_products[4];
+    metadata.Load(of_products);
+    MultiplyConverted<T, 2, 1, 4>(rows, [&](const uint32_t(&left)[4], int i) {
+      const int offset = i / 2 * (Shape::kXBoxBytes / 16) + i % 2 * 4;
+      hopper::MultiplyAddSparse<T>(sums, left, hopper::Advance(x, offset), of_products[i]);
+    });
+    hopper::WaitForProducts<0>();
+    hopper::KeepMetadata(of_products);
   }
 };
 
-// Int8 by int8, and by outliers of T.
+// Int8Columns of 2:4 weights: of the four positions of a group two have values, and the others are zeros.
+class SparseInt8Columns {
+ public:
+  __device__ __forceinline__ void Load(const uint8_t* rows, const uint8_t* metadata, uint32_t columns) {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const int row = static_cast<int>(threadIdx.x) % 128 / 32 * 16 + lane / 4;
+    columns_ = columns;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t column = columns >> 8 * i & 0xff;
+      const uint8_t* const values = rows + row * kRowBytes + (column / 4 * 2 ^ row % 8 * 16);
+      const uint8_t* const positions = metadata + row * kMetadataRowBytes + column / 8;
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        values_[i][j] = *reinterpret_cast<const uint16_t*>(values + j * 8 * kRowBytes);
+        positions_[i][j] = positions[j * 8 * kMetadataRowBytes];
+      }
+    }
+  }
+
+  template <typename T>
+  __device__ __forceinline__ void Convert(uint32_t (&left)[4]) const {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      left[i] = Int8PairToFloats<T, 0, 1>(Value(i / 2 * 2, i % 2) | Value(i / 2 * 2 + 1, i % 2) << 8);
+    }
+  }
+
+ private:
+  static constexpr int kRowBytes = 128;
+  static constexpr int kMetadataRowBytes = 32;
+
+  __device__ __forceinline__ uint32_t Value(int i, int row) const {
+    const uint32_t column = columns_ >> 8 * i & 0xff;
+    // Where a position of the group is this one, its two bits become zeros.
+    const uint32_t positions = positions_[i][row] >> column / 4 % 2 * 4 ^ column % 4 * 5;
+    const uint32_t values = values_[i][row];
+    return (positions & 3) == 0 ? values & 0xff : (positions & 12) == 0 ? values >> 8 : 0;
+  }
+
+  uint32_t columns_;
+  uint32_t values_[4][2];     // both of a group, of the thread's two rows
+  uint32_t positions_[4][2];  // of its group and the one beside it
+};
+
+// Int8 by int8, and by outliers of T: see panel_consumer.cuh.
 template <typename T, int kRows>
 struct SparseOutlierProducts : SparseInt8Products<kRows> {
   using Shape = typename SparseInt8Products<kRows>::Shape;
-  static constexpr bool kHasOutliers = true;
+  using Outlier = T;
+  using Columns = SparseInt8Columns;
   static constexpr float kSumUnit = kInt8FloatUnit<T>;
-  static constexpr int kOutlierColumns = kSparseOutlierColumns;
+  static constexpr bool kHasOutliers = true;
 
-  static __device__ __forceinline__ void MultiplyOutliers(float (&sums)[kRows / 8][4], const uint8_t* stage,
-                                                          int consumer) {
-    MultiplySparseConverted<T, Shape>(sums, MetadataOfPairs<32>(Shape::Metadata(stage, consumer)), Shape::X(stage),
-                                      Int8Rows<kOutlierValues>(Shape::OutlierWeights(stage, consumer)));
+  static __device__ __forceinline__ void Load(Columns& to, const uint8_t* stage, int consumer, uint32_t columns) {
+    to.Load(Shape::Weights(stage, consumer), Shape::Metadata(stage, consumer), columns);
   }
 };
 

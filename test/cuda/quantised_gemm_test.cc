@@ -1,4 +1,5 @@
 // Products with int8 and 2:4 weights of 9 rows of x and more, against the numbers that heddle_cuda.h promises.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -84,6 +85,16 @@ class Operands {
 
   void SetX(TestStream& stream, int64_t row, int64_t column, float value) {
     x_[row * k_ + column] = value;
+    UploadX(stream);
+  }
+
+  // Makes outliers of 6 or more of the elements at `is_outlier(row, column)`, and of no others.
+  template <typename Body>
+  void PlaceOutliers(TestStream& stream, const Body& is_outlier) {
+    for (int64_t i = 0; i < kMaxRows * k_; ++i) {
+      const float outlier = i % 2 == 0 ? 20.0f : -6.0f;
+      x_[i] = is_outlier(i / k_, i % k_) ? outlier : std::clamp(x_[i], -5.0f, 5.0f);
+    }
     UploadX(stream);
   }
 
@@ -404,6 +415,40 @@ void ExpectZeroRows(const Kind& kind) {
   ExpectClose(y, operands.Expected(12), 1e-5, "zeros");
 }
 
+// In none, one or all columns of what is multiplied at once, and in as many as are multiplied together or one more.
+void ExpectOutliersAnywhere(Kind kind) {
+  struct Pattern {
+    const char* name;
+    bool (*is_outlier)(int64_t row, int64_t column);
+  };
+  constexpr Pattern kPatterns[] = {
+      {"none", [](int64_t, int64_t) { return false; }},
+      {"one", [](int64_t row, int64_t column) { return row == 7 && column == 700; }},
+      {"the last", [](int64_t row, int64_t column) { return row == 69 && column == 999; }},
+      {"all columns of a row", [](int64_t row, int64_t) { return row == 8; }},
+      {"all rows of a column", [](int64_t, int64_t column) { return column == 257; }},
+      {"all columns from 256 to 511, in turn",
+       [](int64_t row, int64_t column) { return column / 256 == 1 && row % 7 == column % 7; }},
+      {"16 columns", [](int64_t row, int64_t column) { return column / 128 == 2 && column % 8 == row % 8; }},
+      {"17 columns",
+       [](int64_t row, int64_t column) { return column / 128 == 2 && (column % 8 == 3 || column == 300) && row != 5; }},
+      {"a few anywhere", [](int64_t row, int64_t column) { return (row * 1000 + column) * 7919 % 997 == 0; }},
+      {"all", [](int64_t, int64_t) { return true; }}};
+  kind.threshold = 6;
+  TestStream stream;
+  for (const HeddleCudaDType dtype : kTypes) {
+    Operands operands(stream, kind, dtype, 136, 1000);
+    for (const Pattern& pattern : kPatterns) {
+      operands.PlaceOutliers(stream, pattern.is_outlier);
+      const std::vector<double> expected = operands.Expected(530);
+      for (const int64_t rows : {9, 16, 40, 70, 150, 530}) {
+        const std::string name = operands.Name(rows) + ", outliers: " + pattern.name;
+        ExpectClose(Matmul(stream, operands, rows, kF32), expected, 3 * Tolerance(kF32), name);
+      }
+    }
+  }
+}
+
 TEST(CudaW8A8, "is right for 9 rows and more, any size, stride and type") { ExpectProducts(kW8A8); }
 TEST(CudaW8A8, "adds a bias and rounds once") { ExpectBias(kW8A8); }
 TEST(CudaW8A8, "gates its sums with every activation") { ExpectGated(kW8A8); }
@@ -449,6 +494,8 @@ TEST(CudaLlmInt8, "gives zeros for a row of zeros") {
   ExpectZeroRows(kManyOutliers);
 }
 
+TEST(CudaLlmInt8, "is right wherever the outliers are") { ExpectOutliersAnywhere(kFewOutliers); }
+
 TEST(CudaSparseWeight, "is right for 9 rows and more, any size, stride and type") { ExpectProducts(kSparse); }
 TEST(CudaSparseWeight, "adds a bias and rounds once") { ExpectBias(kSparse); }
 TEST(CudaSparseWeight, "gates its sums with every activation") { ExpectGated(kSparse); }
@@ -480,6 +527,7 @@ TEST(CudaSparseW8A8, "keeps NaN and infinity in the rows that have them") { Expe
 TEST(CudaSparseW8A8, "gives zeros for a row of zeros") { ExpectZeroRows(kSparseW8A8); }
 
 TEST(CudaSparseLlmInt8, "is right for 9 rows and more, any size, stride and type") { ExpectProducts(kSparseOutliers); }
+TEST(CudaSparseLlmInt8, "is right wherever the outliers are") { ExpectOutliersAnywhere(kSparseOutliers); }
 TEST(CudaSparseLlmInt8, "adds a bias and rounds once") { ExpectBias(kSparseOutliers); }
 TEST(CudaSparseLlmInt8, "gates its sums with every activation") { ExpectGated(kSparseOutliers); }
 TEST(CudaSparseLlmInt8, "gives the same bits over and over, in a graph too") { ExpectRepeats(kSparseOutliers); }
