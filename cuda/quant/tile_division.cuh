@@ -1,8 +1,7 @@
 // How a product becomes tiles and blocks: of the ways there are, the one that should take the shortest.
 //
 // The times were fitted to those of all ways on an H100 80GB, by the products of an 8B model with 32 to 256 rows of x.
-// What is chosen by them took 1 to 2.5 % longer there, on average, than the fastest; conversions of int8 took longer
-// then.
+// What is chosen by them took 1 to 2.5 % longer there, on average, than the fastest.
 #pragma once
 
 #include <algorithm>
@@ -42,7 +41,7 @@ constexpr double StepMicroseconds(int num_blocks) {
 // Tiles one after another by each block, or by each cluster.
 template <class Products>
 TileDivision InTurns(TileDivision division, int most_blocks, int num_splits) {
-  constexpr double kExchange = 4.0;
+  constexpr double kExchange = Products::kXRows == 256 ? 8.0 : 4.0;
   division.num_splits = num_splits;
   division.num_blocks = std::min(division.num_tiles * num_splits, most_blocks / num_splits * num_splits);
   const int64_t turns = CeilDiv(int64_t{division.num_tiles} * num_splits, division.num_blocks);
