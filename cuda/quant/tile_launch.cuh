@@ -67,6 +67,8 @@ void LaunchTiles(const HeddleCudaStream& stream, const TileProduct& product) {
   p.num_steps = division.num_steps;
   p.num_x_tiles = division.num_x_tiles;
   p.num_tiles = division.num_tiles;
+  p.last_box_rows = static_cast<int>(RoundUp(y.num_rows - int64_t{division.num_x_tiles - 1} * Products::kXRows, 8));
+  p.last_x = TensorMapOf(RowsShape(x, Products::kXBoxElements, p.last_box_rows));
   p.num_splits = division.num_splits;
   p.num_shared_tiles = division.num_shared_tiles;
   if constexpr (Products::kHasOutliers) {

@@ -28,6 +28,7 @@ constexpr int StoreBytes(int x_rows) { return NumStoreBuffers(x_rows) * StoreBuf
 
 struct TileParameters {
   CUtensorMap x;            // boxes of a tile's rows of x
+  CUtensorMap last_x;       // the same of the last tile, whose boxes have fewer
   CUtensorMap weight;       // boxes of a tile's rows; of a gated one 8 of the gate, then 8 of up, 8 times
   CUtensorMap metadata;     // of a 2:4 weight, in boxes like the weight's
   CUtensorMap y;            // boxes of kStoredBoxRows, of 64 outputs, or 32 if gated; unless float32
@@ -41,10 +42,11 @@ struct TileParameters {
   int num_outputs;  // elements of a row of y; a gated product has twice as many weight rows
   bool gated;
   HeddleCudaActivation activation;
-  int num_stages;   // of the ring
-  int num_steps;    // of a tile
-  int num_splits;   // blocks of a cluster: 1, 2 or 4
-  int num_x_tiles;  // tile t has weight rows of tile t / num_x_tiles, rows of x of tile t % num_x_tiles
+  int num_stages;     // of the ring
+  int num_steps;      // of a tile
+  int num_splits;     // blocks of a cluster: 1, 2 or 4
+  int last_box_rows;  // of last_x
+  int num_x_tiles;    // tile t has weight rows of tile t / num_x_tiles, rows of x of tile t % num_x_tiles
   int num_tiles;
   int num_shared_tiles;  // the first ones, cut along k, where a cluster is one block
   uint32_t* counters;    // for each consumer of each shared tile, zero between ops

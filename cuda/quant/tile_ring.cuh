@@ -107,7 +107,9 @@ class TileRing {
 
   __device__ __forceinline__ void CopyWeights(const TilePiece& piece, int step, const RingPosition& position,
                                               uint64_t policy) {
-    hopper::ArriveAndExpect(&barriers_.full[position.stage], Products::kStageBytes);
+    const int x_bytes = Products::kXBoxes * (IsLast(piece) ? p_.last_box_rows * kBoxRowBytes : Products::kXBoxBytes);
+    hopper::ArriveAndExpect(&barriers_.full[position.stage],
+                            Products::kWeightBytes + Products::kMetadataBytes + x_bytes);
     CopyWeightsOfStep(piece, step, position, policy);
   }
 
@@ -165,9 +167,13 @@ class TileRing {
     }
   }
 
+  // What is beyond x's rows is not copied as zeros, which takes longer than rows do: nobody reads these sums.
+  __device__ __forceinline__ bool IsLast(const TilePiece& piece) const { return piece.x_tile == p_.num_x_tiles - 1; }
+
   __device__ __forceinline__ void CopyX(const TilePiece& piece, int column, int box, const RingPosition& position) {
     uint8_t* const to = Stage(position) + Products::kWeightBytes + box * Products::kXBoxBytes;
-    hopper::CopyBox(to, p_.x, &barriers_.full[position.stage], column, piece.x_tile * Products::kXRows);
+    hopper::CopyBox(to, IsLast(piece) ? p_.last_x : p_.x, &barriers_.full[position.stage], column,
+                    piece.x_tile * Products::kXRows);
   }
 
   const TileParameters& p_;
