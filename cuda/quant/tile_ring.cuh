@@ -113,7 +113,7 @@ class TileRing {
     CopyWeightsOfStep(piece, step, position, policy);
   }
 
-  // Those of the piece's steps.
+  // Panels of the piece's steps, with the weights of these.
   __device__ __forceinline__ void CopyPanels(const TilePiece& piece, RingPosition& position, uint64_t policy) {
     const auto* const counts =
         reinterpret_cast<const uint4*>(p_.num_panels + piece.x_tile * PanelCountStride(p_.num_steps));
