@@ -65,7 +65,7 @@ __device__ __forceinline__ void MultiplyAddTransposed(int32_t (&d)[kTiles][4], u
 }
 
 // d += left * right^T, of T. left is a warp's 16 rows and columns as in MultiplyAdd16x8x16; right has rows of 64
-// elements, of which the product takes 16.
+// elements, of which the product takes 16, or rows of 16 that DescribeHalves describes.
 template <typename T, int kTiles>
 __device__ __forceinline__ void MultiplyAddTransposed(float (&d)[kTiles][4], const uint32_t (&left)[4],
                                                       uint64_t right) {

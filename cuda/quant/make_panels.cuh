@@ -9,13 +9,12 @@ namespace heddle::cuda {
 // The most columns of a group that a block takes.
 inline constexpr int kMaxColumnsOfBlock = kQuantizeThreads * kHeldPacks * 8 / 16;
 
-// Of a group's step.
+// Where those of a group's step begin.
 __device__ __forceinline__ uint8_t* PanelsOf(const RowsToInt8& op, int group, int step) {
-  const int64_t step_bytes = op.columns_of_step / kPanelColumns * PanelBytes(op.rows_of_group);
-  return op.panels + (int64_t{group} * op.num_steps + step) * step_bytes;
+  return op.panels + (int64_t{group} * op.num_steps + step) * PanelStride(op.columns_of_step, op.rows_of_group);
 }
 
-// Of these, which are as many as fit registers.
+// Of these: a step, or as many as a block's threads hold at once.
 constexpr int ColumnsOfBlock(int rows_of_group, int columns_of_step) {
   const int columns = kMaxColumnsOfBlock * 16 / rows_of_group;
   return columns < columns_of_step ? columns_of_step : columns;

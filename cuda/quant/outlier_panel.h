@@ -9,14 +9,19 @@ namespace heddle::cuda {
 inline constexpr int kPanelColumns = 16;
 
 // A panel of a group of `rows` rows: T where an element is an outlier, else zero, [2, rows, 8], the first 8 columns and
-// the others; then for each column a byte, which of its step's it is.
+// the others; then for each column a byte, which of its step's it is. Where a step's last panel has columns to spare,
+// these are zeros of its first column.
 constexpr int PanelValueBytes(int rows) { return rows * kPanelColumns * 2; }
 constexpr int PanelBytes(int rows) { return PanelValueBytes(rows) + kPanelColumns; }
+// From a group's step to the next: as many panels as it has columns for, of which those that it has are written.
+constexpr int64_t PanelStride(int columns_of_step, int rows) {
+  return int64_t{columns_of_step / kPanelColumns} * PanelBytes(rows);
+}
 // Where among these bytes that of a column lies: the four that a thread multiplies are one word.
 constexpr int PlaceOfColumn(int column) { return column % 8 / 2 * 4 + column / 8 * 2 + column % 2; }
 
-// How many panels each step of a group has are bytes, of all groups' steps so many apart, so that 16 may be read at
-// once.
+// How many panels each step of a group has are bytes, those of groups so many apart, that 16 may be read at once.
+// Beyond the last step they are not written.
 constexpr int64_t PanelCountStride(int64_t num_steps) { return RoundUp(num_steps, 16); }
 
 }  // namespace heddle::cuda

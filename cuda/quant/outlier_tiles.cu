@@ -8,12 +8,12 @@ namespace heddle::cuda {
 // model of times knows sequences that decode.
 constexpr int64_t kMostRowsOfSmallTiles = 512;
 
-int64_t RowsOfOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product) {
+int RowsOfOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product, int most_rows) {
   using T = __half;  // either type takes as long
-  if (product.y.num_rows > kMostRowsOfSmallTiles) return 256;
+  if (product.y.num_rows > kMostRowsOfSmallTiles && most_rows >= 256) return 256;
   using Kinds =
       Cheapest<OutlierProducts<T, 16>, OutlierProducts<T, 32>, OutlierProducts<T, 64>, OutlierProducts<T, 128>>;
-  return Kinds::Rows(stream, product);
+  return Kinds::Rows(stream, product, most_rows);
 }
 
 void LaunchOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product) {

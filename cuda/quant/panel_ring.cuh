@@ -14,8 +14,8 @@ struct PanelBarriers {
   hopper::Barrier empty[kMaxPanelSlots];
 };
 
-// How many panels the steps of a piece have, asked for in order. By all threads of a warp: each lane holds the number
-// of one step, and that of the one 32 later, so that nobody waits for memory.
+// How many panels the steps of a piece have, each asked for once, in order. By all threads of a warp: each lane holds
+// the number of one step, and that of the one 32 later, so that nobody waits for memory.
 class PanelCounts {
  public:
   __device__ __forceinline__ explicit PanelCounts(const TileParameters& p) : p_(p) {}

@@ -10,8 +10,6 @@
 namespace heddle::cuda {
 namespace {
 
-constexpr int kThreads = kQuantizeThreads;
-
 // The elements of words. The compiler is not to know that they are the same each time: it would keep them all as
 // floats.
 template <typename T>
@@ -35,7 +33,7 @@ __device__ __forceinline__ float LargestOf(const Pack<T>& pack, float largest) {
 }
 
 __device__ __forceinline__ float LargestOfBlock(float largest) {
-  __shared__ float of_warps[kThreads / 32];
+  __shared__ float of_warps[kQuantizeThreads / 32];
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2)
     largest = Larger(largest, __shfl_xor_sync(0xffffffffu, largest, offset));
@@ -62,7 +60,7 @@ __device__ __forceinline__ void StoreQuantized(const RowsToInt8& op, const Pack<
 // By all threads of a block. Of a row of more than 16,384 elements the rest is read twice.
 template <typename T, bool kOutliers, bool kWhole>
 __device__ __forceinline__ void QuantizeRow(const RowsToInt8& op, int64_t row) {
-  constexpr int kStride = kThreads * Pack<T>::kSize;
+  constexpr int kStride = kQuantizeThreads * Pack<T>::kSize;
   const T* const x = static_cast<const T*>(op.x) + row * op.x_stride;
   const int first = static_cast<int>(threadIdx.x) * Pack<T>::kSize;
   const OutlierTest<T> test(op.threshold);
@@ -102,7 +100,7 @@ __device__ __forceinline__ void QuantizeRow(const RowsToInt8& op, int64_t row) {
 
 // Where there are outliers, blocks that make panels; then a block a row.
 template <typename T, bool kOutliers, bool kWhole>
-__global__ void __launch_bounds__(kThreads, 4) QuantizeRowsKernel(RowsToInt8 op) {
+__global__ void __launch_bounds__(kQuantizeThreads, 4) QuantizeRowsKernel(RowsToInt8 op) {
   AllowNext();
   WaitForPrevious();
   const auto block = static_cast<int>(blockIdx.x);
@@ -127,7 +125,7 @@ void LaunchQuantize(const HeddleCudaStream& stream, HeddleCudaDType dtype, const
           op.size % 8 == 0 ? QuantizeRowsKernel<T, kOutliers, true> : QuantizeRowsKernel<T, kOutliers, false>;
       const int strip_bytes = kOutliers ? op.rows_of_group * StripRowBytes(op.columns_of_block) : 0;
       AllowShared(kernel, strip_bytes);
-      Launch(stream, kernel, grid, dim3(kThreads), strip_bytes, op);
+      Launch(stream, kernel, grid, dim3(kQuantizeThreads), strip_bytes, op);
     }
   });
 }

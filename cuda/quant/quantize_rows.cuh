@@ -25,7 +25,7 @@ struct RowsToInt8 {
   int rows_of_group;
   int columns_of_step;
   int num_steps;         // of a row
-  int columns_of_block;  // whole steps, as many as a block's threads can hold of a group
+  int columns_of_block;  // whole steps: see ColumnsOfBlock
   uint8_t* num_panels;
   uint8_t* panels;
 };

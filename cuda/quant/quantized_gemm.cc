@@ -15,6 +15,21 @@
 namespace heddle::cuda {
 namespace {
 
+// What the panels of x take of memory.
+struct PanelsIn {
+  PanelsIn(const HeddleCudaMatrix& x, int columns_of_step, int rows_of_group) {
+    const int64_t num_groups = CeilDiv(x.num_rows, rows_of_group);
+    const int64_t num_steps = CeilDiv(x.size, columns_of_step);
+    count_bytes = num_groups * PanelCountStride(num_steps);
+    panel_bytes = num_groups * num_steps * PanelStride(columns_of_step, rows_of_group);
+  }
+  // With what it takes to begin on 256 bytes each.
+  int64_t Bytes() const { return count_bytes + panel_bytes + 512; }
+
+  int64_t count_bytes;
+  int64_t panel_bytes;
+};
+
 // x as int8, its scales and what is beside them, then the product.
 void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
   const HeddleCudaMatrix x = product.x;
@@ -37,12 +52,14 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
   outliers.dtype = x.dtype;
   outliers.columns_of_step = sparse ? kSparseColumnsOfStep : kColumnsOfStep;
   product.scratch_bytes = memory.RestBytes();
-  outliers.rows_of_group = sparse ? RowsOfSparseOutlierTiles(stream, product) : RowsOfOutlierTiles(stream, product);
-  const int64_t num_groups = CeilDiv(x.num_rows, outliers.rows_of_group);
-  const int64_t num_steps = CeilDiv(x.size, outliers.columns_of_step);
-  outliers.num_panels = memory.Take<uint8_t>(num_groups * PanelCountStride(num_steps));
-  outliers.panels = memory.Take<uint8_t>(num_groups * num_steps * (outliers.columns_of_step / kPanelColumns) *
-                                         PanelBytes(static_cast<int>(outliers.rows_of_group)));
+  int most_rows = kMaxTileXRows;
+  while (most_rows > 16 && PanelsIn(x, outliers.columns_of_step, most_rows).Bytes() > memory.RestBytes())
+    most_rows /= 2;
+  outliers.rows_of_group =
+      sparse ? RowsOfSparseOutlierTiles(stream, product, most_rows) : RowsOfOutlierTiles(stream, product, most_rows);
+  const PanelsIn panels(x, outliers.columns_of_step, outliers.rows_of_group);
+  outliers.num_panels = memory.Take<uint8_t>(panels.count_bytes);
+  outliers.panels = memory.Take<uint8_t>(panels.panel_bytes);
   product.scratch = memory.Rest();
   product.scratch_bytes = memory.RestBytes();
   QuantizeRowsButOutliers(stream, x, product.weight.outlier_threshold, product.x, row_scales, outliers);
@@ -52,14 +69,13 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
 // As many rows at a time as leave room in the workspace for the sums of tiles that blocks share, or half of it.
 void MultiplyQuantizedX(const HeddleCudaStream& stream, const TileProduct& whole) {
   const bool has_outliers = !std::isinf(whole.weight.outlier_threshold);
-  // Of whole groups of rows, of columns of whole steps; a column of a panel takes a byte, of 16 rows or more.
+  // Of columns of whole steps, of which each takes a byte of a panel, of 16 rows or more.
   const int64_t outlier_bytes = has_outliers ? RoundUp(whole.x.size, kSparseColumnsOfStep) * 33 / 16 : 0;
   const int64_t row_bytes = RoundUp(whole.x.size, 16) + outlier_bytes + 64;
   const int64_t most_for_sums = int64_t{40} << 20;
   const int64_t available = stream.workspace_bytes - std::min(most_for_sums, stream.workspace_bytes / 2);
-  const int64_t fit = available / row_bytes;
-  const int64_t most =
-      fit < kMaxTileXRows ? std::max<int64_t>(fit - (has_outliers ? 127 : 0), 1) : fit / kMaxTileXRows * kMaxTileXRows;
+  const int64_t fit = std::max<int64_t>(available / row_bytes, 1);
+  const int64_t most = fit < kMaxTileXRows ? fit : fit / kMaxTileXRows * kMaxTileXRows;
   for (int64_t first = 0; first < whole.x.num_rows; first += most) {
     TileProduct part = whole;
     const int64_t count = std::min(most, whole.x.num_rows - first);

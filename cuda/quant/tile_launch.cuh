@@ -2,6 +2,7 @@
 #pragma once
 
 #include <iterator>
+#include <limits>
 
 #include "common/checks.h"
 #include "common/tensor_map.h"
@@ -90,13 +91,18 @@ void LaunchTiles(const HeddleCudaStream& stream, const TileProduct& product) {
 // Of these kinds, which differ in rows of x, the one that takes the shortest.
 template <class... Products>
 struct Cheapest {
-  static int Of(const HeddleCudaStream& stream, const TileProduct& product) {
-    const double times[] = {DivideTiles<Products>(stream, product).microseconds...};
+  // Of those with so many rows or fewer; the first one has.
+  static int Of(const HeddleCudaStream& stream, const TileProduct& product, int most_rows = kMaxTileXRows) {
+    const auto time = [&]<class Kind>() {
+      return Kind::kXRows <= most_rows ? DivideTiles<Kind>(stream, product).microseconds
+                                       : std::numeric_limits<double>::infinity();
+    };
+    const double times[] = {time.template operator()<Products>()...};
     return static_cast<int>(std::min_element(std::begin(times), std::end(times)) - std::begin(times));
   }
-  static int64_t Rows(const HeddleCudaStream& stream, const TileProduct& product) {
-    constexpr int64_t kRows[] = {Products::kXRows...};
-    return kRows[Of(stream, product)];
+  static int Rows(const HeddleCudaStream& stream, const TileProduct& product, int most_rows) {
+    constexpr int kRows[] = {Products::kXRows...};
+    return kRows[Of(stream, product, most_rows)];
   }
   static void Launch(const HeddleCudaStream& stream, const TileProduct& product) {
     constexpr void (*kLaunches[])(const HeddleCudaStream&, const TileProduct&) = {LaunchTiles<Products>...};

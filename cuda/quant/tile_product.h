@@ -9,10 +9,10 @@ namespace heddle::cuda {
 // steps; of each group's step, those columns in which any of the rows has an outlier are panels: see outlier_panel.h.
 struct Outliers {
   HeddleCudaDType dtype;
-  int64_t rows_of_group;    // a power of two from 16 on
-  int64_t columns_of_step;  // 128 or 256
-  uint8_t* num_panels;      // [groups, PanelCountStride(steps)]
-  uint8_t* panels;          // [groups, steps, as many as a step's columns can be, PanelBytes(rows_of_group)]
+  int rows_of_group;    // a power of two from 16 on
+  int columns_of_step;  // 128 or 256
+  uint8_t* num_panels;  // [groups, PanelCountStride(steps)]
+  uint8_t* panels;      // [groups, steps, PanelStride(columns_of_step, rows_of_group)]
 };
 
 // Matmul or GatedMatmul, for all of x at once.
@@ -30,14 +30,14 @@ struct TileProduct {
 };
 
 // Rows of x that a product may read scales for, beyond its last: tiles have so many or fewer.
-inline constexpr int64_t kMaxTileXRows = 256;
+inline constexpr int kMaxTileXRows = 256;
 
 // Int8 weights by int8 x; the former where this has up to kMaxSkinnyRows rows.
 void LaunchInt8Skinny(const HeddleCudaStream& stream, const TileProduct& product);
 void LaunchInt8Tiles(const HeddleCudaStream& stream, const TileProduct& product);
 // Int8 weights by int8 x and its outliers, in groups and steps of these sizes.
 inline constexpr int kColumnsOfStep = 128;
-int64_t RowsOfOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product);
+int RowsOfOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product, int most_rows);
 void LaunchOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product);
 // Int8 weights by x of T.
 void LaunchConvertedTiles(const HeddleCudaStream& stream, const TileProduct& product);
@@ -45,7 +45,7 @@ void LaunchConvertedTiles(const HeddleCudaStream& stream, const TileProduct& pro
 // The same of 2:4 weights, and of those whose values are T.
 void LaunchSparseInt8Tiles(const HeddleCudaStream& stream, const TileProduct& product);
 inline constexpr int kSparseColumnsOfStep = 256;
-int64_t RowsOfSparseOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product);
+int RowsOfSparseOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product, int most_rows);
 void LaunchSparseOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product);
 void LaunchSparseConvertedTiles(const HeddleCudaStream& stream, const TileProduct& product);
 void LaunchSparseTiles(const HeddleCudaStream& stream, const TileProduct& product);

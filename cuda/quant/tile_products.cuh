@@ -29,10 +29,7 @@ struct TileShape {
   static constexpr int kStageBytes = kMetadataBegin + kMetadataBytes;
 
   static constexpr bool kHasOutliers = false;
-  // Whether registers have no room for sums of outliers beside the others. Then a piece's panels come after its steps,
-  // in stages that have the weights of a step again and in the place of x so many of its panels.
-  static constexpr bool kPanelsAfter = kRows == 256;
-  static constexpr int kPanelsOfStage = kXBoxes * kXBoxBytes / PanelBytes(kXRows);
+  static constexpr bool kPanelsAfter = false;
   static constexpr float kSumUnit = 1.0f;
 
   static __device__ __forceinline__ const uint8_t* Weights(const uint8_t* stage, int consumer) {
@@ -182,9 +179,16 @@ struct OutlierProducts : Int8Products<kRows> {
   using Shape = typename Int8Products<kRows>::Shape;
   using Outlier = T;
   using Columns = Int8Columns;
+  // Of what decodes, with six columns of outliers or one of a thousand: what 1,100 products were divided best by.
   static constexpr double kXRowMicroseconds = 0.0006;
   static constexpr float kSumUnit = kInt8FloatUnit<T>;
   static constexpr bool kHasOutliers = true;
+  static constexpr int kStepColumns = kColumnsOfStep;
+  // Whether registers have no room for sums of outliers beside the others. Then a piece's panels come after its steps,
+  // in stages that have the weights of a step again and in the place of x so many of its panels.
+  static constexpr bool kPanelsAfter = kRows == 256;
+  static constexpr int kPanelsOfStage = Shape::kXBoxes * Shape::kXBoxBytes / PanelBytes(kRows);
+  static_assert(kStepColumns == Shape::kXBoxes * Int8Products<kRows>::kXBoxElements);
 
   static __device__ __forceinline__ void Load(Columns& to, const uint8_t* stage, int consumer, uint32_t columns) {
     to.Load(Shape::Weights(stage, consumer), columns);

@@ -1,5 +1,5 @@
-// A block's ring of stages in shared memory, each a step of its tile's weights and of its rows of x, and the warp that
-// fills it.
+// A block's ring of stages in shared memory, each a step of its tile's weights and of its rows of x, or of its panels
+// of outliers in the place of these, and the warp that fills it.
 #pragma once
 
 #include "common/hopper.cuh"
@@ -28,11 +28,10 @@ struct RingPosition {
   }
 };
 
-// Of a step of a tile of rows of x.
+// Where the panels of a step of a tile of rows of x begin.
 template <class Products>
 __device__ __forceinline__ const uint8_t* PanelsOf(const TileParameters& p, int x_tile, int step) {
-  constexpr int kStepBytes = Products::kXBoxes * Products::kXBoxElements / kPanelColumns * PanelBytes(Products::kXRows);
-  return p.panels + (int64_t{x_tile} * p.num_steps + step) * kStepBytes;
+  return p.panels + (int64_t{x_tile} * p.num_steps + step) * PanelStride(Products::kStepColumns, Products::kXRows);
 }
 
 template <class Products>
@@ -81,7 +80,7 @@ class TileRing {
         }
         position.Advance(p_.num_stages);
       }
-      if constexpr (Products::kHasOutliers && Products::kPanelsAfter) CopyPanels(piece, position, policy);
+      if constexpr (Products::kPanelsAfter) CopyPanels(piece, position, policy);
     } while (schedule.Next(piece));
   }
 

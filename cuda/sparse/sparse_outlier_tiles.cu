@@ -5,11 +5,11 @@
 
 namespace heddle::cuda {
 
-int64_t RowsOfSparseOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product) {
+int RowsOfSparseOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product, int most_rows) {
   using T = __half;  // either type takes as long
   using Kinds = Cheapest<SparseOutlierProducts<T, 16>, SparseOutlierProducts<T, 32>, SparseOutlierProducts<T, 64>,
                          SparseOutlierProducts<T, 128>>;
-  return Kinds::Rows(stream, product);
+  return Kinds::Rows(stream, product, most_rows);
 }
 
 void LaunchSparseOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product) {

@@ -171,6 +171,8 @@ struct SparseOutlierProducts : SparseInt8Products<kRows> {
   using Columns = SparseInt8Columns;
   static constexpr float kSumUnit = kInt8FloatUnit<T>;
   static constexpr bool kHasOutliers = true;
+  static constexpr int kStepColumns = kSparseColumnsOfStep;
+  static_assert(kStepColumns == Shape::kXBoxes * SparseInt8Products<kRows>::kXBoxElements);
 
   static __device__ __forceinline__ void Load(Columns& to, const uint8_t* stage, int consumer, uint32_t columns) {
     to.Load(Shape::Weights(stage, consumer), Shape::Metadata(stage, consumer), columns);
