@@ -19,7 +19,8 @@ class PanelConsumer {
   __device__ __forceinline__ int NumPanels(int step) { return counts_.Of(step); }
 
   // By the step's weights, in `stage`; then multiply_step(), which begins the step's own products and returns when none
-  // before them is under way. So these, or those of the step before, are under way at any time.
+  // before them is under way. So of dense weights these, or those of the step before, are under way at any time; 2:4
+  // ones wait for each step's.
   //
   // No branch between a panel's product and the end of the wait for it: where the compiler does not see both, it takes
   // registers to be free that the product still reads.

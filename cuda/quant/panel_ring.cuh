@@ -54,6 +54,7 @@ class PanelRing {
  public:
   // As many steps ahead as the ring of steps is, with a panel or somewhat more for each.
   static constexpr int kSlots = Products::kXRows <= 32 ? 16 : Products::kXRows == 64 ? 12 : 8;
+  static_assert(kSlots >= 2 && kSlots <= kMaxPanelSlots);  // a panel is waited for before the one ahead is released
   static constexpr int kPanelBytes = PanelBytes(Products::kXRows);
   static constexpr int kSlotBytes = static_cast<int>(RoundUp(kPanelBytes, 128));
   static constexpr bool kUsed = Products::kHasOutliers && !Products::kPanelsAfter;

@@ -66,7 +66,8 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
   sparse ? LaunchSparseOutlierTiles(stream, product) : LaunchOutlierTiles(stream, product);
 }
 
-// As many rows at a time as leave room in the workspace for the sums of tiles that blocks share, or half of it.
+// As many rows at a time as leave room in the workspace for the sums of tiles of 128 rows that blocks share, or half of
+// it.
 void MultiplyQuantizedX(const HeddleCudaStream& stream, const TileProduct& whole) {
   const bool has_outliers = !std::isinf(whole.weight.outlier_threshold);
   // Of columns of whole steps, of which each takes a byte of a panel, of 16 rows or more.

@@ -3,8 +3,8 @@
 //
 // Why that way round. What is read from device memory are the weights; a block has 128 rows of them and up to 256 rows
 // of x, so that few rows of x waste neither products nor copies of what is not there. One warp copies, or two
-// where there are panels of outliers, and two warpgroups multiply. The fewer tiles there are, the more it matters that
-// all multiprocessors read: see tile_parameters.h.
+// where panels of outliers come beside the steps, and two warpgroups multiply. The fewer tiles there are, the more it
+// matters that all multiprocessors read: see tile_parameters.h.
 #pragma once
 
 #include "quant/panel_ring.cuh"

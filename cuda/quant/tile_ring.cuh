@@ -166,9 +166,10 @@ class TileRing {
     }
   }
 
-  // What is beyond x's rows is not copied as zeros, which takes longer than rows do: nobody reads these sums.
+  // Of the rows of x.
   __device__ __forceinline__ bool IsLast(const TilePiece& piece) const { return piece.x_tile == p_.num_x_tiles - 1; }
 
+  // Rows beyond x's last are not copied as zeros, which takes longer than rows do: none of their sums goes to y.
   __device__ __forceinline__ void CopyX(const TilePiece& piece, int column, int box, const RingPosition& position) {
     uint8_t* const to = Stage(position) + Products::kWeightBytes + box * Products::kXBoxBytes;
     hopper::CopyBox(to, IsLast(piece) ? p_.last_x : p_.x, &barriers_.full[position.stage], column,
