@@ -63,8 +63,9 @@ std::vector<float> Multiply(TestStream& stream, const PackedWeight& weight, Hedd
   return RowsOf(all, rows, weight.n(), stride);
 }
 
-// Between numbers of this type around x.
+// Between numbers of this type around x. Zero is not rounded.
 double Unit(HeddleCudaDType dtype, double x) {
+  if (x == 0) return 0;
   const int bits = dtype == kHeddleCudaBFloat16 ? 7 : dtype == kHeddleCudaFloat16 ? 10 : 23;
   // float16's least distance.
   return std::max(std::ldexp(1.0, std::ilogb(x) - bits), dtype == kHeddleCudaFloat16 ? std::ldexp(1.0, -24) : 0.0);
