@@ -128,7 +128,9 @@ typedef enum {
 // where k is at most 2^17, and a row of x that holds a NaN or infinity gives NaN. Kept, x gives
 //   y = (sum of x[j] * value[j]) * scale
 // and a single row of it by int8 may go in as multiples of 2^-21 times the largest power of two (but no less than
-// 2^-96) in each of a few parts of the row, the nearest ones; one that holds a NaN or infinity then gives NaN.
+// 2^-96) in each of a few parts of the row, the nearest ones. An element may so lose 2^-22 of that power, however small
+// it is itself: what a sum loses is little beside max |x[j]| * sum |value[j]|, not beside sum |x[j] * value[j]|. A row
+// that holds a NaN or infinity then gives NaN.
 //
 // By bitsandbytes, x goes in as float16, q is made by a division that is not exact in its last bits, and the first sum,
 // scaled, comes out as float16; a gated product's sums are rounded to T before bias and activation. A column in which
