@@ -21,7 +21,8 @@ std::string PackedWeight::Kind::Name() const {
   return name;
 }
 
-PackedWeight::PackedWeight(TestStream& stream, HeddleCudaDType dtype, Kind kind, int64_t n, int64_t k, float deviation)
+PackedWeight::PackedWeight(TestStream& stream, HeddleCudaDType dtype, Kind kind, int64_t n, int64_t k, float deviation,
+                           int64_t zero_column)
     : kind_(kind),
       n_(n),
       k_(k),
@@ -35,6 +36,9 @@ PackedWeight::PackedWeight(TestStream& stream, HeddleCudaDType dtype, Kind kind,
     for (float& scale : scales_) scale = deviation / 74 * static_cast<float>(1 + bits() % 8) / 4;
   } else {
     values_ = Rounded(dtype, RandomFloats(values_.size(), 2, deviation));
+  }
+  if (zero_column >= 0) {
+    for (int64_t i = 0; i < n; ++i) values_[i * k + zero_column] = 0;
   }
 
   std::vector<float> stored = values_;
@@ -84,6 +88,16 @@ PackedWeight::Product PackedWeight::Multiply(const std::vector<float>& x) const 
   Product product;
   for (size_t first = 0; first < x.size(); first += static_cast<size_t>(k_)) MultiplyRow(&x[first], product);
   return product;
+}
+
+std::vector<double> PackedWeight::Reach(const std::vector<double>& sizes) const {
+  std::vector<double> reach;
+  for (int64_t i = 0; i < n_; ++i) {
+    double sum = 0;
+    for (int64_t j = 0; j < k_; ++j) sum += std::abs(values_[i * k_ + j]) * sizes[j];
+    reach.push_back(sum * scales_[i]);
+  }
+  return reach;
 }
 
 void PackedWeight::MultiplyRow(const float* x, Product& product) const {

@@ -24,8 +24,10 @@ class PackedWeight {
     std::string Name() const;
   };
 
-  // Of `dtype` where it is not int8. `deviation`: of the weights as they are multiplied.
-  PackedWeight(TestStream& stream, HeddleCudaDType dtype, Kind kind, int64_t n, int64_t k, float deviation = 1);
+  // Of `dtype` where it is not int8. `deviation`: of the weights as they are multiplied. `zero_column`, if there is
+  // such a one, is zero for all outputs.
+  PackedWeight(TestStream& stream, HeddleCudaDType dtype, Kind kind, int64_t n, int64_t k, float deviation = 1,
+               int64_t zero_column = -1);
 
   HeddleCudaWeight Get() const;
   const Kind& kind() const { return kind_; }
@@ -39,6 +41,8 @@ class PackedWeight {
   };
   // Of rows of x, [rows, k].
   Product Multiply(const std::vector<float>& x) const;
+  // How far y may move where each element of a row moves by no more than these sizes.
+  std::vector<double> Reach(const std::vector<double>& sizes) const;
 
  private:
   void MultiplyRow(const float* x, Product& product) const;

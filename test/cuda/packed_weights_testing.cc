@@ -101,6 +101,17 @@ std::vector<Sizes> SizesFor(const PackedWeight::Kind& kind) {
   return {{1, 1}, {7, 8}, {16, 63}, {100, 1032}, {20, 2056}, {2113, 136}, {33, 4104}, {40, 14336}, {17, 60008}};
 }
 
+// A row that goes in as heddle_cuda.h says of one that is alone, all of it by one power of two, no less than 2^-96.
+// Parts with lesser ones have multiples between these, and lose less.
+std::vector<float> NearestMultiples(const std::vector<float>& x) {
+  float largest = 0;
+  for (const float value : x) largest = std::max(largest, std::abs(value));
+  const int unit = std::max(std::ilogb(largest), -96) - 21;
+  std::vector<float> nearest;
+  for (const float value : x) nearest.push_back(std::ldexp(std::nearbyint(std::ldexp(value, -unit)), unit));
+  return nearest;
+}
+
 // One row of x by such weights is.
 bool IsMultipliedAsDigits(const PackedWeight::Kind& kind) {
   return kind.int8 && kind.x_quantization == kHeddleCudaKeepX;
@@ -236,6 +247,32 @@ void ExpectPackedMagnitudes(const std::vector<PackedWeight::Kind>& kinds) {
           const DeviceArray x_on_device = XOnDevice(stream, dtype, x, kMaxRows, kK);
           ExpectWithin(Multiply(stream, weight, dtype, x_on_device.data(), rows), expected.y, expected.error, kF32,
                        NameOfProduct(weight, dtype, rows) + " times 2^" + std::to_string(exponent));
+        }
+      }
+    }
+  }
+}
+
+void ExpectPackedOutlier(const std::vector<PackedWeight::Kind>& kinds) {
+  TestStream stream;
+  for (const HeddleCudaDType dtype : kXDTypes) {
+    for (const PackedWeight::Kind& kind : kinds) {
+      // The fewer columns, the less do errors cancel each other.
+      for (const auto& [n, k] : {Sizes{500, 16}, Sizes{200, 136}, Sizes{40, 4104}, Sizes{40, 14336}}) {
+        const int64_t outlier = k * 2 / 3;
+        const PackedWeight weight(stream, dtype, kind, n, k, 1, outlier);
+        for (const int exponent : {12, 15}) {
+          std::vector<float> x = Head(RandomX(dtype, k), k);
+          x[outlier] = std::ldexp(-1.5f, exponent);
+          const std::vector<float> nearest = NearestMultiples(x);
+          std::vector<double> lost;
+          for (int64_t j = 0; j < k; ++j) lost.push_back(std::abs(double{x[j]} - nearest[j]));
+          PackedWeight::Product expected = weight.Multiply(x);
+          const std::vector<double> reach = weight.Reach(lost);
+          for (int64_t i = 0; i < n; ++i) expected.error[i] += reach[i];
+          const DeviceArray x_on_device = XOnDevice(stream, dtype, x, 1, k);
+          ExpectWithin(Multiply(stream, weight, dtype, x_on_device.data(), 1), expected.y, expected.error, kF32,
+                       NameOfProduct(weight, dtype, 1) + " beside 2^" + std::to_string(exponent));
         }
       }
     }
