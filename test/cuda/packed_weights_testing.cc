@@ -279,6 +279,26 @@ void ExpectPackedOutlier(const std::vector<PackedWeight::Kind>& kinds) {
   }
 }
 
+void ExpectPackedTinyRow(const std::vector<PackedWeight::Kind>& kinds) {
+  TestStream stream;
+  constexpr HeddleCudaDType kDType = kHeddleCudaBFloat16;
+  for (const PackedWeight::Kind& kind : kinds) {
+    for (const auto& [n, k] : {Sizes{40, 136}, Sizes{40, 4104}}) {
+      // Scales so large that no output is a subnormal number.
+      const PackedWeight weight(stream, kDType, kind, n, k, 74);
+      // Elements of thousands of times 2^-117, of a few times that, and of less than half of it.
+      for (const int exponent : {-105, -118, -121}) {
+        std::vector<float> x = Head(RandomX(kDType, k), k);
+        for (float& value : x) value = std::ldexp(value, exponent);
+        const PackedWeight::Product expected = weight.Multiply(NearestMultiples(x));
+        const DeviceArray x_on_device = XOnDevice(stream, kDType, x, 1, k);
+        ExpectWithin(Multiply(stream, weight, kDType, x_on_device.data(), 1), expected.y, expected.error, kF32,
+                     NameOfProduct(weight, kDType, 1) + " times 2^" + std::to_string(exponent));
+      }
+    }
+  }
+}
+
 void ExpectPackedNotFinite(const std::vector<PackedWeight::Kind>& kinds) {
   TestStream stream;
   constexpr int64_t kN = 40;

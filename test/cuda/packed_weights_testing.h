@@ -17,6 +17,9 @@ void ExpectPackedMagnitudes(const std::vector<PackedWeight::Kind>& kinds);
 // A single row, multiplied as digits, in which one element is thousands of times as large as the others, and its
 // weights are zero: the others lose no more than heddle_cuda.h says.
 void ExpectPackedOutlier(const std::vector<PackedWeight::Kind>& kinds);
+// A single row of bfloat16, multiplied as digits, whose elements are all less than 2^-96 goes in as multiples of
+// 2^-117.
+void ExpectPackedTinyRow(const std::vector<PackedWeight::Kind>& kinds);
 // A row gets the same bits beside others, whatever they hold, and in a graph; alone too, but where x stays as it is and
 // weights are int8, which a single row is multiplied by in another way.
 void ExpectPackedRowsAlone(const std::vector<PackedWeight::Kind>& kinds);

@@ -29,6 +29,7 @@ TEST(CudaInt8Matmul, "is right for 1 to 8 rows and any size, with many outliers"
 TEST(CudaInt8Matmul, "gives a row the same bits alone, beside others and in a graph") { ExpectPackedRowsAlone(kKinds); }
 TEST(CudaInt8Matmul, "is right for rows of any magnitude") { ExpectPackedMagnitudes({kKept}); }
 TEST(CudaInt8Matmul, "loses no more of a single row than its largest element says") { ExpectPackedOutlier({kKept}); }
+TEST(CudaInt8Matmul, "takes a single row below 2^-96 as multiples of 2^-117") { ExpectPackedTinyRow({kKept}); }
 TEST(CudaInt8Matmul, "keeps NaN and infinity in the rows that have them") { ExpectPackedNotFinite(kKinds); }
 TEST(CudaInt8Matmul, "waits for the x that is being written") {
   ExpectPackedInOrder({kKept, Quantized(kInfinity), Quantized(2.75f)});

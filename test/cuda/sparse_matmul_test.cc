@@ -33,6 +33,7 @@ TEST(CudaSparseMatmul, "gives a row the same bits alone, beside others and in a 
 }
 TEST(CudaSparseMatmul, "is right for rows of any magnitude") { ExpectPackedMagnitudes({kFloats, kKept}); }
 TEST(CudaSparseMatmul, "loses no more of a single row than its largest element says") { ExpectPackedOutlier({kKept}); }
+TEST(CudaSparseMatmul, "takes a single row below 2^-96 as multiples of 2^-117") { ExpectPackedTinyRow({kKept}); }
 TEST(CudaSparseMatmul, "keeps NaN and infinity in the rows that have them") { ExpectPackedNotFinite(kKinds); }
 TEST(CudaSparseMatmul, "waits for the x that is being written") {
   ExpectPackedInOrder({kFloats, kKept, Quantized(kInfinity), Quantized(2.75f)});
