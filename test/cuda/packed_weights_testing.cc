@@ -11,6 +11,7 @@ constexpr HeddleCudaDType kF32 = kHeddleCudaFloat32;
 constexpr HeddleCudaDType kXDTypes[] = {kHeddleCudaFloat16, kHeddleCudaBFloat16};
 constexpr int64_t kMaxRows = 8;
 constexpr int64_t kZeroRow = 2;
+constexpr float kNotFinite[] = {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()};
 
 int64_t XStride(int64_t k) { return PaddedSize(k, 8, 8); }
 
@@ -115,6 +116,25 @@ std::vector<float> NearestMultiples(const std::vector<float>& x) {
 // One row of x by such weights is.
 bool IsMultipliedAsDigits(const PackedWeight::Kind& kind) {
   return kind.int8 && kind.x_quantization == kHeddleCudaKeepX;
+}
+
+// One element that is not finite makes all of a row NaN that is quantised, or alone and multiplied as digits, whatever
+// it is multiplied by. It is where units of 16 bytes and pieces of 16 columns begin and end.
+void ExpectOneSpoilsAll(TestStream& stream, const PackedWeight& weight, HeddleCudaDType dtype) {
+  const int64_t k = weight.k();
+  const std::vector<float> clean = Head(RandomX(dtype, k), k);
+  for (const float value : kNotFinite) {
+    for (const int64_t column : {int64_t{0}, int64_t{7}, int64_t{15}, int64_t{16}, k - 1}) {
+      std::vector<float> x = clean;
+      x[column] = value;
+      const DeviceArray x_on_device = XOnDevice(stream, dtype, x, 1, k);
+      const std::vector<float> y = Multiply(stream, weight, dtype, x_on_device.data(), 1);
+      if (std::all_of(y.begin(), y.end(), [](float element) { return std::isnan(element); })) continue;
+      Fail(__FILE__, __LINE__,
+           NameOfProduct(weight, dtype, 1) + ": " + Show(value) + " in column " + std::to_string(column) +
+               " left what is no NaN");
+    }
+  }
 }
 
 }  // namespace
@@ -322,18 +342,18 @@ void ExpectPackedNotFinite(const std::vector<PackedWeight::Kind>& kinds) {
           EXPECT_EQ(y[i], clean[i]);
         }
       }
-      for (const float value : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+      if (kind.int8) {
+        for (const int64_t width : {kK, int64_t{4104}, int64_t{14336}}) {
+          ExpectOneSpoilsAll(stream, PackedWeight(stream, dtype, kind, kN, width), dtype);
+        }
+        continue;
+      }
+      for (const float value : kNotFinite) {
         const std::vector<float> row(kK, value);
         const std::vector<float> alone =
             Multiply(stream, weight, dtype, XOnDevice(stream, dtype, row, 1, kK).data(), 1);
         for (const float element : alone) EXPECT_TRUE(!std::isfinite(element));
       }
-      // One alone is enough for a row that is quantised, whatever the weights beside it are.
-      if (kind.x_quantization != kHeddleCudaQuantizeX) continue;
-      x = RandomX(dtype, kK);
-      x[3] = std::numeric_limits<float>::infinity();
-      const std::vector<float> one = Multiply(stream, weight, dtype, XOnDevice(stream, dtype, x, 1, kK).data(), 1);
-      for (const float value : one) EXPECT_TRUE(std::isnan(value));
     }
   }
 }

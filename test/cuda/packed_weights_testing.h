@@ -23,7 +23,7 @@ void ExpectPackedTinyRow(const std::vector<PackedWeight::Kind>& kinds);
 // A row gets the same bits beside others, whatever they hold, and in a graph; alone too, but where x stays as it is and
 // weights are int8, which a single row is multiplied by in another way.
 void ExpectPackedRowsAlone(const std::vector<PackedWeight::Kind>& kinds);
-// NaN and infinity spoil the row of x that holds them, and no other.
+// NaN and infinity spoil the row of x that holds them, and no other; of a single row by int8 all outputs.
 void ExpectPackedNotFinite(const std::vector<PackedWeight::Kind>& kinds);
 // A product waits for the x that a product before it writes.
 void ExpectPackedInOrder(const std::vector<PackedWeight::Kind>& kinds);
