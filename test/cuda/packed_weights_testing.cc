@@ -113,9 +113,10 @@ std::vector<float> NearestMultiples(const std::vector<float>& x) {
   return nearest;
 }
 
-// One row of x by such weights is.
-bool IsMultipliedAsDigits(const PackedWeight::Kind& kind) {
-  return kind.int8 && kind.x_quantization == kHeddleCudaKeepX;
+// One row of x by such a weight is, unless it is too long or does not end on 16 bytes.
+bool IsMultipliedAsDigits(const PackedWeight& weight) {
+  const PackedWeight::Kind& kind = weight.kind();
+  return kind.int8 && kind.x_quantization == kHeddleCudaKeepX && weight.k() <= 16384 && weight.k() % 8 == 0;
 }
 
 // One element that is not finite makes all of a row NaN that is quantised, or alone and multiplied as digits, whatever
@@ -221,7 +222,9 @@ void ExpectPackedRowsAlone(const std::vector<PackedWeight::Kind>& kinds) {
   TestStream stream;
   for (const HeddleCudaDType dtype : kXDTypes) {
     for (const PackedWeight::Kind& kind : kinds) {
-      for (const auto& [n, k] : {Sizes{100, 520}, Sizes{2113, 4104}, Sizes{40, 14336}}) {
+      std::vector<Sizes> sizes = {{100, 520}, {2113, 4104}, {40, 14336}, {17, 60008}};
+      if (!kind.sparse) sizes.push_back({100, 1033});
+      for (const auto& [n, k] : sizes) {
         const PackedWeight weight(stream, dtype, kind, n, k);
         std::vector<float> x = RandomX(dtype, k);
         // Rows beside it have other scales and other outliers.
@@ -240,7 +243,13 @@ void ExpectPackedRowsAlone(const std::vector<PackedWeight::Kind>& kinds) {
           const std::vector<float> alone = first_of(1, false);
           EXPECT_TRUE(SameBits(first_of(3, false), among_all));
           EXPECT_TRUE(SameBits(first_of(1, true), alone));
-          if (!IsMultipliedAsDigits(kind)) EXPECT_TRUE(SameBits(alone, among_all));
+          if (!IsMultipliedAsDigits(weight)) {
+            EXPECT_TRUE(SameBits(alone, among_all));
+          } else if (k == 4104) {
+            // Sums of all columns have more bits than a float. Those of digits are rounded a few times at their end,
+            // others after every few products, so that a third of the outputs or more differ.
+            EXPECT_TRUE(!SameBits(alone, among_all));
+          }
         }
       }
     }

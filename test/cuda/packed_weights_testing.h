@@ -21,7 +21,7 @@ void ExpectPackedOutlier(const std::vector<PackedWeight::Kind>& kinds);
 // 2^-117.
 void ExpectPackedTinyRow(const std::vector<PackedWeight::Kind>& kinds);
 // A row gets the same bits beside others, whatever they hold, and in a graph; alone too, but where x stays as it is and
-// weights are int8, which a single row is multiplied by in another way.
+// weights are int8, which a single row is multiplied by as digits, unless it is very long or ends within 16 bytes.
 void ExpectPackedRowsAlone(const std::vector<PackedWeight::Kind>& kinds);
 // NaN and infinity spoil the row of x that holds them, and no other; of a single row by int8 all outputs.
 void ExpectPackedNotFinite(const std::vector<PackedWeight::Kind>& kinds);
