@@ -1,7 +1,6 @@
 // Products with int8 and 2:4 weights of 9 rows of x and more, against the numbers that heddle_cuda.h promises.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -19,12 +18,6 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr int64_t kMaxRows = 600;
 
 int64_t Padded(int64_t size, int64_t multiple) { return (size / multiple + 2) * multiple; }
-
-DeviceArray Bytes(TestStream& stream, const std::vector<uint8_t>& bytes) {
-  std::vector<int32_t> words((bytes.size() + 3) / 4);
-  std::memcpy(words.data(), bytes.data(), bytes.size());
-  return DeviceArray::Ints(stream, words);
-}
 
 struct Kind {
   const char* name;
@@ -179,11 +172,11 @@ class Operands {
     if (kind_.int8) {
       std::vector<uint8_t> bytes;
       for (const float value : values) bytes.push_back(static_cast<uint8_t>(static_cast<int8_t>(value)));
-      values_on_device_.push_back(Bytes(stream, bytes));
+      values_on_device_.push_back(DeviceArray::Bytes(stream, bytes));
     } else {
       values_on_device_.push_back(DeviceArray::From(stream, dtype_, values));
     }
-    values_on_device_.push_back(Bytes(stream, metadata));
+    values_on_device_.push_back(DeviceArray::Bytes(stream, metadata));
   }
 
   Kind kind_;
