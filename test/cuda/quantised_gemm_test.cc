@@ -336,11 +336,12 @@ void ExpectSameAgain(TestStream& stream, HeddleCudaDType dtype, const std::vecto
 struct Product {
   int64_t n, k, rows;
 };
-// In clusters, in several turns of all blocks, and shared out evenly along k, in few pieces and in many.
-const std::vector<Product> kProducts = {{1160, 2072, 9},   {1160, 2072, 64},  {1160, 2072, 200}, {1160, 2072, 520},
-                                        {4104, 1032, 64},  {4104, 1032, 300}, {4104, 4104, 128}, {4104, 4104, 256},
-                                        {17000, 136, 40},  {17000, 136, 300}, {9000, 520, 520},  {4096, 14344, 32},
-                                        {4096, 14344, 100}};
+// In clusters, in several turns of all blocks, and shared out evenly along k, in few pieces and in many, the
+// last one in tiles of 256 rows of x.
+const std::vector<Product> kProducts = {{1160, 2072, 9},    {1160, 2072, 64},  {1160, 2072, 200}, {1160, 2072, 520},
+                                        {4104, 1032, 64},   {4104, 1032, 300}, {4104, 4104, 128}, {4104, 4104, 256},
+                                        {17000, 136, 40},   {17000, 136, 300}, {9000, 520, 520},  {4096, 14344, 32},
+                                        {4096, 14344, 100}, {8704, 3080, 512}};
 // Tiles of 64, 128 and 256 rows with outliers, shared out and in pieces of many steps.
 const std::vector<Product> kProductsWithOutliers = {
     {17000, 4104, 40}, {9000, 4104, 200}, {1160, 8200, 520}, {6152, 8200, 520}, {4104, 14344, 520}};
@@ -364,21 +365,29 @@ void ExpectRepeats(const Kind& kind, const std::vector<Product>& products = kPro
 }
 
 void ExpectGatedRepeats(const Kind& kind) {
+  struct Products {
+    int64_t n, k;
+    std::vector<int64_t> rows;
+  };
+  const Products all_products[] = {{4096, 14344, {32, 100, 520}}, {8704, 3080, {512}}};
   TestStream stream;
-  const Operands operands(stream, kind, kHeddleCudaBFloat16, 4096, 14344);
-  for (const int64_t rows : {32, 100, 520}) {
-    const std::vector<float> first = GatedMatmul(stream, operands, rows, kHeddleCudaSilu, true);
-    const std::vector<int64_t> edges = EdgesOfTiles(rows);
-    ExpectClose(Picked(first, edges, 2048), Gated(operands, operands.Expected(edges), kHeddleCudaSilu, true),
-                2 * Tolerance(kHeddleCudaBFloat16), operands.Name(rows) + " gated");
-    ExpectSameAgain(stream, kHeddleCudaBFloat16, first, [&](const DeviceArray& y) {
-      const HeddleCudaGatedMatmul op = {.x = operands.X(rows),
-                                        .gate_up = operands.Weight(),
-                                        .bias = operands.Bias(),
-                                        .activation = kHeddleCudaSilu,
-                                        .y = Matrix(y, kHeddleCudaBFloat16, rows, 2048)};
-      return Api().gated_matmul(stream.get(), &op);
-    });
+  for (const auto& [n, k, all_rows] : all_products) {
+    const Operands operands(stream, kind, kHeddleCudaBFloat16, n, k);
+    const int64_t size = n / 2;
+    for (const int64_t rows : all_rows) {
+      const std::vector<float> first = GatedMatmul(stream, operands, rows, kHeddleCudaSilu, true);
+      const std::vector<int64_t> edges = EdgesOfTiles(rows);
+      ExpectClose(Picked(first, edges, size), Gated(operands, operands.Expected(edges), kHeddleCudaSilu, true),
+                  2 * Tolerance(kHeddleCudaBFloat16), operands.Name(rows) + " gated");
+      ExpectSameAgain(stream, kHeddleCudaBFloat16, first, [&](const DeviceArray& y) {
+        const HeddleCudaGatedMatmul op = {.x = operands.X(rows),
+                                          .gate_up = operands.Weight(),
+                                          .bias = operands.Bias(),
+                                          .activation = kHeddleCudaSilu,
+                                          .y = Matrix(y, kHeddleCudaBFloat16, rows, size)};
+        return Api().gated_matmul(stream.get(), &op);
+      });
+    }
   }
 }
 
