@@ -16,8 +16,8 @@ namespace heddle::cuda {
 namespace {
 
 // What the panels of x take of memory.
-struct PanelsIn {
-  PanelsIn(const HeddleCudaMatrix& x, int columns_of_step, int rows_of_group) {
+struct PanelMemory {
+  PanelMemory(const HeddleCudaMatrix& x, int columns_of_step, int rows_of_group) {
     const int64_t num_groups = CeilDiv(x.num_rows, rows_of_group);
     const int64_t num_steps = CeilDiv(x.size, columns_of_step);
     count_bytes = num_groups * PanelCountStride(num_steps);
@@ -53,11 +53,11 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
   outliers.columns_of_step = sparse ? kSparseColumnsOfStep : kColumnsOfStep;
   product.scratch_bytes = memory.RestBytes();
   int most_rows = kMaxTileXRows;
-  while (most_rows > 16 && PanelsIn(x, outliers.columns_of_step, most_rows).Bytes() > memory.RestBytes())
+  while (most_rows > 16 && PanelMemory(x, outliers.columns_of_step, most_rows).Bytes() > memory.RestBytes())
     most_rows /= 2;
   outliers.rows_of_group =
       sparse ? RowsOfSparseOutlierTiles(stream, product, most_rows) : RowsOfOutlierTiles(stream, product, most_rows);
-  const PanelsIn panels(x, outliers.columns_of_step, outliers.rows_of_group);
+  const PanelMemory panels(x, outliers.columns_of_step, outliers.rows_of_group);
   outliers.num_panels = memory.Take<uint8_t>(panels.count_bytes);
   outliers.panels = memory.Take<uint8_t>(panels.panel_bytes);
   product.scratch = memory.Rest();

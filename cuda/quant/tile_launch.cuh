@@ -1,6 +1,7 @@
 // What the kernel of a product is told, and which of the kernels it is.
 #pragma once
 
+#include <algorithm>
 #include <iterator>
 #include <limits>
 
@@ -91,23 +92,26 @@ void LaunchTiles(const HeddleCudaStream& stream, const TileProduct& product) {
 // Of these kinds, which differ in rows of x, the one that takes the shortest.
 template <class... Products>
 struct Cheapest {
-  // Of those with so many rows or fewer; the first one has.
-  static int Of(const HeddleCudaStream& stream, const TileProduct& product, int most_rows = kMaxTileXRows) {
+  // Among those with so many rows or fewer; the first one has.
+  static int Rows(const HeddleCudaStream& stream, const TileProduct& product, int most_rows = kMaxTileXRows) {
     const auto time = [&]<class Kind>() {
       return Kind::kXRows <= most_rows ? DivideTiles<Kind>(stream, product).microseconds
                                        : std::numeric_limits<double>::infinity();
     };
     const double times[] = {time.template operator()<Products>()...};
-    return static_cast<int>(std::min_element(std::begin(times), std::end(times)) - std::begin(times));
-  }
-  static int Rows(const HeddleCudaStream& stream, const TileProduct& product, int most_rows) {
-    constexpr int kRows[] = {Products::kXRows...};
-    return kRows[Of(stream, product, most_rows)];
+    return kRows[std::min_element(std::begin(times), std::end(times)) - std::begin(times)];
   }
   static void Launch(const HeddleCudaStream& stream, const TileProduct& product) {
-    constexpr void (*kLaunches[])(const HeddleCudaStream&, const TileProduct&) = {LaunchTiles<Products>...};
-    kLaunches[Of(stream, product)](stream, product);
+    LaunchWith(Rows(stream, product), stream, product);
   }
+  // The one that has so many rows.
+  static void LaunchWith(int rows, const HeddleCudaStream& stream, const TileProduct& product) {
+    constexpr void (*kLaunches[])(const HeddleCudaStream&, const TileProduct&) = {LaunchTiles<Products>...};
+    kLaunches[std::find(std::begin(kRows), std::end(kRows), rows) - std::begin(kRows)](stream, product);
+  }
+
+ private:
+  static constexpr int kRows[sizeof...(Products)] = {Products::kXRows...};
 };
 
 }  // namespace heddle::cuda

@@ -4,27 +4,22 @@
 #include "sparse/sparse_products.cuh"
 
 namespace heddle::cuda {
+namespace {
+
+template <typename T>
+using Kinds = Cheapest<SparseOutlierProducts<T, 16>, SparseOutlierProducts<T, 32>, SparseOutlierProducts<T, 64>,
+                       SparseOutlierProducts<T, 128>>;
+
+}  // namespace
 
 int RowsOfSparseOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product, int most_rows) {
-  using T = __half;  // either type takes as long
-  using Kinds = Cheapest<SparseOutlierProducts<T, 16>, SparseOutlierProducts<T, 32>, SparseOutlierProducts<T, 64>,
-                         SparseOutlierProducts<T, 128>>;
-  return Kinds::Rows(stream, product, most_rows);
+  return Kinds<__half>::Rows(stream, product, most_rows);  // either type takes as long
 }
 
 void LaunchSparseOutlierTiles(const HeddleCudaStream& stream, const TileProduct& product) {
   DispatchFloat(product.outliers.dtype, [&]<typename T>() {
     if constexpr (!std::is_same_v<T, float>) {
-      switch (product.outliers.rows_of_group) {
-        case 16:
-          return LaunchTiles<SparseOutlierProducts<T, 16>>(stream, product);
-        case 32:
-          return LaunchTiles<SparseOutlierProducts<T, 32>>(stream, product);
-        case 64:
-          return LaunchTiles<SparseOutlierProducts<T, 64>>(stream, product);
-        default:
-          return LaunchTiles<SparseOutlierProducts<T, 128>>(stream, product);
-      }
+      Kinds<T>::LaunchWith(product.outliers.rows_of_group, stream, product);
     }
   });
 }
