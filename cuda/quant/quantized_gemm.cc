@@ -53,8 +53,8 @@ void QuantizeAndMultiply(const HeddleCudaStream& stream, TileProduct product) {
   outliers.columns_of_step = sparse ? kSparseColumnsOfStep : kColumnsOfStep;
   product.scratch_bytes = memory.RestBytes();
   int most_rows = kMaxTileXRows;
-  while (most_rows > 16 && PanelMemory(x, outliers.columns_of_step, most_rows).Bytes() > memory.RestBytes())
-    most_rows /= 2;
+  const auto bytes_of = [&](int rows) { return PanelMemory(x, outliers.columns_of_step, rows).Bytes(); };
+  while (most_rows > 16 && bytes_of(most_rows) > memory.RestBytes()) most_rows /= 2;
   outliers.rows_of_group =
       sparse ? RowsOfSparseOutlierTiles(stream, product, most_rows) : RowsOfOutlierTiles(stream, product, most_rows);
   const PanelMemory panels(x, outliers.columns_of_step, outliers.rows_of_group);
