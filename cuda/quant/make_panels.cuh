@@ -11,7 +11,7 @@ inline constexpr int kMaxColumnsOfBlock = kQuantizeThreads * kHeldPacks * 8 / 16
 
 // Where those of a group's step begin.
 __device__ __forceinline__ uint8_t* PanelsOf(const RowsToInt8& op, int group, int step) {
-  return op.panels + (int64_t{group} * op.num_steps + step) * PanelStride(op.columns_of_step, op.rows_of_group);
+  return op.panels + PanelOffset(group, op.num_steps, step, op.columns_of_step, op.rows_of_group);
 }
 
 // Of these: a step, or as many as a block's threads hold at once.

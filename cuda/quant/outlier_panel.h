@@ -13,9 +13,10 @@ inline constexpr int kPanelColumns = 16;
 // these are zeros of its first column.
 constexpr int PanelValueBytes(int rows) { return rows * kPanelColumns * 2; }
 constexpr int PanelBytes(int rows) { return PanelValueBytes(rows) + kPanelColumns; }
-// From a group's step to the next: as many panels as it has columns for, of which those that it has are written.
-constexpr int64_t PanelStride(int columns_of_step, int rows) {
-  return int64_t{columns_of_step / kPanelColumns} * PanelBytes(rows);
+// Where those of a group's step begin, among as many for each step as it has columns for; those that it has are
+// written.
+constexpr int64_t PanelOffset(int64_t group, int64_t num_steps, int64_t step, int columns_of_step, int rows) {
+  return (group * num_steps + step) * (columns_of_step / kPanelColumns) * PanelBytes(rows);
 }
 // Where among these bytes that of a column lies: the four that a thread multiplies are one word.
 constexpr int PlaceOfColumn(int column) { return column % 8 / 2 * 4 + column / 8 * 2 + column % 2; }

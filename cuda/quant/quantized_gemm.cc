@@ -21,7 +21,7 @@ struct PanelMemory {
     const int64_t num_groups = CeilDiv(x.num_rows, rows_of_group);
     const int64_t num_steps = CeilDiv(x.size, columns_of_step);
     count_bytes = num_groups * PanelCountStride(num_steps);
-    panel_bytes = num_groups * num_steps * PanelStride(columns_of_step, rows_of_group);
+    panel_bytes = PanelOffset(num_groups, num_steps, 0, columns_of_step, rows_of_group);
   }
   // With what it takes to begin on 256 bytes each.
   int64_t Bytes() const { return count_bytes + panel_bytes + 512; }

@@ -12,7 +12,7 @@ struct Outliers {
   int rows_of_group;    // a power of two from 16 on
   int columns_of_step;  // 128 or 256
   uint8_t* num_panels;  // [groups, PanelCountStride(steps)]
-  uint8_t* panels;      // [groups, steps, PanelStride(columns_of_step, rows_of_group)]
+  uint8_t* panels;      // [groups, steps]: see PanelOffset
 };
 
 // Matmul or GatedMatmul, for all of x at once.

@@ -31,7 +31,7 @@ struct RingPosition {
 // Where the panels of a step of a tile of rows of x begin.
 template <class Products>
 __device__ __forceinline__ const uint8_t* PanelsOf(const TileParameters& p, int x_tile, int step) {
-  return p.panels + (int64_t{x_tile} * p.num_steps + step) * PanelStride(Products::kStepColumns, Products::kXRows);
+  return p.panels + PanelOffset(x_tile, p.num_steps, step, Products::kStepColumns, Products::kXRows);
 }
 
 template <class Products>
